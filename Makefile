@@ -1,0 +1,46 @@
+# Everything below works from a fresh clone with git, make and Python 3.11 or newer, and is safe to repeat.
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+
+.PHONY: help install demo test test-slow lint lock clean
+
+help:
+	@echo "make demo       install, then train and compare baseline and DCAL on the toy data"
+	@echo "make test       install, then lint, check types and run the fast tests"
+	@echo "make test-slow  run the slow tests too"
+	@echo "make lock       renew requirements.lock from pyproject.toml"
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@echo "Installing into .venv (a few GB: PyTorch brings its CUDA libraries) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "Installed."
+
+demo: install
+	@$(BIN)/reid-demo
+
+test: install
+	@echo "Lint ..."
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "Types ..."
+	@$(BIN)/mypy
+	@echo "Tests ..."
+	@$(BIN)/pytest
+
+test-slow: install
+	@echo "Slow tests ..."
+	@$(BIN)/pytest -m slow
+
+lock:
+	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -o requirements.lock
+
+clean:
+	rm -rf .venv runs data build dist
