@@ -1,0 +1,79 @@
+"""What a Re-ID dataset is, whatever it was read from: labelled images in three splits."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Box = tuple[int, int, int, int]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image, or one labelled box in an image.
+
+    `identity` is the dataset's own number, 0 or more; `camera` counts from 0, and -1 says that it is unknown. `box` is
+    (x, y, width, height) in pixels of the upright image. `extra` holds the further columns of a CSV file.
+    """
+
+    path: Path
+    identity: int
+    camera: int = -1
+    box: Box | None = None
+    # A plain dict, because data loader workers that are spawned get their samples pickled.
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Size of one split; unknown cameras do not count as a camera."""
+
+    images: int
+    identities: int
+    cameras: int
+
+
+@dataclass(frozen=True)
+class ReidDataset:
+    """Training, query and gallery images with what must be told beside every result on them.
+
+    An identity number means the same individual in all three splits. `protocol` names the choices that decide whether
+    two results are comparable. `identity_names` and `camera_names` give back the user's own names where the dataset
+    has any. `warnings` are sentences for the user.
+    """
+
+    name: str
+    root: Path
+    train: tuple[Sample, ...]
+    query: tuple[Sample, ...]
+    gallery: tuple[Sample, ...]
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    identity_names: Mapping[int, str] = field(default_factory=dict)
+    camera_names: Mapping[int, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, tuple[Sample, ...]]:
+        """The samples by split name."""
+        return {"train": self.train, "query": self.query, "gallery": self.gallery}
+
+    @property
+    def counts(self) -> dict[str, SplitCounts]:
+        """Images, identities and cameras by split name."""
+        return {split: count_samples(samples) for split, samples in self.splits.items()}
+
+
+def count_samples(samples: Iterable[Sample]) -> SplitCounts:
+    """Count images, different identities and different known cameras."""
+    samples = tuple(samples)
+    return SplitCounts(
+        images=len(samples),
+        identities=len({sample.identity for sample in samples}),
+        cameras=len({sample.camera for sample in samples} - {-1}),
+    )
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image, judged by its extension; hidden files are none."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
