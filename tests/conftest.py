@@ -1,0 +1,79 @@
+"""Small things that many tests need: pictures on disk, a dataset of them, a tiny model. All offline, all on the CPU."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TINY = {
+    "model.backbone": "vit_toy",
+    "model.weights": "none",
+    "data.image_size": "16x16",
+    "data.pad": 2,
+    "train.batch_size": 8,
+    "train.images_per_identity": 2,
+    "train.optimizer": "adamw",
+    "train.lr": 1e-3,
+    "train.epochs": 2,
+    "train.eval_every": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tests on a shared machine: one thread each, and the same sums every time."""
+    torch.set_num_threads(1)
+
+
+def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int = 20) -> Path:
+    """Write coloured noise, alike within an identity, and `images.csv`: the last two identities are query and gallery."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for identity in range(identities):
+        base = random.integers(0, 256, 3)
+        for photo in range(photos):
+            pixels = np.clip(base + random.normal(0, 30, (size, size, 3)), 0, 255).astype(np.uint8)
+            name = f"{identity:02d}_{photo}.png"
+            Image.fromarray(pixels).save(folder / name)
+            split = "train" if identity < identities - 2 else "query" if photo == 0 else "gallery"
+            rows.append({"path": name, "split": split, "identity": f"animal-{identity}", "camera": f"c{photo}"})
+    with open(folder / "images.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "split", "identity", "camera"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "images.csv"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """The CSV of a dataset of 8 identities with 4 photos each."""
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def tiny() -> dict[str, object]:
+    """Options of a training that takes a second or two."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def vit_tiny_weights() -> Path:
+    """Real ViT-Tiny weights, where the repository's sibling `shared` holds them."""
+    path = SHARED / "weights" / "vit_tiny_patch16_224.fp16.safetensors"
+    if not path.exists():
+        pytest.skip(f"no real weights at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> Path:
+    """The folder of real photo sets, where the repository's sibling `shared` holds it."""
+    path = SHARED / "data"
+    if not path.exists():
+        pytest.skip(f"no real photos at {path}")
+    return path

@@ -1,0 +1,56 @@
+import numpy as np
+import torch
+from PIL import Image
+
+from reid.data.transforms import Preprocessing, evaluation_transform, training_transform
+
+PREPROCESSING = Preprocessing((24, 16), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+
+
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+
+
+def test_evaluation_is_a_bicubic_resize_and_normalisation():
+    resized = np.array(picture().resize((16, 24), Image.Resampling.BICUBIC), dtype=np.float64) / 255
+    expected = (resized - PREPROCESSING.mean) / PREPROCESSING.std
+    got = evaluation_transform(PREPROCESSING)(picture())
+    assert got.shape == (3, 24, 16)
+    assert got.dtype == torch.float32
+    assert type(got) is torch.Tensor
+    np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_training_without_augmentation_is_evaluation():
+    plain = training_transform(PREPROCESSING, flip=0, pad=0, erasing=0)(picture())
+    torch.testing.assert_close(plain, evaluation_transform(PREPROCESSING)(picture()))
+
+
+def test_flip_mirrors():
+    flipped = training_transform(PREPROCESSING, flip=1.0, pad=0, erasing=0)(picture())
+    torch.testing.assert_close(flipped, evaluation_transform(PREPROCESSING)(picture()).flip(2))
+
+
+def test_crop_moves_the_picture_on_black():
+    torch.manual_seed(0)
+    white = Image.new("RGB", (16, 24), (255, 255, 255))
+    moved = training_transform(PREPROCESSING, flip=0, pad=5, erasing=0)(white)
+    black = torch.tensor([-m / s for m, s in zip(PREPROCESSING.mean, PREPROCESSING.std, strict=True)])
+    dark = (moved - black[:, None, None]).abs().amax(0) < 1e-5
+    assert moved.shape == (3, 24, 16)
+    assert 0 < dark.float().mean() < 1 - (11 / 16) * (19 / 24)
+
+
+def test_erasing_fills_one_rectangle_with_noise():
+    torch.manual_seed(0)
+    plain = evaluation_transform(PREPROCESSING)(picture())
+    erased = training_transform(PREPROCESSING, flip=0, pad=0, erasing=1.0)(picture())
+    rows, columns = torch.where((erased != plain).any(0))
+    height, width = rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
+    assert len(rows) == height * width
+    assert 0.01 < len(rows) / (24 * 16) < 0.4
+    assert len(erased[0, rows, columns].unique()) > 2
+
+
+def test_json_round_trip():
+    assert Preprocessing.from_json(PREPROCESSING.as_json()) == PREPROCESSING
