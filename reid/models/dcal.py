@@ -1,0 +1,189 @@
+"""Dual Cross-Attention Learning: a ViT with a global-local and a pair-wise branch (Zhu et al., CVPR 2022, section 3).
+
+B images, T tokens, D width, C classes, R chosen patches, E embedding size.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from reid.models.backbones import WeightsReport, build_backbone, embed_tokens
+from reid.models.cross_attention import GlobalLocalCrossAttention, PartnerStream, pair_wise_attention, self_attention
+from reid.models.rollout import class_row, local_queries
+
+Method = Literal["dcal", "baseline", "glca", "pwca"]
+Features = Literal["concat", "sa", "glca"]
+Head = Literal["reid", "fgvc"]
+
+BRANCHES: dict[Method, tuple[str, ...]] = {
+    "dcal": ("sa", "glca", "pwca"),
+    "glca": ("sa", "glca"),
+    "pwca": ("sa", "pwca"),
+    "baseline": ("sa",),
+}
+
+
+@dataclass
+class Branch:
+    """One branch's class token (B, D) after its norm and before the neck, and its head's logits (B, C)."""
+
+    token: Tensor
+    logits: Tensor
+
+
+@dataclass
+class DcalOutput:
+    """What a forward pass gives; a branch that did not run is None.
+
+    `rollout` (B, T) is the class token's attention rollout row, `chosen` (B, R) the token indices of GLCA's patches.
+    """
+
+    sa: Branch
+    glca: Branch | None = None
+    pwca: Branch | None = None
+    rollout: Tensor | None = None
+    chosen: Tensor | None = None
+
+    def branches(self) -> dict[str, Branch]:
+        """The branches that ran, by name, in the order of BRANCHES."""
+        return {name: branch for name in BRANCHES["dcal"] if (branch := getattr(self, name)) is not None}
+
+
+class ReidHead(nn.Module):
+    """BNNeck, a batch norm whose bias stays 0, and a linear layer without bias: tokens (B, D) to logits (B, C)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.neck = nn.BatchNorm1d(width)
+        self.neck.bias.requires_grad_(False)
+        self.classifier = nn.Linear(width, classes, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, token: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.neck(token))
+        return logits
+
+
+class FgvcHead(nn.Module):
+    """A linear layer: tokens (B, D) to logits (B, C)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(width, classes)
+        nn.init.trunc_normal_(self.classifier.weight, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, token: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(token)
+        return logits
+
+
+class DCAL(nn.Module):
+    """The self-attention branch of a ViT, with GLCA and PWCA beside it as `method` says.
+
+    `ratio` in (0, 1] is the share of patches that GLCA chooses; `partner_stream` says which of the partner's streams
+    PWCA reads. PWCA has no parameters: it runs the backbone's blocks, norm and head, in training only. `log_variances`
+    holds the learned loss weight w of each branch, in the order of BRANCHES[method]; a baseline has none.
+    """
+
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        classes: int,
+        *,
+        method: Method = "dcal",
+        head: Head = "reid",
+        ratio: float = 0.3,
+        partner_stream: PartnerStream = "sa",
+    ) -> None:
+        super().__init__()
+        if method not in BRANCHES:
+            raise ValueError(f"unknown method {method!r}; choose {', '.join(BRANCHES)}")
+        if not 0 < ratio <= 1:
+            raise ValueError(f"ratio of chosen patches is {ratio}, expected a number in (0, 1]")
+        build_head = ReidHead if head == "reid" else FgvcHead
+        self.method: Method = method
+        self.ratio = ratio
+        self.partner_stream: PartnerStream = partner_stream
+        self.backbone = backbone
+        self.heads = nn.ModuleDict({"sa": build_head(backbone.embed_dim, classes)})
+        self.glca: GlobalLocalCrossAttention | None = None
+        if "glca" in BRANCHES[method]:
+            self.glca = GlobalLocalCrossAttention(backbone.blocks[-1], backbone.norm)
+            self.heads["glca"] = build_head(backbone.embed_dim, classes)
+        if len(BRANCHES[method]) > 1:
+            self.log_variances = nn.Parameter(torch.zeros(len(BRANCHES[method])))
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a training step needs partners."""
+        return "pwca" in BRANCHES[self.method]
+
+    def forward(self, images: Tensor, partner: Tensor | None = None, *, glca: bool = True) -> DcalOutput:
+        """Images (B, 3, height, width) float32, normalised RGB, to the output of each branch.
+
+        `partner` (B,) int64, a derangement of the batch, is needed in training when the method pairs images and is
+        never used in evaluation. `glca=False` leaves the GLCA branch out, for embeddings of the SA token alone.
+
+        Raises ValueError when a training step that needs partners gets none.
+        """
+        tokens = embed_tokens(self.backbone, images)
+        local = self.glca if glca else None
+        queries: list[Tensor] = []
+        keys: list[Tensor] = []
+        paired: Tensor | None = None
+        if self.training and self.pairs:
+            if partner is None:
+                raise ValueError(f"method {self.method!r} needs `partner` in training: one other image for each image")
+            paired = tokens
+        for block in self.backbone.blocks:
+            if paired is None or partner is None:
+                tokens, query, key = self_attention(block, tokens)
+            else:
+                tokens, paired, query, key = pair_wise_attention(block, tokens, paired, partner, self.partner_stream)
+            if local is not None:
+                queries.append(query.detach())
+                keys.append(key.detach())
+        output = DcalOutput(self._branch("sa", self.backbone.norm(tokens)))
+        if local is not None:
+            output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
+            output.chosen = local_queries(output.rollout, self.ratio, self.backbone.num_prefix_tokens)
+            output.glca = self._branch("glca", local(tokens, output.chosen))
+        if paired is not None:
+            output.pwca = self._branch("sa", self.backbone.norm(paired))
+        return output
+
+    def _branch(self, head: str, normed: Tensor) -> Branch:
+        token = normed[:, 0]
+        return Branch(token, self.heads[head](token))
+
+
+def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:
+    """Unit-length float32 embeddings (B, E): SA and GLCA tokens, each made unit length, concatenated, unit length again.
+
+    `features` `concat` gives E = 2 D, or D when GLCA did not run; `sa` and `glca` give one token, E = D.
+    """
+    wanted = ("sa", "glca") if features == "concat" else (features,)
+    tokens = [branch.token for name, branch in output.branches().items() if name in wanted]
+    return F.normalize(torch.cat([F.normalize(token.float(), dim=1) for token in tokens], dim=1), dim=1)
+
+
+def build_dcal(
+    backbone: str,
+    image_size: tuple[int, int],
+    classes: int,
+    *,
+    method: Method = "dcal",
+    head: Head = "reid",
+    weights: str = "none",
+    drop_path: float = 0.1,
+    ratio: float = 0.3,
+    partner_stream: PartnerStream = "sa",
+) -> tuple[DCAL, WeightsReport]:
+    """Build the model from names and numbers; see `build_backbone` and `DCAL` for their meaning and errors."""
+    vit, report = build_backbone(backbone, image_size, weights=weights, drop_path=drop_path)
+    return DCAL(vit, classes, method=method, head=head, ratio=ratio, partner_stream=partner_stream), report
