@@ -1,0 +1,149 @@
+"""Cosine and Euclidean distances between query and gallery features, a block of queries at a time.
+
+Q queries, G gallery rows, E embedding size, B queries of one block.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Array = npt.NDArray[Any] | torch.Tensor
+Distance = Literal["cosine", "euclidean"]
+
+TILE_ROWS = 4096  # gallery rows read, converted to float32 and multiplied at a time
+
+
+class FeatureDistances:
+    """Distances of any queries to every gallery row, computed when they are asked for.
+
+    `query_features` (Q, E) and `gallery_features` (G, E) hold real numbers of any width, in memory or memory-mapped,
+    and are read in place, copied as a whole only to another device. `device` defaults to where the gallery features
+    are. Equal gallery rows have equal distances, to the last bit, which a matrix product alone does not grant.
+
+    Raises ValueError for arrays that are not (rows, E) with at least one row, of two different E, with NaN or infinite
+    rows, or (cosine) with rows of length zero, and for an unknown distance.
+    """
+
+    def __init__(
+        self,
+        query_features: Array,
+        gallery_features: Array,
+        distance: Distance = "cosine",
+        device: torch.device | str | None = None,
+    ) -> None:
+        if distance not in get_args(Distance):
+            raise ValueError(f"distance is {distance!r}; expected one of {', '.join(get_args(Distance))}")
+        query = as_matrix(query_features, "query_features")
+        gallery = as_matrix(gallery_features, "gallery_features")
+        if query.shape[1] != gallery.shape[1]:
+            raise ValueError(
+                f"query_features have {query.shape[1]} columns and gallery_features {gallery.shape[1]}; "
+                "expected the same embedding size, that is the same model and feature choice"
+            )
+        self.shape = (len(query), len(gallery))
+        self.device = gallery.device if device is None else torch.device(device)
+        self._distance = distance
+        self._query, self._gallery = query.to(self.device), gallery.to(self.device)
+        self._query_norms = _norms(self._query, "query_features", zero_allowed=distance == "euclidean")
+        self._gallery_norms = _norms(self._gallery, "gallery_features", zero_allowed=distance == "euclidean")
+        self._repeated, self._original = _repeated_rows(self._gallery)
+
+    @torch.no_grad()
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """Compute the distances of queries `start` to `stop` (excluded) to the whole gallery.
+
+        Returns a new (B, G) float32 tensor on `device`: 1 - cosine, in [0, 2] up to rounding, or the Euclidean
+        distance of the features as they are.
+        """
+        queries, norms = self._query[start:stop].float(), self._query_norms[start:stop, None]
+        queries = queries / -norms if self._distance == "cosine" else queries * -2
+        block = torch.empty(len(queries), self.shape[1], device=self.device)
+        with _full_precision():
+            for tile in _tiles(self.shape[1]):
+                part, gallery_norms = block[:, tile], self._gallery_norms[tile]
+                torch.mm(queries, self._gallery[tile].float().T, out=part)
+                if self._distance == "cosine":
+                    part.div_(gallery_norms).add_(1)
+                else:
+                    part.add_(gallery_norms.square()).add_(norms.square()).clamp_(min=0).sqrt_()
+        if len(self._repeated):
+            block[:, self._repeated] = block[:, self._original]
+        return block
+
+
+def as_matrix(values: Array, name: str) -> torch.Tensor:
+    """View `values`, real numbers of shape (rows, columns), as a tensor, without a copy where possible.
+
+    Raises ValueError with `name` for anything else, and where there is no row or no column.
+    """
+    if isinstance(values, torch.Tensor):
+        values, real = values.detach(), not values.is_complex() and values.dtype != torch.bool
+    else:
+        values = np.asarray(values)
+        real = values.dtype.kind in "fiu"
+    if not real:
+        raise ValueError(f"{name} are of type {values.dtype}; expected real numbers")
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"{name} have shape {tuple(values.shape)}; expected (rows, columns), at least one of each")
+    if isinstance(values, torch.Tensor):
+        return values
+    with warnings.catch_warnings():
+        # torch warns that a read-only array (a memory map) could be written through the tensor: nothing here does.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(values, values.dtype.newbyteorder("=")))
+
+
+def refuse_rows(refused: torch.Tensor, name: str, problem: str) -> None:
+    """Raise ValueError naming the first rows marked in `refused` (rows,) bool, if there are any."""
+    rows = refused.nonzero().flatten().tolist()
+    if rows:
+        named = ", ".join(str(row) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        raise ValueError(f"{name}: {len(rows)} of {len(refused)} rows {problem} (row {named})")
+
+
+def _norms(features: torch.Tensor, name: str, zero_allowed: bool) -> torch.Tensor:
+    tiles = [torch.linalg.vector_norm(features[tile].float(), dim=1) for tile in _tiles(len(features))]
+    norms = torch.cat(tiles)
+    refuse_rows(~norms.isfinite(), name, "are NaN, infinite or too large for float32")
+    if not zero_allowed:
+        refuse_rows(norms == 0, name, "have length zero, which has no cosine")
+    return norms
+
+
+def _repeated_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the rows equal to an earlier one: their indices, and for each the index of the first row equal to it.
+
+    A matrix product rounds the same row differently at different places of the matrix, so that duplicate images would
+    tie in one run and not in another. Rows are compared by a 64-bit hash.
+    """
+    first: dict[int, int] = {}
+    original: list[int] = []
+    for tile in _tiles(len(features)):
+        for row in features[tile].float().cpu().numpy():
+            original.append(first.setdefault(hash(row.tobytes()), len(original)))
+    originals = torch.tensor(original)
+    repeated = (originals != torch.arange(len(originals))).nonzero().flatten()
+    return repeated.to(features.device), originals[repeated].to(features.device)
+
+
+def _tiles(rows: int) -> Iterator[slice]:
+    return (slice(start, start + TILE_ROWS) for start in range(0, rows, TILE_ROWS))
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep float32 products in float32 where torch has been told to allow TF32 or bfloat16 for them."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    previous = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, previous, strict=True):
+            backend.fp32_precision = precision

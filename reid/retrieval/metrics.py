@@ -1,0 +1,259 @@
+"""mAP, mINP and CMC at any size, without holding the (Q, G) distances and without sorting them.
+
+A positive's rank is its place among the query's positives plus the number of negatives at most as far away: the few
+positives are sorted, the negatives are only counted.
+
+Q queries, G gallery rows, E embedding size, B queries of one block, N positives of all queries of a block.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reid.retrieval.distances import Array, Distance, FeatureDistances, as_matrix, refuse_rows
+from reid.retrieval.matches import UNKNOWN, Integers, Matches
+
+AveragePrecision = Literal["hits", "trapezoid"]
+Junk = Literal["camera", "none"]
+Progress = Callable[[int, int], None]
+
+BLOCK_DISTANCES = 2**26  # distances held at a time: 256 MiB of float32
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """Retrieval metrics, as fractions in [0, 1], over the queries that have a positive in the gallery.
+
+    `cmc` maps k to Rank-k: the share of scored queries with a positive among their first k gallery rows, junk left out
+    (all of them where the gallery is shorter than k). `queries` were scored, `queries_skipped` have no positive.
+    The arrays are (Q,) float64 in the order of the queries, NaN for the skipped: average precision; number of positives
+    over the rank of the last one, whose mean is mINP; rank of the first positive, from 1.
+    """
+
+    mAP: float
+    mINP: float
+    cmc: dict[int, float]
+    queries: int
+    queries_skipped: int
+    gallery: int
+    average_precision: npt.NDArray[np.float64]
+    inverse_negative_penalty: npt.NDArray[np.float64]
+    first_hit: npt.NDArray[np.float64]
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures without the arrays, ready for `json.dump`; the keys of `cmc` are strings."""
+        return {
+            "mAP": self.mAP,
+            "mINP": self.mINP,
+            "cmc": {str(rank): share for rank, share in self.cmc.items()},
+            "queries": self.queries,
+            "queries_skipped": self.queries_skipped,
+            "gallery": self.gallery,
+        }
+
+
+def evaluate_features(
+    query_features: Array,
+    query_ids: Array,
+    query_cameras: Array,
+    gallery_features: Array,
+    gallery_ids: Array,
+    gallery_cameras: Array,
+    *,
+    distance: Distance = "cosine",
+    junk: Junk = "camera",
+    ap: AveragePrecision = "hits",
+    ranks: Sequence[int] = (1, 5, 10, 20),
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Metrics:
+    """Rank the gallery by distance for every query and score the rankings.
+
+    Features are (Q, E) and (G, E), arrays (also memory-mapped) or tensors of any float type on any device, compared in
+    float32 on `device` (default: where the gallery features are); identities and cameras are integers, (Q,) and (G,).
+    `progress` is called with the number of queries done and Q.
+
+    Gallery rows with the query's identity are its positives; with `junk="camera"` those that also have its camera leave
+    the ranking. Camera -1 is unknown and equal to no other. Any other grouping, such as sequences, can stand in for
+    the cameras. Ties are read pessimistically: a negative as far away as a positive ranks before it; of tied positives
+    one comes after the other. Duplicate gallery rows tie exactly, and the result depends on neither block sizes nor the
+    order of rows, except that distances which differ by rounding error alone may change places.
+
+    `ap="hits"` is the mean, over the positives, of the precision at each one's rank. `ap="trapezoid"` averages it with
+    the precision one rank before (1 before the first), as the Matlab code of Oxford5k, Market-1501 and VeRi-776 does.
+
+    Raises ValueError for features that `FeatureDistances` refuses, labels that are not one integer a row, an unknown
+    option, and if no query has a positive at all.
+    """
+    distances = FeatureDistances(query_features, gallery_features, distance, device)
+    matches = _matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
+    return _evaluate(distances.rows, matches, ap, ranks, progress)
+
+
+def evaluate_distances(
+    distances: Array,
+    query_ids: Array,
+    query_cameras: Array,
+    gallery_ids: Array,
+    gallery_cameras: Array,
+    *,
+    junk: Junk = "camera",
+    ap: AveragePrecision = "hits",
+    ranks: Sequence[int] = (1, 5, 10, 20),
+    progress: Progress | None = None,
+) -> Metrics:
+    """Score the rankings given by `distances` (Q, G), smaller is closer, for instance after re-ranking.
+
+    Everything else is as in `evaluate_features`. NaN and infinite distances are refused with a ValueError.
+
+    >>> ids, cameras = np.array([7, 7, 5, 7]), np.array([0, 1, 1, 2])    # the first row is junk: hits at ranks 1 and 3
+    >>> metrics = evaluate_distances(np.array([[0.1, 0.2, 0.3, 0.4]]), np.array([7]), np.array([0]), ids, cameras)
+    >>> round(metrics.mAP, 4), round(metrics.mINP, 4)    # (1/1 + 2/3) / 2, and 2/3
+    (0.8333, 0.6667)
+    """
+    matrix = as_matrix(distances, "distances")
+    dtype = torch.float32 if matrix.is_floating_point() and matrix.dtype != torch.float64 else torch.float64
+    nearest, farthest = matrix.aminmax(dim=1)
+    refuse_rows(~(nearest.isfinite() & farthest.isfinite()), "distances", "hold NaN or infinite values")
+    shape = (matrix.shape[0], matrix.shape[1])
+    matches = _matches(shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
+    return _evaluate(lambda start, stop: matrix[start:stop].to(dtype, copy=True), matches, ap, ranks, progress)
+
+
+def _matches(
+    shape: tuple[int, int],
+    query_ids: Array,
+    query_cameras: Array,
+    gallery_ids: Array,
+    gallery_cameras: Array,
+    junk: Junk,
+) -> Matches:
+    if junk not in get_args(Junk):
+        raise ValueError(f"junk is {junk!r}; expected one of {', '.join(get_args(Junk))}")
+    queries, gallery = _labels(query_ids, "query_ids", shape[0]), _labels(gallery_ids, "gallery_ids", shape[1])
+    query_groups = _labels(query_cameras, "query_cameras", shape[0])
+    gallery_groups = _labels(gallery_cameras, "gallery_cameras", shape[1])
+    if junk == "none":
+        query_groups = np.full_like(query_groups, UNKNOWN)
+    matches = Matches(queries, query_groups, gallery, gallery_groups)
+    if not matches.same_identity.any():
+        raise ValueError(
+            f"no query can be scored: queries and gallery have no identity in common (query_ids are {queries[0]}, ..., "
+            f"gallery_ids {gallery[0]}, ...); expected both numbered alike"
+        )
+    if not matches.positives.any():
+        camera = query_groups[matches.same_identity.argmax()]
+        raise ValueError(
+            "no query can be scored: every gallery row with a query's identity also has the query's camera "
+            f"(such as camera {camera}) and is junk; where cameras are unknown or all the same, use junk=none"
+        )
+    return matches
+
+
+def _labels(values: Array, name: str, rows: int) -> Integers:
+    labels = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if labels.shape != (rows,):
+        raise ValueError(f"{name} have shape {labels.shape}; expected ({rows},), one for each row")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{name} are of type {labels.dtype}; expected integers")
+    return labels.astype(np.int64)
+
+
+def _evaluate(
+    distance_rows: Callable[[int, int], torch.Tensor],
+    matches: Matches,
+    ap: AveragePrecision,
+    ranks: Sequence[int],
+    progress: Progress | None,
+) -> Metrics:
+    """Score blocks of queries; `distance_rows(start, stop)` gives their (B, G) distances, to be overwritten."""
+    if ap not in get_args(AveragePrecision):
+        raise ValueError(f"ap is {ap!r}; expected one of {', '.join(get_args(AveragePrecision))}")
+    queries, gallery = matches.shape
+    average_precision, inverse_negative_penalty, first_hit = np.full((3, queries), np.nan)
+    # Where identities are few and large, the lists of their rows weigh as much as the distances.
+    block_queries = max(1, BLOCK_DISTANCES // int(gallery + 16 * matches.same_identity.max()))
+    for start in range(0, queries, block_queries):
+        stop = min(start + block_queries, queries)
+        query, place, rank = _rank_positives(distance_rows(start, stop), *matches.rows(start, stop))
+        first = np.flatnonzero(place == 1)
+        scored, positives = start + query[first], np.diff(first, append=len(place))
+        average_precision[scored] = np.add.reduceat(_precision(place, rank, ap), first) / positives
+        inverse_negative_penalty[scored] = positives / rank[first + positives - 1]
+        first_hit[scored] = rank[first]
+        if progress is not None:
+            progress(stop, queries)
+    hits = first_hit[matches.positives > 0]
+    return Metrics(
+        mAP=float(np.nanmean(average_precision)),
+        mINP=float(np.nanmean(inverse_negative_penalty)),
+        cmc={rank: float(np.mean(hits <= rank)) for rank in ranks},
+        queries=len(hits),
+        queries_skipped=queries - len(hits),
+        gallery=gallery,
+        average_precision=average_precision,
+        inverse_negative_penalty=inverse_negative_penalty,
+        first_hit=first_hit,
+    )
+
+
+def _precision(place: Integers, rank: Integers, ap: AveragePrecision) -> npt.NDArray[np.float64]:
+    precision = place / rank
+    if ap == "hits":
+        return precision
+    before = np.where(rank == 1, 1.0, (place - 1) / np.maximum(rank - 1, 1))
+    return (before + precision) / 2
+
+
+def _rank_positives(
+    block: torch.Tensor, query: Integers, gallery: Integers, junk: npt.NDArray[np.bool_]
+) -> tuple[Integers, Integers, Integers]:
+    """Rank the positives of a block, given its (B, G) distances and the output of `Matches.rows`.
+
+    Returns three (N,) arrays sorted by query and rank: the query, the place among its positives, from 1, and the rank.
+    """
+    same_identity = (torch.from_numpy(query).to(block.device), torch.from_numpy(gallery).to(block.device))
+    distances = block[same_identity].cpu().numpy()[~junk]
+    block[same_identity] = torch.inf  # the other finite distances are those of the negatives
+    query = query[~junk]
+    order = np.lexsort((distances, query))
+    query, distances = query[order], distances[order]
+    place = np.arange(len(query)) - np.searchsorted(query, query) + 1
+    count = _closer_negatives_on_cpu if block.device.type == "cpu" else _closer_negatives_on_gpu
+    return query, place, place + count(block, query, place, distances)
+
+
+def _closer_negatives_on_cpu(
+    block: torch.Tensor, query: Integers, place: Integers, distances: npt.NDArray[Any]
+) -> Integers:
+    """Count the negatives at most as far away as each positive, (N,), the positives sorted by query and place."""
+    closer = np.empty(len(query), np.int64)
+    starts = np.flatnonzero(place == 1)
+    for start, stop in zip(starts, np.append(starts[1:], len(query)), strict=True):
+        positives, negatives = distances[start:stop], block[query[start]].numpy()
+        negatives = negatives[negatives <= positives[-1]]
+        # A pass over the negatives costs about 1/200 of sorting them, but sorting them serves all positives.
+        if len(negatives) > 200 * len(positives):
+            closer[start:stop] = [np.count_nonzero(negatives <= positive) for positive in positives]
+        else:
+            closer[start:stop] = np.searchsorted(np.sort(negatives), positives, side="right")
+    return closer
+
+
+def _closer_negatives_on_gpu(
+    block: torch.Tensor, query: Integers, place: Integers, distances: npt.NDArray[Any]
+) -> Integers:
+    """Do as `_closer_negatives_on_cpu` for all queries at once: a loop over them would leave the device idle."""
+    width = int(place.max(initial=0)) + 1
+    rows, columns = torch.from_numpy(query).to(block.device), torch.from_numpy(place - 1).to(block.device)
+    positives = torch.full((len(block), width), torch.inf, dtype=block.dtype, device=block.device)
+    positives[rows, columns] = torch.from_numpy(distances).to(block.device)
+    # A negative's bucket is the number of positives closer than it: it ranks before all the others.
+    buckets = torch.searchsorted(positives, block, out_int32=True)
+    buckets += width * torch.arange(len(block), dtype=torch.int32, device=block.device)[:, None]
+    counts = torch.bincount(buckets.flatten(), minlength=positives.numel()).view_as(positives)
+    return counts.cumsum(dim=1)[rows, columns].cpu().numpy()
