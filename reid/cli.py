@@ -1,0 +1,38 @@
+"""What all commands share: one-line errors, exit codes, devices and messages."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+
+class UsageError(ValueError):
+    """Arguments that argparse accepts but the command cannot use; ends a command with exit code 2."""
+
+
+def run(
+    command: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: list[str] | None
+) -> int:
+    """Parse, run, and return the exit code: 0 done, 1 failed, 2 wrong arguments. Errors are one line on stderr."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("reid").setLevel(logging.INFO)
+    from reid.config import ConfigError
+
+    try:
+        return command(arguments) or 0
+    except KeyboardInterrupt as interrupt:
+        print(f"{parser.prog}: interrupted{f'; {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if arguments.debug:
+            raise
+        expected = isinstance(error, ValueError | OSError)
+        message = " ".join(str(error).split()) or type(error).__name__
+        if not expected:
+            message = f"unexpected {type(error).__name__}: {message} (--debug shows where)"
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError | ConfigError) else 1
