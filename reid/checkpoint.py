@@ -1,0 +1,136 @@
+"""Files of a run, written whole, and the model file with all it takes to rebuild the model."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from reid.config import Config, config_from
+from reid.data.transforms import Preprocessing
+from reid.models.dcal import DCAL, build_dcal
+
+MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
+STATE_FILE = "state.pt"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model file says of itself.
+
+    `classes` names the C training identities or categories in label order; `protocol` says on what it was trained.
+    """
+
+    config: Config
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    protocol: Mapping[str, str]
+    epoch: int
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make a file that appears at `path` whole or not at all: temporary name, fsync, rename.
+
+    Raises OSError naming `path` when it cannot be written, say for a full disk; what stood there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors raise their own for a full disk
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(f"{path}: could not be written ({reason}); what was saved before is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for text."""
+    write_whole(path, lambda temporary: None if temporary.write_text(text, encoding="utf-8") else None)
+
+
+def save_model(path: Path, model: DCAL, checkpoint: Checkpoint) -> None:
+    """Write a model's tensors under their contract names, with the checkpoint's description as metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "config": checkpoint.config.model_dump_json(),
+        "preprocessing": json.dumps(checkpoint.preprocessing.as_json()),
+        "classes": json.dumps(checkpoint.classes),
+        "protocol": json.dumps(dict(checkpoint.protocol)),
+        "epoch": str(checkpoint.epoch),
+    }
+    write_whole(path, lambda temporary: save_file(tensors, str(temporary), metadata))
+
+
+def load_model(path: Path | str) -> tuple[DCAL, Checkpoint]:
+    """Rebuild the model of a run folder or of its model file, on the CPU, in evaluation mode.
+
+    Raises FileNotFoundError when there is none, ValueError for a file that is damaged or no checkpoint of ours.
+    """
+    file = model_file(path)
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, not a dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {file}: cannot be read as safetensors ({error})") from error
+    checkpoint = _read_metadata(file, metadata)
+    options = checkpoint.config.model
+    model, _ = build_dcal(
+        options.backbone,
+        checkpoint.preprocessing.image_size,
+        len(checkpoint.classes),
+        method=options.method,
+        drop_path=options.drop_path,
+        ratio=options.ratio,
+        partner_stream=options.partner_stream,
+    )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint {file}: tensors do not fit its own config ({_one_line(error)})") from error
+    return model.eval(), checkpoint
+
+
+def model_file(path: Path | str) -> Path:
+    """The model file of a run folder, or `path` itself when it is a file."""
+    path = Path(path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no {'such file' if file == path else f'{MODEL_FILE} in this folder'}")
+    return file
+
+
+def _read_metadata(file: Path, metadata: Mapping[str, str]) -> Checkpoint:
+    if metadata.get("format") != FORMAT:
+        found = f"format {metadata['format']!r}" if "format" in metadata else "no format"
+        raise ValueError(f"checkpoint {file}: {found} in its metadata, expected {FORMAT!r}: not a file of reid-train")
+    try:
+        return Checkpoint(
+            config_from(json.loads(metadata["config"]), file),
+            Preprocessing.from_json(json.loads(metadata["preprocessing"])),
+            tuple(json.loads(metadata["classes"])),
+            json.loads(metadata["protocol"]),
+            int(metadata["epoch"]),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"checkpoint {file}: damaged metadata ({error!r})") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,238 @@
+"""Every option of a run: typed, with the paper's person recipe as defaults, from YAML and dotted overrides."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+# An installed package carries the recipes inside; a source checkout has them beside the packages.
+RECIPES = next(
+    (path for path in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if path.is_dir()),
+    Path("configs"),
+)
+
+
+class ConfigError(ValueError):
+    """Options that cannot be used; the message names every one of them."""
+
+
+def _parse_size(value: Any) -> Any:
+    if isinstance(value, str):
+        parts = value.lower().split("x")
+        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+            raise ValueError("expected HEIGHTxWIDTH, e.g. 256x128")
+        return tuple(int(part) for part in parts)
+    return value
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Annotated[
+    tuple[Positive, Positive],
+    BeforeValidator(_parse_size),
+    PlainSerializer(lambda size: f"{size[0]}x{size[1]}", return_type=str),
+]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataOptions(_Options):
+    """Which images, and what is done to them."""
+
+    dataset: str
+    root: str | None = None
+    version: Literal["v1", "v2"] = Field("v1", description="MSMT17 only")
+    train_split: Literal["train", "train+val"] = Field("train+val", description="MSMT17 only")
+    strict_counts: bool = Field(False, description="refuse a dataset whose counts differ from the official ones")
+    on_error: Literal["raise", "skip"] = Field("raise", description="an image that cannot be read: stop, or leave it out")
+    image_size: ImageSize = Field((256, 128), description="height x width in pixels")
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
+    pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
+    erasing: Fraction = Field(0.5, description="probability of random erasing")
+    workers: int = Field(-1, ge=-1, description="reading processes; -1 decides by device")
+
+
+class ModelOptions(_Options):
+    """The network."""
+
+    backbone: str = "vit_base"
+    method: Literal["dcal", "baseline", "glca", "pwca"] = "dcal"
+    weights: str = Field("imagenet", description="imagenet, none, or a file")
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
+    ratio: float = Field(0.3, gt=0, le=1, description="share of patches that GLCA chooses (R)")
+    partner_stream: Literal["sa", "pwca"] = Field("sa", description="which of the partner's streams PWCA reads")
+
+
+class TrainOptions(_Options):
+    """The recipe."""
+
+    epochs: Positive = 120
+    batch_size: Positive = Field(64, description="P identities x K images")
+    images_per_identity: Positive = Field(4, description="K")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.008, gt=0)
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(1e-4, ge=0)
+    bias_lr_factor: float = Field(2.0, gt=0)
+    warmup_epochs: float = Field(5, ge=0, description="at most a quarter of the epochs is used")
+    warmup_start: Fraction = 0.01
+    lr_floor: Fraction = Field(0.002, description="the last rate, as a share of lr")
+    label_smoothing: Fraction = 0.0
+    margin: float | None = Field(None, ge=0, description="triplet margin; none is the soft margin")
+    loss_weights: Literal["learned", "equal"] = Field("learned", description="equal keeps every w at 0")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 is no clipping")
+    accumulate: Positive = Field(1, description="batches per optimiser step")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0 is off")
+    compile: bool = False
+    eval_every: int = Field(20, ge=0, description="epochs between evaluations; 0 only at the end")
+    seed: int = Field(0, ge=0)
+
+
+class EvalOptions(_Options):
+    """The protocol."""
+
+    features: Literal["concat", "sa", "glca"] = "concat"
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    junk: Literal["camera", "none"] = "camera"
+    ap: Literal["hits", "trapezoid"] = "hits"
+    batch_size: Positive = 128
+
+
+class Config(_Options):
+    """A whole run; `config.yaml` in its folder is this, complete."""
+
+    data: DataOptions
+    model: ModelOptions = ModelOptions()
+    train: TrainOptions = TrainOptions()
+    eval: EvalOptions = EvalOptions()
+
+    def as_yaml(self) -> str:
+        """Every option, in an order that reads well."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def option_names() -> list[str]:
+    """The dotted name of every option."""
+    return [
+        f"{group}.{name}"
+        for group, field in Config.model_fields.items()
+        for name in field.annotation.model_fields  # type: ignore[union-attr]
+    ]
+
+
+def load_config(dataset: str, path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The options of a run: defaults, under the dataset's recipe (or the YAML at `path`), under the overrides.
+
+    `overrides` maps option names, dotted or their last part alone, to values. Raises ConfigError naming every option
+    that is unknown, with near ones, or has an unusable value; FileNotFoundError for a missing YAML.
+    """
+    source = path or _recipe(dataset)
+    values = _read_yaml(source) if source else {}
+    values["data"] = {**values.get("data", {}), "dataset": dataset}
+    return _validate(values, overrides or {}, source)
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The config with some options changed; raises ConfigError as `load_config` does."""
+    return _validate(config.model_dump(mode="json"), overrides, None)
+
+
+def config_from(values: Mapping[str, Any], source: Path | str) -> Config:
+    """A config from its own dump; raises ConfigError as `load_config` does."""
+    return _validate(values, {}, source)
+
+
+def read_config(path: Path) -> Config:
+    """The config of a run from its `config.yaml`."""
+    return config_from(_read_yaml(path), path)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` to its name and its value, read as YAML. Raises ConfigError for text of another form."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{text!r} is no option; expected KEY=VALUE, e.g. train.epochs=60")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key.strip(), value
+
+
+def differences(a: Config, b: Config) -> Iterator[str]:
+    """The dotted names of the options in which two configs differ."""
+    one, other = a.model_dump(), b.model_dump()
+    for name in option_names():
+        group, _, leaf = name.partition(".")
+        if one[group][leaf] != other[group][leaf]:
+            yield name
+
+
+def _recipe(dataset: str) -> Path | None:
+    path = RECIPES / "reid" / f"{dataset}.yaml"
+    return path if path.is_file() else None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"config {path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict) or not all(isinstance(part, dict | None) for part in values.values()):
+        raise ConfigError(f"config {path}: expected the groups {', '.join(Config.model_fields)}, each with its options")
+    return {group: part or {} for group, part in values.items()}
+
+
+def _full_name(key: str) -> tuple[str, str]:
+    """The dotted name that `key` stands for, and what is wrong with it, one of them empty."""
+    names = option_names()
+    if key in names:
+        return key, ""
+    same_leaf = [name for name in names if name.split(".")[1] == key]
+    if len(same_leaf) == 1:
+        return same_leaf[0], ""
+    if same_leaf:
+        return "", f"option {key!r} could be {' or '.join(same_leaf)}"
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
+    leaves = difflib.get_close_matches(key.split(".")[-1], [name.split(".")[1] for name in names], n=3, cutoff=0.6)
+    near += [name for name in names if name.split(".")[1] in leaves and name not in near]
+    return "", f"unknown option {key!r}; " + (f"near ones: {', '.join(near)}" if near else f"known: {', '.join(names)}")
+
+
+def _validate(values: Mapping[str, Any], overrides: Mapping[str, Any], source: Path | str | None) -> Config:
+    merged = {group: dict(part) for group, part in values.items()}
+    problems: list[str] = []
+    for key, value in overrides.items():
+        name, problem = _full_name(key)
+        if problem:
+            problems.append(problem)
+        else:
+            group, _, leaf = name.partition(".")
+            merged.setdefault(group, {})[leaf] = value
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as error:
+        place = f" (in {source})" if source else ""
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"][:2])
+            if problem["type"] == "extra_forbidden":
+                problems.append(_full_name(name)[1] + place)
+            else:
+                problems.append(f"{name}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+        raise ConfigError("; ".join(dict.fromkeys(problems))) from None
+    images, size = config.train.images_per_identity, config.train.batch_size
+    if size % images or size < 2 * images:
+        problems.append(
+            f"train.batch_size={size}: expected P x K with P >= 2 identities of "
+            f"K = train.images_per_identity = {images} images"
+        )
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return config

@@ -1,0 +1,287 @@
+"""Command `reid-eval`: a checkpoint, or stored features, to mAP, Rank-k and mINP with the protocol beside them."""
+
+import argparse
+import json
+import logging
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid import cli
+from reid.checkpoint import load_model, write_text, write_whole
+from reid.config import Config, ConfigError, DataOptions, EvalOptions, override, parse_override
+from reid.data.datasets import load_dataset
+from reid.data.samples import ReidDataset, Sample
+from reid.retrieval.metrics import Metrics, evaluate_features
+
+log = logging.getLogger("reid")
+
+TOY_ROOT = "data/toy"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings of a query and a gallery set: (Q, E) and (G, E) float32 with identities, cameras and image paths.
+
+    Camera -1 is unknown; paths are empty where features come without images.
+    """
+
+    query: np.ndarray
+    query_ids: np.ndarray
+    query_cameras: np.ndarray
+    gallery: np.ndarray
+    gallery_ids: np.ndarray
+    gallery_cameras: np.ndarray
+    query_paths: tuple[str, ...] = ()
+    gallery_paths: tuple[str, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write the `.npz` whose keys the README documents."""
+        arrays = {
+            "query_features": self.query,
+            "query_ids": self.query_ids,
+            "query_cameras": self.query_cameras,
+            "gallery_features": self.gallery,
+            "gallery_ids": self.gallery_ids,
+            "gallery_cameras": self.gallery_cameras,
+            "query_paths": np.array(self.query_paths, dtype=str),
+            "gallery_paths": np.array(self.gallery_paths, dtype=str),
+        }
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "wb") as file:  # given a name, numpy would add .npz to it
+                np.savez(file, **arrays)
+
+        write_whole(path, write)
+
+    @classmethod
+    def load(cls, path: Path) -> "Features":
+        """Read a features file; raises FileNotFoundError, or ValueError naming what is missing or damaged."""
+        if not path.is_file():
+            raise FileNotFoundError(f"features {path}: no such file")
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+            raise ValueError(f"features {path}: cannot be read as .npz ({' '.join(str(error).split())})") from error
+        needed = [f"{split}_{part}" for split in ("query", "gallery") for part in ("features", "ids", "cameras")]
+        missing = [name for name in needed if name not in arrays]
+        if missing:
+            raise ValueError(f"features {path}: missing {', '.join(missing)}; found {', '.join(arrays) or 'nothing'}")
+        paths = [tuple(arrays.get(f"{split}_paths", np.array([], str)).tolist()) for split in ("query", "gallery")]
+        return cls(*(arrays[name] for name in needed), *paths)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Metrics with the choices that decide whether two of them may be compared."""
+
+    metrics: Metrics
+    protocol: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The metrics JSON: fractions in [0, 1], and `protocol`."""
+        return {**self.metrics.as_json(), "protocol": dict(self.protocol)}
+
+    def __str__(self) -> str:
+        metrics = self.metrics
+        ranks = "  ".join(f"Rank-{k} {100 * value:5.1f}" for k, value in metrics.cmc.items())
+        choices = ", ".join(f"{name} {value}" for name, value in self.protocol.items() if value)
+        skipped = f" ({metrics.queries_skipped} skipped: no valid match)" if metrics.queries_skipped else ""
+        return (
+            f"mAP {100 * metrics.mAP:5.1f}  {ranks}  mINP {100 * metrics.mINP:5.1f}\n"
+            f"{metrics.queries} queries{skipped}, {metrics.gallery} gallery images; {choices}"
+        )
+
+
+def open_dataset(options: DataOptions) -> ReidDataset:
+    """Load the dataset that the options name, generating the toy one; log its counts and warnings.
+
+    Raises ValueError or FileNotFoundError as the reader of the dataset does, or for a dataset that needs a root.
+    """
+    root = options.root
+    if options.dataset == "toy":
+        from reid.data.synthetic import generate
+
+        root = str(generate(Path(root or TOY_ROOT)))
+    if root is None:
+        raise cli.UsageError(f"dataset {options.dataset!r} needs --data-root, the folder or file that holds it")
+    dataset = load_dataset(
+        options.dataset,
+        Path(root),
+        version=options.version,
+        train_split=options.train_split,
+        strict_counts=options.strict_counts,
+    )
+    if options.on_error == "skip":
+        dataset = _without_unreadable(dataset)
+    for warning in dataset.warnings:
+        log.warning("warning: %s", warning)
+    counts = ", ".join(
+        f"{name} {count.images} images of {count.identities} identities" for name, count in dataset.counts.items()
+    )
+    log.info("%s: %s", dataset.name, counts)
+    return dataset
+
+
+def _without_unreadable(dataset: ReidDataset) -> ReidDataset:
+    from reid.data.loaders import drop_unreadable
+
+    kept, problems = {}, []
+    for name, samples in dataset.splits.items():
+        kept[name], found = drop_unreadable(samples)
+        problems += found
+    if not problems:
+        return dataset
+    warning = f"{len(problems)} images cannot be read and are left out, the first: {problems[0]}"
+    return replace(dataset, **kept, warnings=(*dataset.warnings, warning))
+
+
+def extract(embedder: Any, dataset: ReidDataset, workers: int = -1) -> Features:
+    """Embed a dataset's query and gallery; raises ValueError when one of them is empty."""
+    for name in ("query", "gallery"):
+        if not dataset.splits[name]:
+            raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
+
+    def labels(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([s.identity for s in samples], np.int64), np.array([s.camera for s in samples], np.int64)
+
+    return Features(
+        embedder.embed_samples(dataset.query, workers=workers, what="query"),
+        *labels(dataset.query),
+        embedder.embed_samples(dataset.gallery, workers=workers, what="gallery"),
+        *labels(dataset.gallery),
+        tuple(str(s.path) for s in dataset.query),
+        tuple(str(s.path) for s in dataset.gallery),
+    )
+
+
+def score(features: Features, options: EvalOptions, protocol: Mapping[str, Any], device: str = "cpu") -> Result:
+    """Score features by the protocol that `options` choose; `protocol` names the data they come from."""
+    metrics = evaluate_features(
+        features.query,
+        features.query_ids,
+        features.query_cameras,
+        features.gallery,
+        features.gallery_ids,
+        features.gallery_cameras,
+        distance=options.distance,
+        junk=options.junk,
+        ap=options.ap,
+        device=device,
+    )
+    chosen = {"junk": options.junk, "ap": options.ap, "distance": options.distance, "rerank": None}
+    return Result(metrics, {**protocol, **chosen})
+
+
+def dataset_protocol(dataset: ReidDataset, features: str) -> dict[str, Any]:
+    """What a result must say of its data and features."""
+    split = dataset.protocol.get("train_split", dataset.protocol.get("split"))
+    return {"dataset": dataset.name, "version": dataset.protocol.get("version"), "split": split, "features": features}
+
+
+def evaluate(
+    checkpoint: Path | str, overrides: Mapping[str, Any] | None = None, *, device: str = "auto"
+) -> tuple[Result, Features]:
+    """Evaluate a run folder or model file, on the data and by the protocol it was trained with unless overridden.
+
+    `overrides` are options of the groups `data` and `eval`. Another dataset starts from that dataset's own options.
+    Raises ConfigError for unusable options, and what reading the checkpoint, the dataset or an image raises.
+    """
+    from reid.device import choose_device, choose_precision
+    from reid.embedder import Embedder
+
+    chosen = choose_device(device)
+    model, described = load_model(checkpoint)
+    config = evaluation_config(described.config, overrides or {})
+    embedder = Embedder(
+        model.to(chosen),
+        described.preprocessing,
+        features=config.eval.features,
+        device=chosen,
+        batch_size=config.eval.batch_size,
+        precision=choose_precision(config.train.precision, chosen),
+    )
+    dataset = open_dataset(config.data)
+    features = extract(embedder, dataset, config.data.workers)
+    return score(features, config.eval, dataset_protocol(dataset, embedder.features), str(chosen)), features
+
+
+def evaluation_config(trained: Config, overrides: Mapping[str, Any]) -> Config:
+    """The options of an evaluation; raises ConfigError for one that only a training may change."""
+    foreign = [name for name in overrides if "." in name and name.split(".")[0] not in ("data", "eval")]
+    if foreign:
+        raise ConfigError(f"{', '.join(foreign)}: an evaluation can change options of data and eval only")
+    if overrides.get("data.dataset", trained.data.dataset) != trained.data.dataset:
+        trained = trained.model_copy(update={"data": DataOptions(dataset=overrides["data.dataset"])})
+    return override(trained, overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reid-eval",
+        description="Evaluate a trained model, or stored features, by the field's protocol: mAP, Rank-k and mINP. "
+        "Gallery images with the query's identity and camera are not counted (junk=camera), unless junk=none.",
+        epilog="KEY=VALUE sets any option of the groups data and eval, for example junk=none, ap=trapezoid, "
+        "version=v2 or on_error=skip.",
+    )
+    parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, or its model.safetensors")
+    parser.add_argument("--from-features", metavar="FILE.npz", help="score stored features instead; needs no model")
+    parser.add_argument("--dataset", metavar="NAME", help="evaluate on this set (default: the one it was trained on)")
+    parser.add_argument("--data-root", metavar="DIR", help="the folder, or CSV file, that holds the dataset")
+    parser.add_argument("--features", choices=["concat", "sa", "glca"], help="tokens of the embedding (default: concat)")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON; - is standard output")
+    parser.add_argument("--report", metavar="DIR", help="write ranked lists as a picture, and the metrics, into this folder")
+    parser.add_argument("--save-features", metavar="FILE.npz", help="write the embeddings with identities and cameras")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options of data and eval")
+    return parser
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    if (arguments.checkpoint is None) == (arguments.from_features is None):
+        raise cli.UsageError("give either --checkpoint RUN or --from-features FILE.npz")
+    flags = {
+        "data.dataset": arguments.dataset,
+        "data.root": arguments.data_root,
+        "eval.features": arguments.features,
+    }
+    overrides = {name: value for name, value in flags.items() if value is not None}
+    overrides |= dict(parse_override(text) for text in arguments.options)
+    if arguments.checkpoint:
+        result, features = evaluate(arguments.checkpoint, overrides, device=arguments.device)
+    else:
+        path = Path(arguments.from_features)
+        options = override(Config(data=DataOptions(dataset="features")), overrides).eval
+        features = Features.load(path)
+        result = score(features, options, {"dataset": path.name, "version": None, "split": None, "features": "stored"})
+    if arguments.save_features:
+        features.save(Path(arguments.save_features))
+    text = json.dumps(result.as_json(), indent=2) + "\n"
+    if arguments.json == "-":
+        sys.stdout.write(text)
+    else:
+        print(result)
+    if arguments.json not in (None, "-"):
+        write_text(Path(arguments.json), text)
+    if arguments.report:
+        from reid.figures import ranked_lists
+
+        folder = Path(arguments.report)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "metrics.json", text)
+        print(f"ranked lists: {ranked_lists(features, result.metrics, folder / 'ranked_lists.png')}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `reid-eval`; returns its exit code."""
+    return cli.run(_command, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Pictures of results, for people to look at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reid.checkpoint import write_whole
+from reid.data.images import read_image
+from reid.retrieval.metrics import Metrics
+
+if TYPE_CHECKING:
+    from reid.evaluate import Features
+
+RIGHT, WRONG, JUNK = "#1a9850", "#d73027", "#999999"
+
+
+def ranked_lists(features: "Features", metrics: Metrics, path: Path, *, queries: int = 6, shown: int = 10) -> Path:
+    """Draw the best, middle and worst queries by average precision, each with its `shown` nearest gallery images.
+
+    Green frames are right, red ones wrong, grey ones junk (the query's own identity and camera, which does not count).
+    Raises ValueError for features without image paths.
+    """
+    if not features.query_paths or not features.gallery_paths:
+        raise ValueError("ranked lists need the images, and these features were stored without image paths")
+    from matplotlib.figure import Figure
+
+    scored = np.flatnonzero(~np.isnan(metrics.average_precision))
+    order = scored[np.argsort(-metrics.average_precision[scored], kind="stable")]
+    picked = order[np.unique(np.linspace(0, len(order) - 1, min(queries, len(order))).round().astype(int))]
+    shown = min(shown, len(features.gallery))
+    figure = Figure(figsize=(1.25 * (shown + 1) + 1.2, 1.7 * len(picked) + 0.5), layout="constrained", dpi=100)
+    axes = figure.subplots(len(picked), shown + 1, squeeze=False)
+    for row, query in zip(axes, picked, strict=True):
+        scores = unit(features.gallery) @ unit(features.query[query])
+        nearest = np.argsort(-scores, kind="stable")[:shown]
+        hit = metrics.first_hit[query]
+        _show(row[0], features.query_paths[query], "black", f"query  AP {100 * metrics.average_precision[query]:.0f} %")
+        row[0].set_xlabel(f"first hit at {hit:.0f}", fontsize=8)
+        for axis, index in zip(row[1:], nearest, strict=True):
+            same = features.gallery_ids[index] == features.query_ids[query]
+            camera = features.gallery_cameras[index]
+            junk = same and camera == features.query_cameras[query] and camera != -1
+            colour = JUNK if junk else RIGHT if same else WRONG
+            _show(axis, features.gallery_paths[index], colour, f"{scores[index]:.2f}")
+            axis.set_xlabel(f"camera {camera}" if camera >= 0 else "", fontsize=7)
+    figure.suptitle("Best to worst queries: green right, red wrong, grey same camera (not counted); cosine above", fontsize=9)
+    write_whole(path, lambda temporary: figure.savefig(temporary, format="png"))
+    return path
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1."""
+    lengths: np.ndarray = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / lengths
+
+
+def _show(axis: "object", path: str, colour: str, title: str) -> None:
+    axis.imshow(read_image(path))  # type: ignore[attr-defined]
+    axis.set_title(title, fontsize=8)  # type: ignore[attr-defined]
+    axis.set_xticks([])  # type: ignore[attr-defined]
+    axis.set_yticks([])  # type: ignore[attr-defined]
+    for spine in axis.spines.values():  # type: ignore[attr-defined]
+        spine.set(edgecolor=colour, linewidth=3)

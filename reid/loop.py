@@ -1,0 +1,271 @@
+"""The training loop, used by every task: batches in, losses down, state saved, metrics written."""
+
+import json
+import logging
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+
+from reid.checkpoint import METRICS_FILE, STATE_FILE, write_text
+from reid.config import TrainOptions
+from reid.data.loaders import Batch, TrainingLoader
+from reid.device import choose_precision, peak_memory_mib
+from reid.losses import BranchLoss, branch_losses, total_loss
+from reid.models.cross_attention import derangement
+from reid.models.dcal import BRANCHES, DCAL
+from reid.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from reid.progress import duration, track
+from reid.state import TrainingState
+
+log = logging.getLogger("reid")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation during training gives: figures for the log, and the score that makes a checkpoint the best."""
+
+    figures: dict[str, Any]
+    score: float
+    summary: str
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was told to stop and has saved its state."""
+
+
+def fit(
+    model: DCAL,
+    loader: TrainingLoader,
+    branch_loss: BranchLoss,
+    options: TrainOptions,
+    folder: Path,
+    *,
+    device: torch.device,
+    save: Callable[[DCAL, int, bool], None],
+    evaluate: Callable[[DCAL], Evaluation] | None = None,
+    resume: bool = False,
+) -> list[dict[str, Any]]:
+    """Train `model`, which is on `device`, as `options` say; return a record for each epoch, as in metrics.jsonl.
+
+    Every `eval_every` epochs and after the last, `evaluate` scores the model and `save(model, epoch, best)` writes its
+    file, `best` telling whether the score is the best so far. With `resume` the run goes on where the state in `folder`
+    ends. SIGINT and SIGTERM stop after the step under way, with the state saved.
+
+    Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
+    """
+    precision = choose_precision(options.precision, device)
+    state = start(model, options, device, precision)
+    position, optimizer, scaler = state.position, state.optimizer, state.scaler
+    if resume and (folder / STATE_FILE).exists():
+        state.restore(folder / STATE_FILE)
+        position = state.position
+        log.info("resuming after %d epochs and %d steps", position.epoch, position.step)
+    forward: Callable[..., Any] = torch.compile(model) if options.compile else model
+    final: DCAL = state.averaged.module if state.averaged else model
+    steps = len(loader)
+    begun, steps_before = time.monotonic(), position.epoch * steps + position.step
+
+    with stop_requested() as stop, SummaryWriter(str(folder), purge_step=position.epoch + 1) as board:
+        for epoch in range(position.epoch, options.epochs):
+            model.train()
+            sums = {name: torch.tensor(value, device=device) for name, value in position.sums.items()}
+            first, epoch_begun, previous = position.step, time.monotonic(), None
+            batches = track(loader.epoch(epoch, skip=first), steps, f"epoch {epoch + 1}/{options.epochs}", first)
+            for step, batch in enumerate(batches, first):
+                set_learning_rate(optimizer, rate_factor(epoch + step / steps, options))
+                images = batch.images.to(device, non_blocking=True)
+                labels = batch.labels.to(device, non_blocking=True)
+                partner = draw_partners(len(labels), (options.seed, epoch, step)).to(device) if model.pairs else None
+                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                    output = forward(images, partner)
+                parts = branch_losses(output, labels, branch_loss)
+                loss = total_loss(parts, getattr(model, "log_variances", None))
+                group = min(options.accumulate, steps - step // options.accumulate * options.accumulate)
+                scaler.scale(loss / group).backward()
+                update = (step + 1) % options.accumulate == 0 or step + 1 == steps
+                if update:
+                    if options.clip_norm:
+                        scaler.unscale_(optimizer)
+                        nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad(set_to_none=True)
+                    if state.averaged:
+                        state.averaged.update_parameters(model)
+                for name, value in flat_losses(parts, loss):
+                    sums[name] = sums.get(name, 0) + value.detach()
+                # Checked one step late: asking at once would have a GPU stand idle in every step.
+                require_finite(previous, loader)
+                previous = (loss.detach(), batch)
+                if stop.requested and update:
+                    break
+            require_finite(previous, loader)
+            position.step = step + 1 if previous else first
+            position.sums = {name: value.item() for name, value in sums.items()}
+            if position.step < steps:
+                state.save(folder / STATE_FILE)
+                raise Interrupted(f"saved after {epoch} epochs and {position.step} of {steps} steps")
+
+            record = {
+                "epoch": epoch + 1,
+                **epoch_losses(position.sums, steps),
+                "log_variances": log_variances(model),
+                "lr": options.lr * rate_factor(epoch + (steps - 1) / steps, options),
+                "images_per_second": (steps - first) * options.batch_size / (time.monotonic() - epoch_begun),
+                "seconds": time.monotonic() - epoch_begun,
+                "peak_memory_mib": peak_memory_mib(device),
+            }
+            per_step = (time.monotonic() - begun) / max(1, (epoch + 1) * steps - steps_before)
+            log.info(summary(record, options.epochs, per_step * steps * (options.epochs - epoch - 1)))
+            last = epoch + 1 == options.epochs
+            if last or (options.eval_every and (epoch + 1) % options.eval_every == 0):
+                state.save(folder / STATE_FILE)  # an evaluation can take longer than a kill's grace, or meet a bad image
+                best = False
+                if evaluate is not None:
+                    evaluation = evaluate(final)
+                    log.info("  %s", evaluation.summary)
+                    record["evaluation"] = evaluation.figures
+                    best, position.best = evaluation.score > position.best, max(evaluation.score, position.best)
+                save(final, epoch + 1, best)
+            position.epoch, position.step, position.sums = epoch + 1, 0, {}
+            position.records.append(record)
+            write_text(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in position.records))
+            state.save(folder / STATE_FILE)
+            write_events(board, record)
+            if stop.requested and not last:
+                raise Interrupted(f"saved after {epoch + 1} epochs")
+    return position.records
+
+
+def start(model: DCAL, options: TrainOptions, device: torch.device, precision: torch.dtype) -> TrainingState:
+    """The state of a training that has not begun; seeds torch's random numbers."""
+    if options.loss_weights == "equal" and hasattr(model, "log_variances"):
+        model.log_variances.requires_grad_(False)
+    optimizer = build_optimizer(
+        model,
+        options.optimizer,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
+        bias_lr_factor=options.bias_lr_factor,
+        fused=device.type == "cuda",
+    )
+    averaged = None
+    if options.ema:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+    torch.manual_seed(options.seed)
+    return TrainingState(
+        model, optimizer, torch.amp.GradScaler(device.type, enabled=precision == torch.float16), averaged
+    )
+
+
+def rate_factor(epoch: float, options: TrainOptions) -> float:
+    """The learning rate's factor at a fractional epoch; the warm-up takes at most a quarter of a short training."""
+    return learning_rate_factor(
+        epoch,
+        epochs=options.epochs,
+        warmup_epochs=min(options.warmup_epochs, options.epochs / 4),
+        warmup_start=options.warmup_start,
+        floor=options.lr_floor,
+    )
+
+
+def draw_partners(count: int, entropy: tuple[int, int, int]) -> Tensor:
+    """Each image's partner in the batch, (count,) int64: a derangement, fresh in every (seed, epoch, step)."""
+    seed, epoch, step = entropy
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
+    return derangement(count, generator)
+
+
+def require_finite(previous: tuple[Tensor, Batch] | None, loader: TrainingLoader) -> None:
+    """Raise FloatingPointError, naming the images, if a step's loss is NaN or infinite."""
+    if previous is None or torch.isfinite(previous[0]):
+        return
+    paths = ", ".join(str(loader.samples[position].path) for position in previous[1].positions)
+    raise FloatingPointError(
+        f"the loss is {previous[0].item()}; try a lower train.lr, train.clip_norm=1 or train.precision=float32. "
+        f"Images of the batch: {paths}"
+    )
+
+
+@dataclass
+class Stop:
+    """Whether a signal asked the training to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_requested() -> Iterator[Stop]:
+    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second one ends at once."""
+    stop = Stop()
+
+    def note(number: int, frame: Any) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+        log.info("stopping after this step (again to stop at once)")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def flat_losses(parts: dict[str, dict[str, Tensor]], loss: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The total and every part of every branch, named `loss` and `branch/part`."""
+    yield "loss", loss
+    for branch, named in parts.items():
+        for part, value in named.items():
+            yield f"{branch}/{part}", value
+
+
+def epoch_losses(sums: dict[str, float], steps: int) -> dict[str, Any]:
+    """Means over an epoch's steps: `loss`, and `losses` by branch and part."""
+    losses: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, value in sums.items():
+        if name != "loss":
+            branch, part = name.split("/")
+            losses[branch][part] = value / steps
+    return {"loss": sums["loss"] / steps, "losses": dict(losses)}
+
+
+def log_variances(model: DCAL) -> dict[str, float]:
+    """Each branch's learned w by name; none for a baseline."""
+    if not hasattr(model, "log_variances"):
+        return {}
+    return dict(zip(BRANCHES[model.method], model.log_variances.tolist(), strict=True))
+
+
+def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
+    """An epoch in one line."""
+    branches = "  ".join(f"{branch} {sum(parts.values()):.3f}" for branch, parts in record["losses"].items())
+    return (
+        f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.3f}  {branches}  lr {record['lr']:.2g}  "
+        f"{record['images_per_second']:.0f} img/s  {duration(record['seconds'])}"
+        + (f", about {duration(seconds_left)} left" if record["epoch"] < epochs else "")
+    )
+
+
+def write_events(board: SummaryWriter, record: dict[str, Any]) -> None:
+    """An epoch's record as TensorBoard scalars."""
+    epoch = record["epoch"]
+    scalars = {name: record[name] for name in ("loss", "lr", "images_per_second", "peak_memory_mib")}
+    scalars |= {f"loss/{branch}/{part}": v for branch, parts in record["losses"].items() for part, v in parts.items()}
+    scalars |= {f"log_variance/{branch}": value for branch, value in record["log_variances"].items()}
+    scalars |= {f"evaluation/{k}": v for k, v in record.get("evaluation", {}).items() if isinstance(v, float)}
+    for name, value in scalars.items():
+        board.add_scalar(name, value, epoch)
+    board.flush()

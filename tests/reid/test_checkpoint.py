@@ -1,0 +1,117 @@
+import errno
+import json
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from reid.checkpoint import Checkpoint, load_model, model_file, save_model, write_text, write_whole
+from reid.config import load_config
+from reid.data.transforms import Preprocessing
+from reid.models.backbones import BACKBONES
+from reid.models.dcal import build_dcal
+
+
+def checkpoint(method="dcal"):
+    config = load_config("toy", None, {"method": method, "image_size": "32x16", "ratio": 0.4})
+    preprocessing = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Checkpoint(config, preprocessing, ("ann", "bob", "cy"), {"dataset": "toy", "version": "v1"}, 7)
+
+
+def model(method="dcal"):
+    torch.manual_seed(0)
+    return build_dcal("vit_toy", (32, 16), 3, method=method, ratio=0.4)[0]
+
+
+@pytest.mark.parametrize("method", ["dcal", "baseline", "glca", "pwca"])
+def test_round_trip(tmp_path, method):
+    saved, described = model(method), checkpoint(method)
+    saved(torch.randn(4, 3, 32, 16), torch.tensor([1, 0, 3, 2]))  # moves the running statistics of the necks
+    save_model(tmp_path / "model.safetensors", saved, described)
+    loaded, found = load_model(tmp_path)
+    assert found == described
+    assert not loaded.training
+    assert (loaded.method, loaded.ratio) == (method, 0.4)
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_timm_loads_the_backbone_back(tmp_path):
+    saved = model()
+    save_model(tmp_path / "m.safetensors", saved, checkpoint())
+    state = {k.removeprefix("backbone."): v for k, v in load_file(tmp_path / "m.safetensors").items() if "backbone." in k}
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=(32, 16), num_classes=0, **BACKBONES["vit_toy"].overrides)
+    vit.load_state_dict(state)
+    images = torch.randn(2, 3, 32, 16)
+    torch.testing.assert_close(vit.eval()(images), saved.eval()(images).sa.token)
+
+
+def test_metadata_is_readable_without_us(tmp_path):
+    save_model(tmp_path / "m.safetensors", model(), checkpoint())
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["classes"]) == ["ann", "bob", "cy"]
+    assert json.loads(metadata["preprocessing"])["image_size"] == [32, 16]
+    assert json.loads(metadata["config"])["model"]["method"] == "dcal"
+    assert json.loads(metadata["protocol"])["version"] == "v1"
+
+
+def test_missing_damaged_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no model.safetensors in this folder"):
+        model_file(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"absent.safetensors: no such file"):
+        load_model(tmp_path / "absent.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(ValueError, match=r"cut.safetensors: cannot be read as safetensors"):
+        load_model(tmp_path / "cut.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match=r"no format in its metadata, expected '1': not a file of reid-train"):
+        load_model(tmp_path / "foreign.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "next.safetensors", {"format": "2"})
+    with pytest.raises(ValueError, match=r"format '2' in its metadata, expected '1'"):
+        load_model(tmp_path / "next.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "half.safetensors", {"format": "1", "config": "{"})
+    with pytest.raises(ValueError, match="damaged metadata"):
+        load_model(tmp_path / "half.safetensors")
+
+
+def test_a_checkpoint_of_another_method_does_not_fit_its_config(tmp_path):
+    save_model(tmp_path / "m.safetensors", model("baseline"), checkpoint("dcal"))
+    with pytest.raises(ValueError, match=r"tensors do not fit its own config .*glca.block"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "first")
+
+    def full_disk(temporary):
+        temporary.write_text("half of the sec")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"a.txt: could not be written \(No space left on device\); what was saved before is kept"):
+        write_whole(path, full_disk)
+    assert path.read_text() == "first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_full_disk_while_saving_a_model_is_one_clear_error(tmp_path):
+    """/dev/full takes no byte: safetensors' own error for it becomes ours, and nothing is left behind."""
+    import reid.checkpoint as module
+
+    save_model(tmp_path / "model.safetensors", model(), checkpoint())
+    before = (tmp_path / "model.safetensors").read_bytes()
+    real = module.save_file
+
+    def on_full_disk(tensors, path, metadata):
+        real(tensors, "/dev/full", metadata)
+
+    module.save_file = on_full_disk
+    try:
+        with pytest.raises(OSError, match=r"model.safetensors: could not be written"):
+            save_model(tmp_path / "model.safetensors", model(), checkpoint())
+    finally:
+        module.save_file = real
+    assert (tmp_path / "model.safetensors").read_bytes() == before

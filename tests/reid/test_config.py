@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reid.config import (
+    RECIPES,
+    Config,
+    ConfigError,
+    DataOptions,
+    differences,
+    load_config,
+    option_names,
+    override,
+    parse_override,
+    read_config,
+)
+
+
+@pytest.mark.parametrize("dataset", ["market1501", "dukemtmc", "msmt17"])
+def test_the_person_recipe_is_the_papers(dataset):
+    config = load_config(dataset)
+    data, model, train = config.data, config.model, config.train
+    assert (data.image_size, data.flip, data.pad, data.erasing) == ((256, 128), 0.5, 10, 0.5)
+    assert (data.version, data.train_split) == ("v1", "train+val")
+    assert (model.backbone, model.method, model.weights, model.ratio) == ("vit_base", "dcal", "imagenet", 0.3)
+    assert model.drop_path == 0.1
+    assert (train.epochs, train.batch_size, train.images_per_identity) == (120, 64, 4)
+    assert (train.optimizer, train.lr, train.momentum, train.weight_decay) == ("sgd", 0.008, 0.9, 1e-4)
+    assert (train.bias_lr_factor, train.warmup_epochs, train.warmup_start, train.lr_floor) == (2, 5, 0.01, 0.002)
+    assert (train.label_smoothing, train.margin, train.loss_weights) == (0, None, "learned")
+    assert config.eval.features == "concat"
+
+
+def test_the_vehicle_recipe():
+    config = load_config("veri776")
+    assert config.data.image_size == (256, 256)
+    assert config.train.lr == 0.01
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_names_its_dataset(path: Path):
+    assert load_config(path.stem, path).data.dataset == path.stem
+
+
+def test_overrides_by_dotted_and_by_last_name():
+    config = load_config("msmt17", None, {"version": "v2", "train.epochs": "3", "strict_counts": True, "image_size": "64x32"})
+    assert (config.data.version, config.train.epochs, config.data.strict_counts) == ("v2", 3, True)
+    assert config.data.image_size == (64, 32)
+
+
+def test_yaml_round_trip(tmp_path):
+    config = load_config("veri776", None, {"seed": 4})
+    (tmp_path / "config.yaml").write_text(config.as_yaml())
+    assert read_config(tmp_path / "config.yaml") == config
+    assert yaml.safe_load(config.as_yaml())["data"]["image_size"] == "256x256"
+
+
+def test_all_problems_are_told_at_once_with_near_names():
+    with pytest.raises(ConfigError) as error:
+        load_config("msmt17", None, {"train.epoch": 3, "lr": "fast", "model.method": "dcall", "nonsense": 1})
+    message = str(error.value)
+    assert "unknown option 'train.epoch'; near ones: train.epochs" in message
+    assert "train.lr='fast'" in message
+    assert "model.method='dcall': Input should be 'dcal'" in message
+    assert "unknown option 'nonsense'; known: data.dataset" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"image_size": "256"}, "data.image_size='256': expected HEIGHTxWIDTH, e.g. 256x128"),
+        ({"image_size": "0x10"}, "data.image_size=0"),
+        ({"batch_size": 10}, "train.batch_size=10: expected P x K with P >= 2 identities of K"),
+        ({"batch_size": 4}, "train.batch_size=4"),
+        ({"erasing": 1.5}, "data.erasing=1.5"),
+        ({"epochs": 0}, "train.epochs=0"),
+        ({"batch_siz": 8}, "near ones: eval.batch_size, train.batch_size"),
+        ({"train.batch_size": 8, "eval.batch_size": 0}, "eval.batch_size=0"),
+    ],
+)
+def test_unusable_values_are_named(overrides, message):
+    if "batch_size" in overrides:
+        overrides = {f"train.{name}": value for name, value in overrides.items()}
+    with pytest.raises(ConfigError) as error:
+        load_config("msmt17", None, overrides)
+    assert message in str(error.value)
+
+
+def test_an_ambiguous_last_name_says_so():
+    with pytest.raises(ConfigError, match=r"'batch_size' could be train.batch_size or eval.batch_size"):
+        load_config("msmt17", None, {"batch_size": 8})
+
+
+def test_bad_yaml_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    for text, message in [
+        ("data: [", "not readable as YAML"),
+        ("- 1", "expected the groups data, model, train, eval"),
+        ("train: {epcohs: 3}", r"unknown option 'train.epcohs'; near ones: train.epochs.*mine.yaml"),
+        ("training: {epochs: 3}", r"unknown option 'training'"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_config("market1501", path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_config("market1501", tmp_path / "absent.yaml")
+
+
+def test_key_value_parsing():
+    assert parse_override("train.lr=1e-3") == ("train.lr", "1e-3")  # YAML 1.1 reads this as text; pydantic makes a number
+    assert parse_override("ema=0.9") == ("ema", 0.9)
+    assert parse_override("margin=null") == ("margin", None)
+    for text in ("train.lr", "=3"):
+        with pytest.raises(ConfigError, match="expected KEY=VALUE"):
+            parse_override(text)
+    assert override(Config(data=DataOptions(dataset="csv")), {"lr": "1e-3"}).train.lr == 1e-3
+
+
+def test_differences_and_names():
+    one = load_config("market1501")
+    assert list(differences(one, override(one, {"lr": 0.1, "seed": 2}))) == ["train.lr", "train.seed"]
+    assert {"data.dataset", "model.ratio", "train.lr", "eval.junk"} <= set(option_names())

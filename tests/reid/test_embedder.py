@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reid.checkpoint import Checkpoint, save_model
+from reid.config import load_config
+from reid.data.samples import Sample
+from reid.data.transforms import Preprocessing, evaluation_transform
+from reid.embedder import Embedder
+from reid.models.dcal import build_dcal, embedding
+
+PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with an untrained DCAL model."""
+    torch.manual_seed(0)
+    model, _ = build_dcal("vit_toy", (32, 16), 3)
+    config = load_config("toy", None, {"image_size": "32x16"})
+    save_model(tmp_path / "model.safetensors", model, Checkpoint(config, PREPROCESSING, ("a", "b", "c"), {}, 1))
+    return tmp_path
+
+
+def pictures(tmp_path, count=5):
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 256, (40, 20 + i, 3), dtype=np.uint8) for i in range(count)]
+    paths = []
+    for i, array in enumerate(arrays):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(array).save(paths[-1])
+    return arrays, paths
+
+
+def test_paths_images_and_arrays_give_the_same_unit_vectors(run, tmp_path):
+    embedder, _ = Embedder.from_checkpoint(run, batch_size=2)
+    arrays, paths = pictures(tmp_path)
+    vectors = embedder.embed(paths)
+    assert vectors.shape == (5, embedder.size) == (5, 192)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(embedder.embed(arrays), vectors, atol=1e-6)
+    np.testing.assert_allclose(embedder.embed([Image.fromarray(array) for array in arrays]), vectors, atol=1e-6)
+    np.testing.assert_allclose(embedder.embed([str(path) for path in paths]), vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_give_what_pictures_give(run, tmp_path, workers):
+    embedder, _ = Embedder.from_checkpoint(run, batch_size=2)
+    _, paths = pictures(tmp_path)
+    vectors = embedder.embed_samples([Sample(path, 0) for path in paths], workers=workers)
+    np.testing.assert_allclose(vectors, embedder.embed(paths), atol=1e-6)
+
+
+def test_the_vector_is_the_models_own(run, tmp_path):
+    embedder, _ = Embedder.from_checkpoint(run)
+    arrays, _ = pictures(tmp_path, 2)
+    images = torch.stack([evaluation_transform(PREPROCESSING)(Image.fromarray(array)) for array in arrays])
+    with torch.no_grad():
+        expected = embedding(embedder.model(images)).numpy()
+    np.testing.assert_allclose(embedder.embed(arrays), expected, atol=1e-6)
+
+
+def test_features_choose_the_tokens(run, tmp_path):
+    arrays, _ = pictures(tmp_path, 3)
+    whole = Embedder.from_checkpoint(run)[0].embed(arrays)
+    for features, half in (("sa", whole[:, :96]), ("glca", whole[:, 96:])):
+        embedder, _ = Embedder.from_checkpoint(run, features=features)
+        assert embedder.size == 96
+        np.testing.assert_allclose(embedder.embed(arrays), half * 2**0.5, atol=1e-5)
+
+
+def test_nothing_in_gives_nothing_out(run):
+    embedder, _ = Embedder.from_checkpoint(run)
+    assert embedder.embed([]).shape == (0, 192)
+    assert embedder.embed_samples([]).shape == (0, 192)
+
+
+def test_glca_of_a_baseline_is_refused():
+    model, _ = build_dcal("vit_toy", (32, 16), 3, method="baseline")
+    with pytest.raises(ValueError, match="'glca' asked of a model trained with method 'baseline'"):
+        Embedder(model, PREPROCESSING, features="glca")
+    assert Embedder(model, PREPROCESSING).size == 96
+
+
+def test_bad_pictures_are_named(run, tmp_path):
+    embedder, _ = Embedder.from_checkpoint(run)
+    good = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"picture 1 is an array of shape \(8, 8\) and type uint8"):
+        embedder.embed([good, good[:, :, 0]])
+    with pytest.raises(ValueError, match=r"picture 0 .*float64.*expected \(height, width, 3\) uint8 RGB"):
+        embedder.embed([good.astype(np.float64)])
+    (tmp_path / "bad.jpg").write_text("x")
+    with pytest.raises(ValueError, match=r"bad.jpg: not an image"):
+        embedder.embed([tmp_path / "bad.jpg"])
+
+
+def test_embedding_leaves_a_training_model_in_training():
+    model, _ = build_dcal("vit_toy", (32, 16), 3)
+    model.train()
+    Embedder(model, PREPROCESSING).embed([np.zeros((8, 8, 3), np.uint8)])
+    assert model.training
