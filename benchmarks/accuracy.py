@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy --name nyala --data-root ../shared/data/nyala/images.csv --weights FILE
 
-Every run is a run folder under --runs; a run that is finished is not repeated and one that was interrupted continues, so
-the same command can be given again. The table is printed and written to benchmarks/results/accuracy-NAME.{json,md}.
+Every run is a run folder under --runs; a run that is finished is not repeated and one that was interrupted continues,
+so the same command can be given again. The table is printed and written to benchmarks/results/accuracy-NAME.{json,md}.
 """
 
 import argparse
@@ -59,7 +59,10 @@ def figures(folder: Path, method: str, device: str) -> dict[str, dict[str, float
 
 def table(rows: dict[str, dict[int, dict[str, dict[str, float]]]]) -> str:
     """Markdown: per method and features, mean and spread over seeds, and the gain over the baseline seed by seed."""
-    lines = ["| method | features | mAP | each seed | Rank-1 | mAP over baseline |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| method | features | mAP | each seed | Rank-1 | mAP over baseline |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     base = {seed: found["sa"]["mAP"] for seed, found in rows.get("baseline", {}).items()}
     for method, seeds in rows.items():
         for features in next(iter(seeds.values())):
@@ -68,7 +71,9 @@ def table(rows: dict[str, dict[int, dict[str, dict[str, float]]]]) -> str:
             gains = [mAP[seed] - 100 * base[seed] for seed in mAP if seed in base]
             gain = f"{spread(gains)}" if gains and method != "baseline" else ""
             each = ", ".join(f"{value:.2f}" for value in mAP.values())
-            lines.append(f"| {method} | {features} | {spread(list(mAP.values()))} | {each} | {spread(rank1)} | {gain} |")
+            lines.append(
+                f"| {method} | {features} | {spread(list(mAP.values()))} | {each} | {spread(rank1)} | {gain} |"
+            )
     return "\n".join(lines)
 
 

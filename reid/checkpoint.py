@@ -60,7 +60,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for text."""
-    write_whole(path, lambda temporary: None if temporary.write_text(text, encoding="utf-8") else None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
 
 
 def save_model(path: Path, model: DCAL, checkpoint: Checkpoint) -> None:
@@ -112,7 +116,9 @@ def model_file(path: Path | str) -> Path:
     path = Path(path)
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
-        raise FileNotFoundError(f"checkpoint {path}: no {'such file' if file == path else f'{MODEL_FILE} in this folder'}")
+        raise FileNotFoundError(
+            f"checkpoint {path}: no {'such file' if file == path else f'{MODEL_FILE} in this folder'}"
+        )
     return file
 
 

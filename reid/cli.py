@@ -5,6 +5,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from reid.config import ConfigError
+
 
 class UsageError(ValueError):
     """Arguments that argparse accepts but the command cannot use; ends a command with exit code 2."""
@@ -15,11 +17,12 @@ def run(
 ) -> int:
     """Parse, run, and return the exit code: 0 done, 1 failed, 2 wrong arguments. Errors are one line on stderr."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("reid").setLevel(logging.INFO)
-    from reid.config import ConfigError
-
+    has_subcommands = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+    # Intermixed, because KEY=VALUE may stand before, between and after the flags.
+    arguments = parser.parse_args(argv) if has_subcommands else parser.parse_intermixed_args(argv)
+    log = logging.getLogger("reid")
+    log.handlers = [logging.StreamHandler(sys.stderr)]
+    log.setLevel(logging.INFO)
     try:
         return command(arguments) or 0
     except KeyboardInterrupt as interrupt:
@@ -30,7 +33,7 @@ def run(
     except Exception as error:
         if arguments.debug:
             raise
-        expected = isinstance(error, ValueError | OSError)
+        expected = isinstance(error, ValueError | OSError | FloatingPointError)
         message = " ".join(str(error).split()) or type(error).__name__
         if not expected:
             message = f"unexpected {type(error).__name__}: {message} (--debug shows where)"

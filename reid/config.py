@@ -49,7 +49,9 @@ class DataOptions(_Options):
     version: Literal["v1", "v2"] = Field("v1", description="MSMT17 only")
     train_split: Literal["train", "train+val"] = Field("train+val", description="MSMT17 only")
     strict_counts: bool = Field(False, description="refuse a dataset whose counts differ from the official ones")
-    on_error: Literal["raise", "skip"] = Field("raise", description="an image that cannot be read: stop, or leave it out")
+    on_error: Literal["raise", "skip"] = Field(
+        "raise", description="an image that cannot be read: stop, or leave it out"
+    )
     image_size: ImageSize = Field((256, 128), description="height x width in pixels")
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
@@ -88,7 +90,9 @@ class TrainOptions(_Options):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 is no clipping")
     accumulate: Positive = Field(1, description="batches per optimiser step")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0 is off")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0 is off"
+    )
     compile: bool = False
     eval_every: int = Field(20, ge=0, description="epochs between evaluations; 0 only at the end")
     seed: int = Field(0, ge=0)
@@ -220,12 +224,12 @@ def _validate(values: Mapping[str, Any], overrides: Mapping[str, Any], source: P
         config = Config.model_validate(merged)
     except ValidationError as error:
         place = f" (in {source})" if source else ""
-        for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"][:2])
-            if problem["type"] == "extra_forbidden":
+        for detail in error.errors():
+            name = ".".join(str(part) for part in detail["loc"][:2])
+            if detail["type"] == "extra_forbidden":
                 problems.append(_full_name(name)[1] + place)
             else:
-                problems.append(f"{name}={problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+                problems.append(f"{name}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}")
         raise ConfigError("; ".join(dict.fromkeys(problems))) from None
     images, size = config.train.images_per_identity, config.train.batch_size
     if size % images or size < 2 * images:

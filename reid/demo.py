@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `reid-demo`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="reid-demo",
-        description="Generate the toy vehicles, train the baseline and DCAL on them, evaluate both and draw ranked lists. "
+        description="Generate the toy vehicles, train the baseline and DCAL on them, evaluate both, draw ranked lists. "
         "Takes a few minutes on two cores; given again, it continues or shows what is there.",
     )
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("runs/demo"))

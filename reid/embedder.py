@@ -38,7 +38,9 @@ class Embedder:
     ) -> None:
         """Raises ValueError when `glca` is asked of a model without that branch."""
         if features == "glca" and model.glca is None:
-            raise ValueError(f"features 'glca' asked of a model trained with method {model.method!r}, which has no GLCA")
+            raise ValueError(
+                f"features 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
+            )
         self.model = model
         self.features: Features = features
         self.device = torch.device(device)
@@ -72,7 +74,7 @@ class Embedder:
         return int(self.model.backbone.embed_dim) * (2 if both else 1)
 
     def embed(self, pictures: Sequence[Picture]) -> np.ndarray:
-        """Pictures, each a path, a PIL image or an RGB uint8 array (height, width, 3), to unit embeddings (n, E) float32.
+        """Paths, PIL images or RGB uint8 arrays (height, width, 3) to unit embeddings (n, E) float32.
 
         Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for an array of another
         shape or type, naming its place.
@@ -85,7 +87,7 @@ class Embedder:
         return np.concatenate(rows)
 
     def embed_samples(self, samples: Sequence[Sample], *, workers: int = -1, what: str = "embedding") -> np.ndarray:
-        """Dataset samples to unit embeddings (n, E) float32 in their order, read by `workers` processes, with progress."""
+        """Dataset samples to unit embeddings (n, E) float32 in order, read by `workers` processes, with progress."""
         loader = DataLoader(
             EvaluationImages(samples, self._transform),
             batch_size=self.batch_size,

@@ -15,7 +15,7 @@ import numpy as np
 from reid import cli
 from reid.checkpoint import load_model, write_text, write_whole
 from reid.config import Config, ConfigError, DataOptions, EvalOptions, override, parse_override
-from reid.data.datasets import load_dataset
+from reid.data.datasets import DATASETS, load_dataset
 from reid.data.samples import ReidDataset, Sample
 from reid.retrieval.metrics import Metrics, evaluate_features
 
@@ -55,7 +55,7 @@ class Features:
 
         def write(temporary: Path) -> None:
             with open(temporary, "wb") as file:  # given a name, numpy would add .npz to it
-                np.savez(file, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
 
         write_whole(path, write)
 
@@ -109,11 +109,11 @@ def open_dataset(options: DataOptions) -> ReidDataset:
         from reid.data.synthetic import generate
 
         root = str(generate(Path(root or TOY_ROOT)))
-    if root is None:
+    if root is None and options.dataset in DATASETS:
         raise cli.UsageError(f"dataset {options.dataset!r} needs --data-root, the folder or file that holds it")
     dataset = load_dataset(
         options.dataset,
-        Path(root),
+        Path(root or ""),
         version=options.version,
         train_split=options.train_split,
         strict_counts=options.strict_counts,
@@ -132,14 +132,14 @@ def open_dataset(options: DataOptions) -> ReidDataset:
 def _without_unreadable(dataset: ReidDataset) -> ReidDataset:
     from reid.data.loaders import drop_unreadable
 
-    kept, problems = {}, []
-    for name, samples in dataset.splits.items():
-        kept[name], found = drop_unreadable(samples)
-        problems += found
+    train, missing_train = drop_unreadable(dataset.train)
+    query, missing_query = drop_unreadable(dataset.query)
+    gallery, missing_gallery = drop_unreadable(dataset.gallery)
+    problems = missing_train + missing_query + missing_gallery
     if not problems:
         return dataset
     warning = f"{len(problems)} images cannot be read and are left out, the first: {problems[0]}"
-    return replace(dataset, **kept, warnings=(*dataset.warnings, warning))
+    return replace(dataset, train=train, query=query, gallery=gallery, warnings=(*dataset.warnings, warning))
 
 
 def extract(embedder: Any, dataset: ReidDataset, workers: int = -1) -> Features:
@@ -234,9 +234,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--from-features", metavar="FILE.npz", help="score stored features instead; needs no model")
     parser.add_argument("--dataset", metavar="NAME", help="evaluate on this set (default: the one it was trained on)")
     parser.add_argument("--data-root", metavar="DIR", help="the folder, or CSV file, that holds the dataset")
-    parser.add_argument("--features", choices=["concat", "sa", "glca"], help="tokens of the embedding (default: concat)")
+    parser.add_argument(
+        "--features", choices=["concat", "sa", "glca"], help="tokens of the embedding (default: concat)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON; - is standard output")
-    parser.add_argument("--report", metavar="DIR", help="write ranked lists as a picture, and the metrics, into this folder")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write ranked lists as a picture, and the metrics, into this folder"
+    )
     parser.add_argument("--save-features", metavar="FILE.npz", help="write the embeddings with identities and cameras")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options of data and eval")

@@ -44,15 +44,17 @@ def ranked_lists(features: "Features", metrics: Metrics, path: Path, *, queries:
             colour = JUNK if junk else RIGHT if same else WRONG
             _show(axis, features.gallery_paths[index], colour, f"{scores[index]:.2f}")
             axis.set_xlabel(f"camera {camera}" if camera >= 0 else "", fontsize=7)
-    figure.suptitle("Best to worst queries: green right, red wrong, grey same camera (not counted); cosine above", fontsize=9)
+    figure.suptitle(
+        "Best to worst queries: green right, red wrong, grey same camera (not counted); cosine above", fontsize=9
+    )
     write_whole(path, lambda temporary: figure.savefig(temporary, format="png"))
     return path
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Rows of length 1."""
-    lengths: np.ndarray = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows / lengths
+    divided: np.ndarray = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return divided
 
 
 def _show(axis: "object", path: str, colour: str, title: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def fit(
         position = state.position
         log.info("resuming after %d epochs and %d steps", position.epoch, position.step)
     forward: Callable[..., Any] = torch.compile(model) if options.compile else model
-    final: DCAL = state.averaged.module if state.averaged else model
+    final = cast(DCAL, state.averaged.module) if state.averaged else model
     steps = len(loader)
     begun, steps_before = time.monotonic(), position.epoch * steps + position.step
 
@@ -129,7 +129,9 @@ def fit(
             log.info(summary(record, options.epochs, per_step * steps * (options.epochs - epoch - 1)))
             last = epoch + 1 == options.epochs
             if last or (options.eval_every and (epoch + 1) % options.eval_every == 0):
-                state.save(folder / STATE_FILE)  # an evaluation can take longer than a kill's grace, or meet a bad image
+                state.save(
+                    folder / STATE_FILE
+                )  # an evaluation can take longer than a kill's grace, or meet a bad image
                 best = False
                 if evaluate is not None:
                     evaluation = evaluate(final)

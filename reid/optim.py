@@ -41,7 +41,9 @@ def build_optimizer(
     return torch.optim.AdamW(described, lr=lr, fused=fused)
 
 
-def learning_rate_factor(epoch: float, *, epochs: float, warmup_epochs: float, warmup_start: float, floor: float) -> float:
+def learning_rate_factor(
+    epoch: float, *, epochs: float, warmup_epochs: float, warmup_start: float, floor: float
+) -> float:
     """The factor on the base rate at a fractional `epoch` in [0, epochs].
 
     Linear from `warmup_start` to 1 over `warmup_epochs`, then a cosine from 1 at epoch 0 to `floor` at `epochs`: the

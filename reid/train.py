@@ -1,12 +1,13 @@
 """Command `reid-train`: a dataset and a recipe to a trained model.
 
-    reid-train --dataset msmt17 --data-root DIR
-    reid-train --dataset toy --epochs 2
+reid-train --dataset msmt17 --data-root DIR
+reid-train --dataset toy --epochs 2
 """
 
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,8 @@ from reid.checkpoint import (
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
 from reid.data.datasets import DATASETS
 from reid.data.loaders import TrainingLoader, worker_count
-from reid.data.samples import ReidDataset
 from reid.data.sampler import PKSampler
+from reid.data.samples import ReidDataset
 from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
@@ -47,8 +48,8 @@ MOVABLE = ("data.root", "data.workers")
 def train(config: Config, output: Path, *, device: str = "auto", resume: bool = False) -> list[dict[str, Any]]:
     """Train a Re-ID model into the run folder `output`; return the record of every epoch.
 
-    Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset, the
-    weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved.
+    Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
+    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved.
     """
     config = claim_folder(config, output, resume)
     chosen = choose_device(device)
@@ -153,10 +154,9 @@ def describe(config: Config, model: DCAL, steps: int, device: torch.device) -> s
     patches = model.backbone.patch_embed.num_patches
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     size = "x".join(str(side) for side in config.data.image_size)
-    line = f"{config.model.method} on {config.model.backbone}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
+    name = f"{config.model.method} on {config.model.backbone}"
+    line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
     if "glca" in BRANCHES[config.model.method]:
-        import math
-
         line += f", GLCA asks with {max(1, math.ceil(config.model.ratio * patches))} of them"
     return line + f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images on {device}"
 
@@ -172,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--data-root", metavar="DIR", help="the folder, or CSV file, that holds the dataset")
     parser.add_argument("--config", metavar="YAML", type=Path, help="options file, instead of the dataset's own recipe")
-    parser.add_argument("--backbone", metavar="NAME", help="deit_tiny, deit_small, deit_base, vit_base, ... or a timm ViT")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="deit_tiny, deit_small, deit_base, vit_base, ... or a timm ViT"
+    )
     parser.add_argument("--method", choices=list(BRANCHES), help="default: dcal")
     parser.add_argument("--weights", metavar="imagenet|none|PATH", help="pretrained weights (default: imagenet)")
     parser.add_argument("--image-size", metavar="HxW", help="height x width in pixels, e.g. 256x128")

@@ -30,7 +30,7 @@ def _one_thread() -> None:
 
 
 def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int = 20) -> Path:
-    """Write coloured noise, alike within an identity, and `images.csv`: the last two identities are query and gallery."""
+    """Write coloured noise, alike within an identity, and `images.csv`; the last two identities are for testing."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

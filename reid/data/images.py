@@ -19,16 +19,20 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -
         raise FileNotFoundError(f"{path}: no such image") from None
     except UnidentifiedImageError:
         size = Path(path).stat().st_size
-        raise ValueError(f"{path}: {'the file is empty' if size == 0 else 'not an image that Pillow can read'}") from None
+        reason = "the file is empty" if size == 0 else "not an image that Pillow can read"
+        raise ValueError(f"{path}: {reason}") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: too many pixels ({error})") from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's PNG reader raises SyntaxError for a broken file
-        raise ValueError(f"{path}: cannot be read as an image ({str(error).strip() or type(error).__name__})") from error
+        raise ValueError(
+            f"{path}: cannot be read as an image ({str(error).strip() or type(error).__name__})"
+        ) from error
     if box is None:
         return image
     x, y, width, height = box
     if x < 0 or y < 0 or width < 1 or height < 1 or x + width > image.width or y + height > image.height:
         raise ValueError(
-            f"{path}: box x={x} y={y} w={width} h={height} lies outside the image of {image.width}x{image.height} pixels"
+            f"{path}: box x={x} y={y} w={width} h={height} lies outside the image of "
+            f"{image.width}x{image.height} pixels"
         )
     return image.crop((x, y, x + width, y + height))

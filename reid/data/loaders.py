@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class TrainingLoader:
         """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one."""
         self.samples = samples
         self._draws = _Draws(sampler)
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             _DrawnImages(samples, labels, transform, seed),
             batch_sampler=self._draws,
             num_workers=workers,
@@ -149,9 +149,7 @@ def drop_unreadable(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], list
 
 
 def worker_count(requested: int, device: str) -> int:
-    """Reading processes for `requested`, where -1 asks for a good number: none beside a CPU model, up to 8 for a GPU."""
+    """Reading processes for `requested`; -1 asks for a good number: none beside a CPU model, up to 8 for a GPU."""
     if requested >= 0:
         return requested
     return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
-
-

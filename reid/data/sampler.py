@@ -27,9 +27,10 @@ class PKSampler:
         if p < 2 or k < 1:
             raise ValueError(f"a batch of P={p} identities x K={k} images cannot be used; expected P >= 2 and K >= 1")
         if len(members) < p:
+            found = f"{len(members)} {'identity' if len(members) == 1 else 'identities'}"
             raise ValueError(
-                f"the training split has {len(members)} {'identity' if len(members) == 1 else 'identities'}, fewer than "
-                f"the P={p} of a batch; lower batch_size or raise images_per_identity (triplets need at least 2 identities)"
+                f"the training split has {found}, fewer than the P={p} of a batch; "
+                "lower batch_size or raise images_per_identity (triplets need at least 2 identities)"
             )
         self._members = [np.array(members[identity]) for identity in sorted(members)]
         self._groups = np.array([-(-len(indices) // k) for indices in self._members])

@@ -64,4 +64,3 @@ def _to_tensor(preprocessing: Preprocessing) -> list[Any]:
         T.Normalize(list(preprocessing.mean), list(preprocessing.std)),
         T.ToPureTensor(),
     ]
-

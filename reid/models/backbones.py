@@ -126,7 +126,9 @@ def _resolve(name: str) -> BackboneSpec:
     known = [*BACKBONES, *timm.list_models(module="vision_transformer"), *timm.list_models(module="deit")]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"near ones: {', '.join(near)}; " if near else ""
-    raise ValueError(f"unknown backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, or timm's own name of a plain ViT")
+    raise ValueError(
+        f"unknown backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, or timm's own name of a plain ViT"
+    )
 
 
 def _require_plain(name: str, model: VisionTransformer) -> None:
@@ -134,14 +136,15 @@ def _require_plain(name: str, model: VisionTransformer) -> None:
     if isinstance(model, VisionTransformerDistilled):
         raise ValueError(f"backbone {name!r} has a distillation token; choose its plain twin, e.g. 'deit_tiny'")
     for block in model.blocks:
-        attention = getattr(block, "attn", None)
-        plain = type(block) is Block and type(attention) is Attention
-        if not plain or getattr(attention, "gate", None) is not None or not _is_identity(attention, "norm"):
-            raise ValueError(f"backbone {name!r} has blocks of kind {type(block).__name__}; only timm's Block is supported")
+        attention = block.attn if type(block) is Block else None
+        # getattr, because older releases of timm have neither.
+        gated = getattr(attention, "gate", None) is not None
+        if type(attention) is not Attention or gated or not isinstance(getattr(attention, "norm", None), _ABSENT):
+            kind = type(block).__name__
+            raise ValueError(f"backbone {name!r} has blocks of kind {kind} that are not timm's plain pre-norm Block")
 
 
-def _is_identity(module: nn.Module, child: str) -> bool:
-    return isinstance(getattr(module, child, None), nn.Identity | None)
+_ABSENT = (nn.Identity, type(None))
 
 
 def _fetch(
@@ -160,7 +163,9 @@ def _fetch(
             return str(path), donor.state_dict(), None
         state = load_state_dict(str(path))
     except (SafetensorError, RuntimeError, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
-        raise ValueError(f"weights {weights!r}: cannot be read as safetensors, pth or npz ({_first_line(error)})") from error
+        raise ValueError(
+            f"weights {weights!r}: cannot be read as safetensors, pth or npz ({_first_line(error)})"
+        ) from error
     own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     return str(path), own or state, _grid_of_run(path, model) if own else None
 
@@ -217,8 +222,10 @@ def _load(
         problems = [f"{len(missing)} tensors missing, e.g. {missing[0]}"] if missing else []
         problems += [f"{len(misshapen)} of another shape, e.g. {misshapen[0]}"] if misshapen else []
         raise ValueError(f"weights {source!r} do not fit {_title(model)}: {'; '.join(problems)}")
-    interpolated = ()
-    if before is not None and (grid not in (None, model.patch_embed.grid_size) or before.shape != wanted["pos_embed"].shape):
+    interpolated: tuple[str, ...] = ()
+    if before is not None and (
+        grid not in (None, model.patch_embed.grid_size) or before.shape != wanted["pos_embed"].shape
+    ):
         old = f"{grid[0]}x{grid[1]}" if grid else f"{before.shape[1] - model.num_prefix_tokens} patches"
         new = "x".join(str(side) for side in model.patch_embed.grid_size)
         interpolated = (f"pos_embed ({old} to {new}, height x width)",)

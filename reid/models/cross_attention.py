@@ -27,9 +27,9 @@ def pair_wise_attention(
 
     `tokens` and `paired` (B, T, D) are the two streams, `partner` (B,) int64 names each image's distractor. The queries
     of the pair-wise stream of image i meet its own keys and values and those of its partner in one softmax over 2T; the
-    partner's come from its self-attention stream at this depth (`sa`) or from its pair-wise stream (`pwca`). Both streams
-    go through the linear layers as one batch. Returns both streams after the block, and the queries and keys of the
-    self-attention stream.
+    partner's come from its self-attention stream at this depth (`sa`) or from its pair-wise stream (`pwca`). Both
+    streams go through the linear layers as one batch. Returns both streams after the block, and the queries and keys of
+    the self-attention stream.
     """
     both = torch.cat([tokens, paired])
     query, key, value = _project(block, both)
@@ -61,7 +61,10 @@ class GlobalLocalCrossAttention(nn.Module):
         self.norm = copy.deepcopy(norm)
 
     def forward(self, tokens: Tensor, chosen: Tensor) -> Tensor:
-        """Tokens (B, T, D) after the last SA block and chosen (B, R) indices to normed queries (B, 1 + R, D), class first."""
+        """Tokens (B, T, D) after the last SA block and chosen (B, R) indices to normed queries (B, 1 + R, D).
+
+        The class token comes first, then the chosen patches in their order.
+        """
         asking = torch.cat([chosen.new_zeros(len(chosen), 1), chosen], dim=1)
         queries = tokens.gather(1, asking.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         attention = self.block.attn

@@ -163,7 +163,7 @@ class DCAL(nn.Module):
 
 
 def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:
-    """Unit-length float32 embeddings (B, E): SA and GLCA tokens, each made unit length, concatenated, unit length again.
+    """Unit float32 embeddings (B, E): SA and GLCA tokens, each made unit length, concatenated, made unit again.
 
     `features` `concat` gives E = 2 D, or D when GLCA did not run; `sa` and `glca` give one token, E = D.
     """

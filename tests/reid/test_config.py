@@ -44,7 +44,9 @@ def test_every_recipe_loads_and_names_its_dataset(path: Path):
 
 
 def test_overrides_by_dotted_and_by_last_name():
-    config = load_config("msmt17", None, {"version": "v2", "train.epochs": "3", "strict_counts": True, "image_size": "64x32"})
+    config = load_config(
+        "msmt17", None, {"version": "v2", "train.epochs": "3", "strict_counts": True, "image_size": "64x32"}
+    )
     assert (config.data.version, config.train.epochs, config.data.strict_counts) == ("v2", 3, True)
     assert config.data.image_size == (64, 32)
 
@@ -108,7 +110,10 @@ def test_bad_yaml_is_named(tmp_path):
 
 
 def test_key_value_parsing():
-    assert parse_override("train.lr=1e-3") == ("train.lr", "1e-3")  # YAML 1.1 reads this as text; pydantic makes a number
+    assert parse_override("train.lr=1e-3") == (
+        "train.lr",
+        "1e-3",
+    )  # YAML 1.1 reads this as text; pydantic makes a number
     assert parse_override("ema=0.9") == ("ema", 0.9)
     assert parse_override("margin=null") == ("margin", None)
     for text in ("train.lr", "=3"):

@@ -12,7 +12,8 @@ def picture(path, size=(30, 20), mode="RGB", **save):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("a.jpg", "RGB"), ("a.png", "RGBA"), ("b.png", "L"), ("c.png", "P"), ("d.jpg", "CMYK"), ("e.png", "1")]
+    ("name", "mode"),
+    [("a.jpg", "RGB"), ("a.png", "RGBA"), ("b.png", "L"), ("c.png", "P"), ("d.jpg", "CMYK"), ("e.png", "1")],
 )
 def test_every_mode_becomes_rgb(tmp_path, name, mode):
     image = read_image(picture(tmp_path / name, mode=mode))

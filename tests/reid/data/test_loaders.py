@@ -6,8 +6,8 @@ import torch
 
 from reid.data.images import read_image
 from reid.data.loaders import EvaluationImages, TrainingLoader, drop_unreadable, worker_count
-from reid.data.samples import Sample
 from reid.data.sampler import PKSampler
+from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform, training_transform
 
 PREPROCESSING = Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3)
@@ -22,7 +22,9 @@ def loader(path: Path, workers=0, seed=0):
     samples = samples_of(path)
     labels = [sample.identity for sample in samples]
     transform = training_transform(PREPROCESSING, flip=0.5, pad=2, erasing=0.5)
-    return TrainingLoader(samples, labels, PKSampler(labels, p=4, k=2, seed=seed), transform, seed=seed, workers=workers)
+    return TrainingLoader(
+        samples, labels, PKSampler(labels, p=4, k=2, seed=seed), transform, seed=seed, workers=workers
+    )
 
 
 def drawn(batches):

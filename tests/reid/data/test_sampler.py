@@ -30,7 +30,7 @@ def test_every_image_is_drawn_once_when_everything_divides():
 
 
 def test_every_image_is_used_about_once():
-    """Remainders repeat at most K - 1 draws an identity; what is left out changes, so a few epochs reach every image."""
+    """Remainders repeat at most K - 1 draws an identity; what is left out changes, so some epochs reach every image."""
     counts = np.random.default_rng(0).integers(1, 30, 60)
     sampler = PKSampler(identities(*counts), p=8, k=4)
     drawn = Counter(i for batch in sampler.epoch(0) for i in batch)
@@ -62,7 +62,11 @@ def brute_force_batches(groups, p):
 def test_length_is_the_largest_possible():
     random = np.random.default_rng(1)
     for _ in range(100):
-        counts, p, k = random.integers(1, 20, random.integers(3, 9)), int(random.integers(2, 4)), int(random.integers(1, 5))
+        counts, p, k = (
+            random.integers(1, 20, random.integers(3, 9)),
+            int(random.integers(2, 4)),
+            int(random.integers(1, 5)),
+        )
         sampler = PKSampler(identities(*counts), p=p, k=k)
         assert len(sampler) == brute_force_batches([-(-count // k) for count in counts], p)
         assert len(list(sampler.epoch(0))) == len(sampler)

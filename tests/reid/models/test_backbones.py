@@ -51,7 +51,9 @@ def test_a_distilled_file_loads_without_its_distillation_token(tmp_path):
 
 def test_a_run_of_ours_is_a_weights_file_with_its_own_grid(tmp_path):
     donor, _ = build_backbone("vit_toy", (64, 32))
-    state = {f"backbone.{name}": value for name, value in donor.state_dict().items()} | {"log_variances": torch.zeros(3)}
+    state = {f"backbone.{name}": value for name, value in donor.state_dict().items()} | {
+        "log_variances": torch.zeros(3)
+    }
     save_file(state, tmp_path / "m.safetensors", {"preprocessing": json.dumps({"image_size": [64, 32]})})
     same, _ = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "m.safetensors"))
     assert torch.equal(same.pos_embed, donor.pos_embed)
@@ -104,7 +106,9 @@ def test_unusable_backbones_are_named(name, size, message):
 
 def test_weights_that_would_train_from_noise_are_refused(tmp_path):
     tiny_file(tmp_path / "deep.safetensors", depth=3)
-    with pytest.raises(ValueError, match=r"deep.safetensors' do not fit a ViT of width 96, 4 blocks, 3 heads: 12 tensors missing"):
+    with pytest.raises(
+        ValueError, match=r"deep.safetensors' do not fit a ViT of width 96, 4 blocks, 3 heads: 12 tensors missing"
+    ):
         build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "deep.safetensors"))
     tiny_file(tmp_path / "wide.safetensors", embed_dim=48)
     with pytest.raises(ValueError, match=r"of another shape, e\.g\. .* expected"):

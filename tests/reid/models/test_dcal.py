@@ -24,13 +24,17 @@ def perturb(model):
     """Move the weights off their symmetric start, so that attention is not uniform."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+            parameter.add_(
+                0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            )
     return model
 
 
 def test_baseline_has_timms_parameters_and_its_head_and_nothing_else():
     model = build("baseline")
-    reference = timm.create_model("vit_tiny_patch16_224", img_size=SIZE, num_classes=0, **BACKBONES["vit_toy"].overrides)
+    reference = timm.create_model(
+        "vit_tiny_patch16_224", img_size=SIZE, num_classes=0, **BACKBONES["vit_toy"].overrides
+    )
     ours = {name: tuple(p.shape) for name, p in model.named_parameters()}
     expected = {f"backbone.{name}": tuple(p.shape) for name, p in reference.named_parameters()}
     head = {"heads.sa.neck.weight": (96,), "heads.sa.neck.bias": (96,), "heads.sa.classifier.weight": (5, 96)}
@@ -192,7 +196,9 @@ def test_the_partners_pair_wise_stream_is_the_second_reading():
     assert not torch.allclose(model(images(), partner).pwca.token, other)
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [({"method": "both"}, "unknown method 'both'"), ({"ratio": 0.0}, "ratio")])
+@pytest.mark.parametrize(
+    ("kwargs", "message"), [({"method": "both"}, "unknown method 'both'"), ({"ratio": 0.0}, "ratio")]
+)
 def test_unusable_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build(**kwargs)

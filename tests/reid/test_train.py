@@ -1,0 +1,305 @@
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from reid import loop
+from reid.config import ConfigError, load_config
+from reid.loop import Interrupted, draw_partners
+from reid.train import main, train
+
+
+def configure(photos, tiny, **changes):
+    return load_config(
+        "csv", None, {**tiny, "data.root": str(photos), **{k.replace("__", "."): v for k, v in changes.items()}}
+    )
+
+
+def state(run: Path):
+    return torch.load(run / "state.pt", weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path):
+    """Parameters, optimiser, random state and losses to the last bit; only times and memory may differ."""
+    a, b = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    a, b = state(one), state(other)
+    assert torch.equal(a["random"], b["random"])
+    for name, value in a["model"].items():
+        assert torch.equal(value, b["model"][name]), name
+    for index, slots in a["optimizer"]["state"].items():
+        for slot, value in slots.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(b["optimizer"]["state"][index][slot])), slot
+    keep = ("epoch", "loss", "losses", "log_variances", "lr", "evaluation")
+    for one_line, other_line in zip(lines(one), lines(other), strict=True):
+        assert {k: one_line.get(k) for k in keep} == {k: other_line.get(k) for k in keep}
+
+
+def lines(run: Path):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_holds_what_the_contract_names(photos, tiny, tmp_path):
+    records = train(configure(photos, tiny), tmp_path / "run", device="cpu")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "model.safetensors", "best.safetensors", "state.pt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not any(name.endswith(".tmp") for name in names)
+    assert lines(tmp_path / "run") == records
+    last = records[-1]
+    assert last["epoch"] == 2
+    assert set(last["losses"]) == set(last["log_variances"]) == {"sa", "glca", "pwca"}
+    assert set(last["losses"]["pwca"]) == {"ce", "triplet"}
+    assert {"lr", "images_per_second", "peak_memory_mib"} <= set(last)
+    assert set(last["evaluation"]) == {"mAP", "mINP", "cmc", "queries", "queries_skipped", "gallery", "protocol"}
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["image_size"] == "16x16"
+
+
+def test_one_step_moves_the_loss_weights_and_the_loss_falls(photos, tiny, tmp_path):
+    records = train(configure(photos, tiny, epochs=8), tmp_path / "run", device="cpu")
+    assert all(value != 0 for value in records[0]["log_variances"].values())
+    assert records[-1]["losses"]["sa"]["ce"] < records[0]["losses"]["sa"]["ce"]
+
+
+@pytest.mark.parametrize("method", ["dcal", "baseline"])
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_a_resumed_run_ends_as_the_uninterrupted_one(photos, tiny, tmp_path, monkeypatch, method, stop_at):
+    """Stopped after any step, in the middle of an epoch or at its end."""
+    config = configure(photos, tiny, method=method, epochs=3, drop_path=0.2, ema=0.9, eval_every=1)
+    train(config, tmp_path / "whole", device="cpu")
+
+    drawn, real = [], loop.require_finite
+
+    def stop(previous, loader):
+        drawn.append(1)
+        if len(drawn) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(previous, loader)
+
+    monkeypatch.setattr(loop, "require_finite", stop)
+    with pytest.raises(Interrupted, match="saved after"):
+        train(config, tmp_path / "halves", device="cpu")
+    monkeypatch.setattr(loop, "require_finite", real)
+    train(config, tmp_path / "halves", device="cpu", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+def test_accumulation_is_only_interrupted_between_updates(photos, tiny, tmp_path, monkeypatch):
+    config = configure(photos, tiny, accumulate=2, train__batch_size=4)
+    train(config, tmp_path / "whole", device="cpu")
+    real = loop.require_finite
+    calls = []
+
+    def stop(previous, loader):
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(previous, loader)
+
+    monkeypatch.setattr(loop, "require_finite", stop)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "halves", device="cpu")
+    assert state(tmp_path / "halves")["position"]["step"] % 2 == 0
+    monkeypatch.setattr(loop, "require_finite", real)
+    train(config, tmp_path / "halves", device="cpu", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+def test_kill_9_at_a_random_moment_loses_at_most_an_epoch(photos, tiny, tmp_path):
+    options = [f"{name}={value}" for name, value in {**tiny, "train.epochs": 40, "data.root": photos}.items()]
+    command = [
+        sys.executable,
+        "-m",
+        "reid.train",
+        "--dataset",
+        "csv",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "killed"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, *options], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = len(lines(tmp_path / "killed"))
+    assert 1 <= done < 40, "the run was to be killed in its middle"
+    subprocess.run([*command, "--resume"], check=True, capture_output=True, env=environment)
+    config = configure(photos, tiny, epochs=40)
+    train(config, tmp_path / "whole", device="cpu")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_finished_run_is_resumed_to_the_same_records(photos, tiny, tmp_path):
+    config = configure(photos, tiny)
+    records = train(config, tmp_path / "run", device="cpu")
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    assert train(config, tmp_path / "run", device="cpu", resume=True) == records
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_folder_with_a_run_is_not_overwritten(photos, tiny, tmp_path):
+    config = configure(photos, tiny)
+    train(config, tmp_path / "run", device="cpu")
+    with pytest.raises(FileExistsError, match=r"already holds a run; continue it with --resume"):
+        train(config, tmp_path / "run", device="cpu")
+    with pytest.raises(ConfigError, match=r"--resume cannot change model.method, train.epochs"):
+        train(configure(photos, tiny, epochs=5, method="pwca"), tmp_path / "run", device="cpu", resume=True)
+
+
+def test_a_damaged_state_is_named(photos, tiny, tmp_path):
+    config = configure(photos, tiny)
+    train(config, tmp_path / "run", device="cpu")
+    (tmp_path / "run" / "state.pt").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"state.pt: damaged, or the state of another run"):
+        train(config, tmp_path / "run", device="cpu", resume=True)
+
+
+def test_a_full_disk_ends_with_one_error_and_keeps_the_last_state(photos, tiny, tmp_path, monkeypatch):
+    """The kernel refuses files above 64 KiB from the second epoch on: torch.save's own error becomes ours."""
+    config = configure(photos, tiny, epochs=3)
+    real = loop.draw_partners
+
+    def then_full(count, entropy):
+        if entropy[1] == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
+        return real(count, entropy)
+
+    monkeypatch.setattr(loop, "draw_partners", then_full)
+    try:
+        with pytest.raises(OSError, match=r"state.pt: could not be written \(.*what was saved before is kept"):
+            train(config, tmp_path / "run", device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert state(tmp_path / "run")["position"]["epoch"] == 1
+    monkeypatch.setattr(loop, "draw_partners", real)
+    train(config, tmp_path / "run", device="cpu", resume=True)
+    train(config, tmp_path / "whole", device="cpu")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_what_to_try(photos, tiny, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan; try a lower train.lr.*\d\d_\d.png"):
+        train(configure(photos, tiny, lr=1e30, epochs=4), tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bfloat16"},
+        {"clip_norm": 0.5, "accumulate": 2},
+        {"ema": 0.5},
+        {"optimizer": "sgd", "momentum": 0.5},
+        {"loss_weights": "equal"},
+        {"partner_stream": "pwca"},
+        {"label_smoothing": 0.1, "margin": 0.3},
+        {"workers": 1},
+    ],
+    ids=str,
+)
+def test_options_train(photos, tiny, tmp_path, changes):
+    records = train(configure(photos, tiny, **changes), tmp_path / "run", device="cpu")
+    assert len(records) == 2
+    if "loss_weights" in changes:
+        assert set(records[-1]["log_variances"].values()) == {0.0}
+
+
+def test_averaged_weights_are_what_is_saved(photos, tiny, tmp_path):
+    train(configure(photos, tiny, ema=0.9), tmp_path / "run", device="cpu")
+    saved, kept = load_file(tmp_path / "run" / "model.safetensors"), state(tmp_path / "run")
+    name = "backbone.blocks.0.attn.qkv.weight"
+    assert torch.equal(saved[name], kept["averaged"][f"module.{name}"])
+    assert not torch.equal(saved[name], kept["model"][name])
+
+
+def test_partners_are_fresh_in_every_step_and_reproducible():
+    drawn = {
+        tuple(draw_partners(16, (seed, epoch, step)).tolist()) for seed in (0, 1) for epoch in (0, 1) for step in (0, 1)
+    }
+    assert len(drawn) == 8
+    assert torch.equal(draw_partners(16, (3, 2, 1)), draw_partners(16, (3, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "--dataset is missing; one of market1501"),
+        (["--dataset", "msmt18"], 2, "unknown dataset 'msmt18'"),
+        (["--dataset", "msmt17"], 2, "dataset 'msmt17' needs --data-root"),
+        (
+            ["--dataset", "csv", "--data-root", "CSV", "train.epoch=3"],
+            2,
+            "unknown option 'train.epoch'; near ones: train.epochs",
+        ),
+        (["--dataset", "csv", "--data-root", "CSV", "--epochs", "many"], 2, "train.epochs='many'"),
+        (["--dataset", "csv", "--data-root", "CSV", "--image-size", "20x16"], 1, "image size 20x16"),
+        (["--dataset", "csv", "--data-root", "CSV", "--backbone", "vit_smal"], 1, "unknown backbone 'vit_smal'"),
+        (["--dataset", "csv", "--data-root", "CSV", "--batch-size", "64"], 1, "has 6 identities, fewer than the P=32"),
+        (["--dataset", "csv", "--data-root", "ABSENT"], 1, "absent does not exist"),
+        (["--dataset", "csv", "--data-root", "CSV", "--config", "ABSENT"], 1, "absent: no such file"),
+        (["--resume", "--output", "ABSENT"], 1, "holds no run to resume"),
+    ],
+)
+def test_bad_arguments_cost_one_line(photos, tiny, tmp_path, capsys, arguments, code, message):
+    places = {"CSV": str(photos), "ABSENT": str(tmp_path / "absent")}
+    arguments = [places.get(argument, argument) for argument in arguments]
+    given = {argument.split("=")[0].removeprefix("--").replace("-", "_") for argument in arguments}
+    base = [f"{k}={v}" for k, v in tiny.items() if k.split(".")[1] not in given]
+    output = [] if "--output" in arguments else ["--output", str(tmp_path / "run")]
+    assert main([*arguments, *output, "--device", "cpu", *base]) == code
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith("reid-train: error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_the_command_trains_resumes_and_prints_json(photos, tiny, tmp_path, capsys):
+    options = [f"{name}={value}" for name, value in tiny.items()]
+    run = str(tmp_path / "run")
+    assert main(["--dataset", "csv", "--data-root", str(photos), "--output", run, "--device", "cpu", *options]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["run"] == run
+    assert 0 <= printed["evaluation"]["mAP"] <= 1
+    assert main(["--output", run, "--resume", "--device", "cpu"]) == 0
+    assert main(["--output", run, "--resume", "--device", "cpu", "--epochs", "9"]) == 2
+    assert "--resume cannot change train.epochs" in capsys.readouterr().err
+
+
+def test_corrupt_training_images_stop_by_path_or_are_skipped(photos, tiny, tmp_path, capsys):
+    (photos.parent / "00_1.png").write_bytes(b"")
+    options = [f"{name}={value}" for name, value in tiny.items()]
+    arguments = ["--dataset", "csv", "--data-root", str(photos), "--device", "cpu", *options]
+    assert main([*arguments, "--output", str(tmp_path / "a")]) == 1
+    assert "00_1.png: the file is empty" in capsys.readouterr().err
+    assert main([*arguments, "--output", str(tmp_path / "b"), "on_error=skip"]) == 0
+    assert "1 images cannot be read and are left out" in capsys.readouterr().err
+
+
+def test_training_without_test_images_works_and_says_so(photos, tiny, tmp_path, capsys):
+    rows = [line for line in photos.read_text().splitlines() if ",train," in line or line.startswith("path")]
+    photos.write_text("\n".join(rows) + "\n")
+    options = [f"{name}={value}" for name, value in tiny.items()]
+    arguments = ["--dataset", "csv", "--data-root", str(photos), "--device", "cpu", "--output", str(tmp_path / "run")]
+    assert main([*arguments, *options]) == 0
+    captured = capsys.readouterr()
+    assert "training without evaluation" in captured.err
+    assert "evaluation" not in json.loads(captured.out)
+    assert (tmp_path / "run" / "model.safetensors").exists()
