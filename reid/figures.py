@@ -42,7 +42,7 @@ def ranked_lists(features: "Features", metrics: Metrics, path: Path, *, queries:
             camera = features.gallery_cameras[index]
             junk = same and camera == features.query_cameras[query] and camera != -1
             colour = JUNK if junk else RIGHT if same else WRONG
-            _show(axis, features.gallery_paths[index], colour, f"{scores[index]:.2f}")
+            _show(axis, features.gallery_paths[index], colour, f"{scores[index]:.4f}")
             axis.set_xlabel(f"camera {camera}" if camera >= 0 else "", fontsize=7)
     figure.suptitle(
         "Best to worst queries: green right, red wrong, grey same camera (not counted); cosine above", fontsize=9

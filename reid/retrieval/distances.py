@@ -15,7 +15,7 @@ import torch
 Array = npt.NDArray[Any] | torch.Tensor
 Distance = Literal["cosine", "euclidean"]
 
-TILE_ROWS = 4096  # gallery rows read, converted to float32 and multiplied at a time
+TILE_ROWS = 2**15  # gallery rows read, converted to float32 and multiplied at a time
 
 
 class FeatureDistances:
@@ -54,15 +54,15 @@ class FeatureDistances:
         self._repeated, self._original = _repeated_rows(self._gallery)
 
     @torch.no_grad()
-    def rows(self, start: int, stop: int) -> torch.Tensor:
+    def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the distances of queries `start` to `stop` (excluded) to the whole gallery.
 
-        Returns a new (B, G) float32 tensor on `device`: 1 - cosine, in [0, 2] up to rounding, or the Euclidean
-        distance of the features as they are.
+        Returns (B, G) float32 on `device`, written to `out` if given: 1 - cosine, in [0, 2] up to rounding, or the
+        Euclidean distance of the features as they are.
         """
         queries, norms = self._query[start:stop].float(), self._query_norms[start:stop, None]
         queries = queries / -norms if self._distance == "cosine" else queries * -2
-        block = torch.empty(len(queries), self.shape[1], device=self.device)
+        block = torch.empty(len(queries), self.shape[1], device=self.device) if out is None else out
         with _full_precision():
             for tile in _tiles(self.shape[1]):
                 part, gallery_norms = block[:, tile], self._gallery_norms[tile]

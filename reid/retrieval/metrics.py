@@ -91,7 +91,8 @@ def evaluate_features(
     """
     distances = FeatureDistances(query_features, gallery_features, distance, device)
     matches = _matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
-    return _evaluate(distances.rows, matches, ap, ranks, progress)
+    block = torch.empty(_block_queries(matches), distances.shape[1], device=distances.device)
+    return _evaluate(distances.rows, block, matches, ap, ranks, progress)
 
 
 def evaluate_distances(
@@ -116,12 +117,13 @@ def evaluate_distances(
     (0.8333, 0.6667)
     """
     matrix = as_matrix(distances, "distances")
-    dtype = torch.float32 if matrix.is_floating_point() and matrix.dtype != torch.float64 else torch.float64
     nearest, farthest = matrix.aminmax(dim=1)
     refuse_rows(~(nearest.isfinite() & farthest.isfinite()), "distances", "hold NaN or infinite values")
     shape = (matrix.shape[0], matrix.shape[1])
     matches = _matches(shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
-    return _evaluate(lambda start, stop: matrix[start:stop].to(dtype, copy=True), matches, ap, ranks, progress)
+    dtype = torch.float32 if matrix.is_floating_point() and matrix.dtype != torch.float64 else torch.float64
+    block = torch.empty(_block_queries(matches), shape[1], dtype=dtype, device=matrix.device)
+    return _evaluate(lambda start, stop, out: out.copy_(matrix[start:stop]), block, matches, ap, ranks, progress)
 
 
 def _matches(
@@ -163,23 +165,30 @@ def _labels(values: Array, name: str, rows: int) -> Integers:
     return labels.astype(np.int64)
 
 
+def _block_queries(matches: Matches) -> int:
+    """Choose how many queries to rank at a time."""
+    queries, gallery = matches.shape
+    # Where identities are few and large, the lists of their rows weigh as much as the distances.
+    return int(np.clip(BLOCK_DISTANCES // (gallery + 16 * matches.same_identity.max()), 1, queries))
+
+
 def _evaluate(
-    distance_rows: Callable[[int, int], torch.Tensor],
+    distance_rows: Callable[[int, int, torch.Tensor], torch.Tensor],
+    buffer: torch.Tensor,
     matches: Matches,
     ap: AveragePrecision,
     ranks: Sequence[int],
     progress: Progress | None,
 ) -> Metrics:
-    """Score blocks of queries; `distance_rows(start, stop)` gives their (B, G) distances, to be overwritten."""
+    """Score blocks of B queries; `distance_rows(start, stop, out)` writes their distances into `buffer` (B, G)."""
     if ap not in get_args(AveragePrecision):
         raise ValueError(f"ap is {ap!r}; expected one of {', '.join(get_args(AveragePrecision))}")
     queries, gallery = matches.shape
     average_precision, inverse_negative_penalty, first_hit = np.full((3, queries), np.nan)
-    # Where identities are few and large, the lists of their rows weigh as much as the distances.
-    block_queries = max(1, BLOCK_DISTANCES // int(gallery + 16 * matches.same_identity.max()))
-    for start in range(0, queries, block_queries):
-        stop = min(start + block_queries, queries)
-        query, place, rank = _rank_positives(distance_rows(start, stop), *matches.rows(start, stop))
+    for start in range(0, queries, len(buffer)):
+        stop = min(start + len(buffer), queries)
+        block = distance_rows(start, stop, buffer[: stop - start])
+        query, place, rank = _rank_positives(block, *matches.rows(start, stop))
         first = np.flatnonzero(place == 1)
         scored, positives = start + query[first], np.diff(first, append=len(place))
         average_precision[scored] = np.add.reduceat(_precision(place, rank, ap), first) / positives

@@ -142,6 +142,13 @@ def test_glca_reads_the_tokens_after_the_last_block_before_the_norm():
     assert torch.equal(output.chosen, local_queries(output.rollout, model.ratio, 1))
 
 
+def test_the_number_of_patches_never_reaches_the_class_token():
+    """One block deep, the class token reads all keys and values whatever else asks: R changes the cost alone."""
+    few, all_ = perturb(build(ratio=0.1)).eval(), perturb(build(ratio=1.0)).eval()
+    assert few(images()).chosen.shape != all_(images()).chosen.shape
+    torch.testing.assert_close(few(images()).glca.token, all_(images()).glca.token)
+
+
 def test_stochastic_depth_rises_linearly_in_all_streams():
     model = build(drop_path=0.3)
     rates = [getattr(block.drop_path2, "drop_prob", 0.0) for block in model.backbone.blocks]

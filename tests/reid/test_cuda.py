@@ -1,0 +1,93 @@
+"""What must hold on a GPU: the same answers as on the CPU, in its own precision. Run with `pytest -m gpu`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from reid.config import load_config
+from reid.evaluate import evaluate
+from reid.loop import Interrupted
+from reid.models.dcal import build_dcal
+from reid.retrieval.metrics import evaluate_features
+from reid.train import train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU"),
+]
+
+
+def test_the_model_gives_the_cpus_output_and_gradient():
+    torch.manual_seed(0)
+    model, _ = build_dcal("vit_toy", (32, 16), 5, drop_path=0.0)
+    images, partner = torch.randn(8, 3, 32, 16), torch.roll(torch.arange(8), 1)
+
+    def run(device):
+        model.to(device).train()
+        model.zero_grad()
+        output = model(images.to(device), partner.to(device))
+        sum(branch.token.square().mean() for branch in output.branches().values()).backward()
+        gradient = model.backbone.blocks[0].attn.qkv.weight.grad.cpu().clone()
+        return [branch.token.detach().cpu() for branch in output.branches().values()], output.chosen.cpu(), gradient
+
+    for one, other in zip(run("cpu"), run("cuda"), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float16", "float32"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_learns_in_every_precision(photos, tiny, tmp_path, precision, compiled):
+    options = {
+        **tiny,
+        "data.root": str(photos),
+        "train.precision": precision,
+        "train.compile": compiled,
+        "train.epochs": 6,
+    }
+    records = train(load_config("csv", None, options), tmp_path / "run", device="cuda")
+    assert records[-1]["losses"]["sa"]["ce"] < records[0]["losses"]["sa"]["ce"]
+    assert np.isfinite([record["loss"] for record in records]).all()
+    on_cpu, _ = evaluate(tmp_path / "run", {"eval.junk": "none"}, device="cpu")
+    on_gpu, _ = evaluate(tmp_path / "run", {"eval.junk": "none"}, device="cuda")
+    assert on_gpu.metrics.mAP == pytest.approx(on_cpu.metrics.mAP, abs=0.05)
+
+
+def test_a_stopped_run_resumes(photos, tiny, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from reid import loop
+
+    config = load_config("csv", None, {**tiny, "data.root": str(photos), "train.precision": "float16"})
+    real = loop.require_finite
+
+    def stop(previous, loader):
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(loop, "require_finite", real)
+        real(previous, loader)
+
+    monkeypatch.setattr(loop, "require_finite", stop)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "run", device="cuda")
+    records = train(config, tmp_path / "run", device="cuda", resume=True)
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
+
+
+def test_metrics_are_the_cpus():
+    random = np.random.default_rng(0)
+    query, gallery = random.normal(size=(50, 32)).astype(np.float32), random.normal(size=(700, 32)).astype(np.float32)
+    labels = (
+        random.integers(0, 20, 50),
+        random.integers(0, 5, 50),
+        random.integers(0, 20, 700),
+        random.integers(0, 5, 700),
+    )
+    results = [
+        evaluate_features(query, labels[0], labels[1], gallery, labels[2], labels[3], device=device)
+        for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(results[0].average_precision, results[1].average_precision, atol=1e-6)
+    assert results[0].cmc == results[1].cmc
