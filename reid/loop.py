@@ -66,7 +66,7 @@ def fit(
     precision = choose_precision(options.precision, device)
     state = start(model, options, device, precision)
     position, optimizer, scaler = state.position, state.optimizer, state.scaler
-    if resume and (folder / STATE_FILE).exists():
+    if resume:
         state.restore(folder / STATE_FILE)
         position = state.position
         log.info("resuming after %d epochs and %d steps", position.epoch, position.step)

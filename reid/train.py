@@ -51,7 +51,7 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
     Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
     the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved.
     """
-    config = claim_folder(config, output, resume)
+    goes_on = require_own_folder(config, output, resume)
     chosen = choose_device(device)
     dataset = open_dataset(config.data)
     identities = sorted({sample.identity for sample in dataset.train})
@@ -65,18 +65,17 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
         labels, p=options.batch_size // options.images_per_identity, k=options.images_per_identity, seed=options.seed
     )
     torch.manual_seed(options.seed)
-    fresh = not (resume and (output / STATE_FILE).exists())
     model, report = build_dcal(
         config.model.backbone,
         config.data.image_size,
         len(classes),
         method=config.model.method,
-        weights=config.model.weights if fresh else "none",
+        weights="none" if goes_on else config.model.weights,
         drop_path=config.model.drop_path,
         ratio=config.model.ratio,
         partner_stream=config.model.partner_stream,
     )
-    if fresh:
+    if not goes_on:
         log.info("%s", report)
     preprocessing = Preprocessing(config.data.image_size, *normalisation(model.backbone))
     loader = TrainingLoader(
@@ -110,6 +109,8 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
             save_model(output / BEST_FILE, trained, checkpoint)
 
     log.info(describe(config, model, len(sampler), chosen))
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / CONFIG_FILE, config.as_yaml())
     return fit(
         model.to(chosen),
         loader,
@@ -119,26 +120,25 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
         device=chosen,
         save=save,
         evaluate=evaluate if has_test_split(dataset) else None,
-        resume=resume,
+        resume=goes_on,
     )
 
 
-def claim_folder(config: Config, output: Path, resume: bool) -> Config:
-    """Make `output` this run's folder and write its config, or check that a resumed run is the one in it.
+def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
+    """Whether `output` holds this very run's state, to go on from.
 
-    Raises FileExistsError for a folder that holds another run, ConfigError for a resume with changed options.
+    Raises FileExistsError for a folder with a run when `resume` is not asked for, ConfigError for a resume with changed
+    options. A run that ended before it saved anything leaves nothing to lose.
     """
-    path = output / CONFIG_FILE
-    if not path.exists():
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(path, config.as_yaml())
-        return config
+    if not any((output / name).exists() for name in (STATE_FILE, MODEL_FILE)):
+        return False
     if not resume:
         raise FileExistsError(f"{output} already holds a run; continue it with --resume, or choose another --output")
+    path = output / CONFIG_FILE
     changed = [name for name in differences(read_config(path), config) if name not in MOVABLE]
     if changed:
         raise ConfigError(f"--resume cannot change {', '.join(changed)}; the run's options are in {path}")
-    return config
+    return (output / STATE_FILE).exists()
 
 
 def has_test_split(dataset: ReidDataset) -> bool:

@@ -162,6 +162,15 @@ def test_a_folder_with_a_run_is_not_overwritten(photos, tiny, tmp_path):
         train(configure(photos, tiny, epochs=5, method="pwca"), tmp_path / "run", device="cpu", resume=True)
 
 
+def test_a_run_that_failed_before_it_saved_can_be_begun_again(photos, tiny, tmp_path, capsys):
+    options = [f"{name}={value}" for name, value in tiny.items() if name != "model.weights"]
+    arguments = ["--dataset", "csv", "--data-root", str(photos), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*arguments, *options, "--weights", str(tmp_path / "absent.pth")]) == 1
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, *options, "--weights", "none"]) == 0
+    assert "already holds" not in capsys.readouterr().err
+
+
 def test_a_damaged_state_is_named(photos, tiny, tmp_path):
     config = configure(photos, tiny)
     train(config, tmp_path / "run", device="cpu")
