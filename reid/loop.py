@@ -63,55 +63,19 @@ def fit(
 
     Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
     """
-    precision = choose_precision(options.precision, device)
-    state = start(model, options, device, precision)
-    position, optimizer, scaler = state.position, state.optimizer, state.scaler
+    state = start(model, options, device)
     if resume:
         state.restore(folder / STATE_FILE)
-        position = state.position
-        log.info("resuming after %d epochs and %d steps", position.epoch, position.step)
+        log.info("resuming after %d epochs and %d steps", state.position.epoch, state.position.step)
+    position, steps = state.position, len(loader)
     forward: Callable[..., Any] = torch.compile(model) if options.compile else model
     final = cast(DCAL, state.averaged.module) if state.averaged else model
-    steps = len(loader)
     begun, steps_before = time.monotonic(), position.epoch * steps + position.step
 
     with stop_requested() as stop, SummaryWriter(str(folder), purge_step=position.epoch + 1) as board:
         for epoch in range(position.epoch, options.epochs):
-            model.train()
-            sums = {name: torch.tensor(value, device=device) for name, value in position.sums.items()}
-            first, epoch_begun, previous = position.step, time.monotonic(), None
-            batches = track(loader.epoch(epoch, skip=first), steps, f"epoch {epoch + 1}/{options.epochs}", first)
-            for step, batch in enumerate(batches, first):
-                set_learning_rate(optimizer, rate_factor(epoch + step / steps, options))
-                images = batch.images.to(device, non_blocking=True)
-                labels = batch.labels.to(device, non_blocking=True)
-                partner = draw_partners(len(labels), (options.seed, epoch, step)).to(device) if model.pairs else None
-                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    output = forward(images, partner)
-                parts = branch_losses(output, labels, branch_loss)
-                loss = total_loss(parts, getattr(model, "log_variances", None))
-                group = min(options.accumulate, steps - step // options.accumulate * options.accumulate)
-                scaler.scale(loss / group).backward()
-                update = (step + 1) % options.accumulate == 0 or step + 1 == steps
-                if update:
-                    if options.clip_norm:
-                        scaler.unscale_(optimizer)
-                        nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
-                    scaler.step(optimizer)
-                    scaler.update()
-                    optimizer.zero_grad(set_to_none=True)
-                    if state.averaged:
-                        state.averaged.update_parameters(model)
-                for name, value in flat_losses(parts, loss):
-                    sums[name] = sums.get(name, 0) + value.detach()
-                # Checked one step late: asking at once would have a GPU stand idle in every step.
-                require_finite(previous, loader)
-                previous = (loss.detach(), batch)
-                if stop.requested and update:
-                    break
-            require_finite(previous, loader)
-            position.step = step + 1 if previous else first
-            position.sums = {name: value.item() for name, value in sums.items()}
+            first, epoch_begun = position.step, time.monotonic()
+            train_epoch(forward, state, loader, branch_loss, options, stop)
             if position.step < steps:
                 state.save(folder / STATE_FILE)
                 raise Interrupted(f"saved after {epoch} epochs and {position.step} of {steps} steps")
@@ -149,7 +113,58 @@ def fit(
     return position.records
 
 
-def start(model: DCAL, options: TrainOptions, device: torch.device, precision: torch.dtype) -> TrainingState:
+def train_epoch(
+    forward: Callable[..., Any],
+    state: TrainingState,
+    loader: TrainingLoader,
+    branch_loss: BranchLoss,
+    options: TrainOptions,
+    stop: "Stop",
+) -> None:
+    """Train from where `state.position` stands to the epoch's end, or to the update after a stop was requested.
+
+    `forward` is the model, compiled or not. Raises FloatingPointError as `fit` does.
+    """
+    model, position, optimizer, scaler = state.model.train(), state.position, state.optimizer, state.scaler
+    device, epoch, first, steps = state.device, position.epoch, position.step, len(loader)
+    precision = choose_precision(options.precision, device)
+    sums = {name: torch.tensor(value, device=device) for name, value in position.sums.items()}
+    previous: tuple[Tensor, Batch] | None = None
+    batches = track(loader.epoch(epoch, skip=first), steps, f"epoch {epoch + 1}/{options.epochs}", first)
+    for step, batch in enumerate(batches, first):
+        set_learning_rate(optimizer, rate_factor(epoch + step / steps, options))
+        images = batch.images.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        partner = draw_partners(len(labels), (options.seed, epoch, step)).to(device) if model.pairs else None
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            output = forward(images, partner)
+        parts = branch_losses(output, labels, branch_loss)
+        loss = total_loss(parts, getattr(model, "log_variances", None))
+        group = min(options.accumulate, steps - step // options.accumulate * options.accumulate)
+        scaler.scale(loss / group).backward()
+        update = (step + 1) % options.accumulate == 0 or step + 1 == steps
+        if update:
+            if options.clip_norm:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if state.averaged:
+                state.averaged.update_parameters(model)
+        for name, value in flat_losses(parts, loss):
+            sums[name] = sums.get(name, 0) + value.detach()
+        position.step = step + 1
+        # Checked one step late: asking at once would have a GPU stand idle in every step.
+        require_finite(previous, loader)
+        previous = (loss.detach(), batch)
+        if stop.requested and update:
+            break
+    require_finite(previous, loader)
+    position.sums = {name: value.item() for name, value in sums.items()}
+
+
+def start(model: DCAL, options: TrainOptions, device: torch.device) -> TrainingState:
     """The state of a training that has not begun; seeds torch's random numbers."""
     if options.loss_weights == "equal" and hasattr(model, "log_variances"):
         model.log_variances.requires_grad_(False)
@@ -166,9 +181,8 @@ def start(model: DCAL, options: TrainOptions, device: torch.device, precision: t
     if options.ema:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
     torch.manual_seed(options.seed)
-    return TrainingState(
-        model, optimizer, torch.amp.GradScaler(device.type, enabled=precision == torch.float16), averaged
-    )
+    scaled = choose_precision(options.precision, device) == torch.float16
+    return TrainingState(model, optimizer, torch.amp.GradScaler(device.type, enabled=scaled), averaged, device)
 
 
 def rate_factor(epoch: float, options: TrainOptions) -> float:

@@ -35,6 +35,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaged: AveragedModel | None
+    device: torch.device
     position: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
