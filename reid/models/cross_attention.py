@@ -16,37 +16,33 @@ PartnerStream = Literal["sa", "pwca"]
 
 def self_attention(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """timm's block on tokens (B, T, D), giving also the queries and keys (B, H, T, d) that the rollout needs."""
-    query, key, value = _project(block, tokens)
-    return _finish(block, tokens, F.scaled_dot_product_attention(query, key, value)), query, key
+    query, key, value = _heads(block, *block.attn.qkv(block.norm1(tokens)).chunk(3, dim=-1))
+    attended = _merge(F.scaled_dot_product_attention(query, key, value))
+    return _finish(block, tokens, attended), query, key
 
 
 def pair_wise_attention(
-    block: Block, tokens: Tensor, paired: Tensor, partner: Tensor, partner_stream: PartnerStream = "sa"
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One block of the self-attention stream and of the pair-wise stream, sharing the weights (PWCA, equation 6).
+    block: Block, streams: Tensor, partner: Tensor, partner_stream: PartnerStream = "sa"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One block of the self-attention and of the pair-wise stream, sharing the weights (PWCA, equation 6).
 
-    `tokens` and `paired` (B, T, D) are the two streams, `partner` (B,) int64 names each image's distractor. The queries
-    of the pair-wise stream of image i meet its own keys and values and those of its partner in one softmax over 2T; the
-    partner's come from its self-attention stream at this depth (`sa`) or from its pair-wise stream (`pwca`). Both
-    streams go through the linear layers as one batch. Returns both streams after the block, and the queries and keys of
-    the self-attention stream.
+    `streams` (2B, T, D) holds the self-attention tokens of all images, then their pair-wise tokens; both go through the
+    linear layers as one batch. `partner` (B,) int64 names each image's distractor. The queries of the pair-wise stream
+    of image i meet its own keys and values and those of its partner in one softmax over 2T; the partner's come from its
+    self-attention stream at this depth (`sa`) or from its pair-wise stream (`pwca`). Returns the streams after the
+    block, and the queries and keys (B, H, T, d) of the self-attention stream.
     """
-    both = torch.cat([tokens, paired])
-    query, key, value = _project(block, both)
-    (query_sa, query_pw), (key_sa, key_pw), (value_sa, value_pw) = query.chunk(2), key.chunk(2), value.chunk(2)
-    key_other, value_other = (key_sa, value_sa) if partner_stream == "sa" else (key_pw, value_pw)
-    attended = torch.cat(
-        [
-            F.scaled_dot_product_attention(query_sa, key_sa, value_sa),
-            F.scaled_dot_product_attention(
-                query_pw,
-                torch.cat([key_pw, key_other[partner]], dim=2),
-                torch.cat([value_pw, value_other[partner]], dim=2),
-            ),
-        ]
-    )
-    tokens, paired = _finish(block, both, attended).chunk(2)
-    return tokens, paired, query_sa, key_sa
+    # Apart, because slicing one joint projection would fill and add whole tensors of zeros in the backward pass.
+    projections = [part.chunk(2) for part in _project(block, block.norm1(streams), "qkv")]
+    (query, query_pair), (key, key_pair), (value, value_pair) = projections
+    both = [
+        torch.cat([own, (single if partner_stream == "sa" else own).index_select(0, partner)], dim=1)
+        for single, own in ((key, key_pair), (value, value_pair))
+    ]
+    query, key, value = _heads(block, query, key, value)
+    paired = F.scaled_dot_product_attention(*_heads(block, query_pair, *both))
+    attended = torch.cat([_merge(F.scaled_dot_product_attention(query, key, value)), _merge(paired)])
+    return _finish(block, streams, attended), query, key
 
 
 class GlobalLocalCrossAttention(nn.Module):
@@ -66,14 +62,12 @@ class GlobalLocalCrossAttention(nn.Module):
         The class token comes first, then the chosen patches in their order.
         """
         asking = torch.cat([chosen.new_zeros(len(chosen), 1), chosen], dim=1)
-        queries = tokens.gather(1, asking.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        attention = self.block.attn
-        width = attention.qkv.out_features // 3
-        weight, bias = attention.qkv.weight, attention.qkv.bias
-        bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
-        query = _split_heads(F.linear(self.block.norm1(queries), weight[:width], bias_q), 1, attention.num_heads)[0]
-        key, value = _split_heads(F.linear(self.block.norm1(tokens), weight[width:], bias_kv), 2, attention.num_heads)
-        attended = F.scaled_dot_product_attention(attention.q_norm(query), attention.k_norm(key), value)
+        first = tokens.shape[1] * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        # Whole rows, because gather's backward pass goes number by number.
+        queries = tokens.flatten(0, 1).index_select(0, (first + asking).flatten()).view(*asking.shape, -1)
+        (query,) = _project(self.block, self.block.norm1(queries), "q")
+        key, value = _project(self.block, self.block.norm1(tokens), "kv")
+        attended = _merge(F.scaled_dot_product_attention(*_heads(self.block, query, key, value)))
         normed: Tensor = self.norm(_finish(self.block, queries, attended))
         return normed
 
@@ -92,20 +86,28 @@ def derangement(count: int, generator: torch.Generator) -> Tensor:
             return permutation
 
 
-def _split_heads(projected: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    batch, count, width = projected.shape
-    return projected.reshape(batch, count, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+def _project(block: Block, tokens: Tensor, parts: Literal["qkv", "q", "kv"]) -> tuple[Tensor, ...]:
+    """Some of the queries, keys and values (B, T, D) that timm's joint layer gives."""
+    layer = block.attn.qkv
+    weights = dict(zip("qkv", layer.weight.chunk(3), strict=True))
+    biases = dict(zip("qkv", [None] * 3 if layer.bias is None else layer.bias.chunk(3), strict=True))
+    return tuple(F.linear(tokens, weights[part], biases[part]) for part in parts)
 
 
-def _project(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    attention = block.attn
-    query, key, value = _split_heads(attention.qkv(block.norm1(tokens)), 3, attention.num_heads)
-    return attention.q_norm(query), attention.k_norm(key), value
+def _heads(block: Block, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, D) to (B, H, T, d) each; queries and keys go through the block's norms where it has any."""
+    query, key, value = (part.unflatten(2, (block.attn.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+    return block.attn.q_norm(query), block.attn.k_norm(key), value
+
+
+def _merge(attended: Tensor) -> Tensor:
+    """(B, H, T, d) to (B, T, D)."""
+    return attended.transpose(1, 2).flatten(2)
 
 
 def _finish(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:
-    """What follows the attention (B, H, T, d) in a pre-norm block: projection, residual, feed-forward, residual."""
-    merged = block.attn.proj_drop(block.attn.proj(attended.transpose(1, 2).flatten(2)))
+    """What follows the attention (B, T, D) in a pre-norm block: projection, residual, feed-forward, residual."""
+    merged = block.attn.proj_drop(block.attn.proj(attended))
     tokens = tokens + block.drop_path1(block.ls1(merged))
     finished: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
     return finished

@@ -135,26 +135,28 @@ class DCAL(nn.Module):
         local = self.glca if glca else None
         queries: list[Tensor] = []
         keys: list[Tensor] = []
-        paired: Tensor | None = None
-        if self.training and self.pairs:
-            if partner is None:
-                raise ValueError(f"method {self.method!r} needs `partner` in training: one other image for each image")
-            paired = tokens
+        if not (self.training and self.pairs):
+            partner = None
+        elif partner is None:
+            raise ValueError(f"method {self.method!r} needs `partner` in training: one other image for each image")
+        else:
+            tokens = torch.cat([tokens, tokens])  # both streams start from x_0
         for block in self.backbone.blocks:
-            if paired is None or partner is None:
+            if partner is None:
                 tokens, query, key = self_attention(block, tokens)
             else:
-                tokens, paired, query, key = pair_wise_attention(block, tokens, paired, partner, self.partner_stream)
+                tokens, query, key = pair_wise_attention(block, tokens, partner, self.partner_stream)
             if local is not None:
                 queries.append(query.detach())
                 keys.append(key.detach())
-        output = DcalOutput(self._branch("sa", self.backbone.norm(tokens)))
+        normed = self.backbone.norm(tokens)
+        output = DcalOutput(self._branch("sa", normed[: len(images)]))
         if local is not None:
             output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
             output.chosen = local_queries(output.rollout, self.ratio, self.backbone.num_prefix_tokens)
-            output.glca = self._branch("glca", local(tokens, output.chosen))
-        if paired is not None:
-            output.pwca = self._branch("sa", self.backbone.norm(paired))
+            output.glca = self._branch("glca", local(tokens[: len(images)], output.chosen))
+        if partner is not None:
+            output.pwca = self._branch("sa", normed[len(images) :])
         return output
 
     def _branch(self, head: str, normed: Tensor) -> Branch:
