@@ -8,7 +8,8 @@ from pathlib import Path
 
 from reid import cli
 from reid.config import load_config
-from reid.evaluate import Features, Result, evaluate
+from reid.evaluate import Result, evaluate
+from reid.features import Features
 from reid.figures import ranked_lists
 from reid.progress import duration
 from reid.train import train

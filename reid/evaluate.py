@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,68 +12,20 @@ from typing import Any
 import numpy as np
 
 from reid import cli
-from reid.checkpoint import load_model, write_text, write_whole
+from reid.checkpoint import load_model, write_text
 from reid.config import Config, ConfigError, DataOptions, EvalOptions, override, parse_override
 from reid.data.datasets import DATASETS, load_dataset
+from reid.data.loaders import drop_unreadable
 from reid.data.samples import ReidDataset, Sample
+from reid.data.synthetic import generate
+from reid.device import choose_device, choose_precision
+from reid.embedder import Embedder
+from reid.features import Features
 from reid.retrieval.metrics import Metrics, evaluate_features
 
 log = logging.getLogger("reid")
 
 TOY_ROOT = "data/toy"
-
-
-@dataclass(frozen=True)
-class Features:
-    """Embeddings of a query and a gallery set: (Q, E) and (G, E) float32 with identities, cameras and image paths.
-
-    Camera -1 is unknown; paths are empty where features come without images.
-    """
-
-    query: np.ndarray
-    query_ids: np.ndarray
-    query_cameras: np.ndarray
-    gallery: np.ndarray
-    gallery_ids: np.ndarray
-    gallery_cameras: np.ndarray
-    query_paths: tuple[str, ...] = ()
-    gallery_paths: tuple[str, ...] = ()
-
-    def save(self, path: Path) -> None:
-        """Write the `.npz` whose keys the README documents."""
-        arrays = {
-            "query_features": self.query,
-            "query_ids": self.query_ids,
-            "query_cameras": self.query_cameras,
-            "gallery_features": self.gallery,
-            "gallery_ids": self.gallery_ids,
-            "gallery_cameras": self.gallery_cameras,
-            "query_paths": np.array(self.query_paths, dtype=str),
-            "gallery_paths": np.array(self.gallery_paths, dtype=str),
-        }
-
-        def write(temporary: Path) -> None:
-            with open(temporary, "wb") as file:  # given a name, numpy would add .npz to it
-                np.savez(file, allow_pickle=False, **arrays)
-
-        write_whole(path, write)
-
-    @classmethod
-    def load(cls, path: Path) -> "Features":
-        """Read a features file; raises FileNotFoundError, or ValueError naming what is missing or damaged."""
-        if not path.is_file():
-            raise FileNotFoundError(f"features {path}: no such file")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
-            raise ValueError(f"features {path}: cannot be read as .npz ({' '.join(str(error).split())})") from error
-        needed = [f"{split}_{part}" for split in ("query", "gallery") for part in ("features", "ids", "cameras")]
-        missing = [name for name in needed if name not in arrays]
-        if missing:
-            raise ValueError(f"features {path}: missing {', '.join(missing)}; found {', '.join(arrays) or 'nothing'}")
-        paths = [tuple(arrays.get(f"{split}_paths", np.array([], str)).tolist()) for split in ("query", "gallery")]
-        return cls(*(arrays[name] for name in needed), *paths)
 
 
 @dataclass(frozen=True)
@@ -106,8 +57,6 @@ def open_dataset(options: DataOptions) -> ReidDataset:
     """
     root = options.root
     if options.dataset == "toy":
-        from reid.data.synthetic import generate
-
         root = str(generate(Path(root or TOY_ROOT)))
     if root is None and options.dataset in DATASETS:
         raise cli.UsageError(f"dataset {options.dataset!r} needs --data-root, the folder or file that holds it")
@@ -130,8 +79,6 @@ def open_dataset(options: DataOptions) -> ReidDataset:
 
 
 def _without_unreadable(dataset: ReidDataset) -> ReidDataset:
-    from reid.data.loaders import drop_unreadable
-
     train, missing_train = drop_unreadable(dataset.train)
     query, missing_query = drop_unreadable(dataset.query)
     gallery, missing_gallery = drop_unreadable(dataset.gallery)
@@ -142,7 +89,7 @@ def _without_unreadable(dataset: ReidDataset) -> ReidDataset:
     return replace(dataset, train=train, query=query, gallery=gallery, warnings=(*dataset.warnings, warning))
 
 
-def extract(embedder: Any, dataset: ReidDataset, workers: int = -1) -> Features:
+def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Features:
     """Embed a dataset's query and gallery; raises ValueError when one of them is empty."""
     for name in ("query", "gallery"):
         if not dataset.splits[name]:
@@ -193,9 +140,6 @@ def evaluate(
     `overrides` are options of the groups `data` and `eval`. Another dataset starts from that dataset's own options.
     Raises ConfigError for unusable options, and what reading the checkpoint, the dataset or an image raises.
     """
-    from reid.device import choose_device, choose_precision
-    from reid.embedder import Embedder
-
     chosen = choose_device(device)
     model, described = load_model(checkpoint)
     config = evaluation_config(described.config, overrides or {})
@@ -274,7 +218,7 @@ def _command(arguments: argparse.Namespace) -> None:
     if arguments.json not in (None, "-"):
         write_text(Path(arguments.json), text)
     if arguments.report:
-        from reid.figures import ranked_lists
+        from reid.figures import ranked_lists  # matplotlib takes a second to import
 
         folder = Path(arguments.report)
         folder.mkdir(parents=True, exist_ok=True)

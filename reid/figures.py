@@ -1,21 +1,20 @@
 """Pictures of results, for people to look at."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from reid.checkpoint import write_whole
 from reid.data.images import read_image
+from reid.features import Features
 from reid.retrieval.metrics import Metrics
-
-if TYPE_CHECKING:
-    from reid.evaluate import Features
 
 RIGHT, WRONG, JUNK = "#1a9850", "#d73027", "#999999"
 
 
-def ranked_lists(features: "Features", metrics: Metrics, path: Path, *, queries: int = 6, shown: int = 10) -> Path:
+def ranked_lists(features: Features, metrics: Metrics, path: Path, *, queries: int = 6, shown: int = 10) -> Path:
     """Draw the best, middle and worst queries by average precision, each with its `shown` nearest gallery images.
 
     Green frames are right, red ones wrong, grey ones junk (the query's own identity and camera, which does not count).
@@ -23,8 +22,6 @@ def ranked_lists(features: "Features", metrics: Metrics, path: Path, *, queries:
     """
     if not features.query_paths or not features.gallery_paths:
         raise ValueError("ranked lists need the images, and these features were stored without image paths")
-    from matplotlib.figure import Figure
-
     scored = np.flatnonzero(~np.isnan(metrics.average_precision))
     order = scored[np.argsort(-metrics.average_precision[scored], kind="stable")]
     picked = order[np.unique(np.linspace(0, len(order) - 1, min(queries, len(order))).round().astype(int))]
@@ -57,10 +54,10 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return divided
 
 
-def _show(axis: "object", path: str, colour: str, title: str) -> None:
-    axis.imshow(read_image(path))  # type: ignore[attr-defined]
-    axis.set_title(title, fontsize=8)  # type: ignore[attr-defined]
-    axis.set_xticks([])  # type: ignore[attr-defined]
-    axis.set_yticks([])  # type: ignore[attr-defined]
-    for spine in axis.spines.values():  # type: ignore[attr-defined]
+def _show(axis: Axes, path: str, colour: str, title: str) -> None:
+    axis.imshow(read_image(path))
+    axis.set_title(title, fontsize=8)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
         spine.set(edgecolor=colour, linewidth=3)

@@ -8,7 +8,8 @@ import pytest
 from reid.config import ConfigError, load_config
 from reid.data.datasets import load_dataset
 from reid.embedder import Embedder
-from reid.evaluate import Features, evaluate, evaluation_config, main
+from reid.evaluate import evaluate, evaluation_config, main
+from reid.features import Features
 from reid.train import train
 
 
