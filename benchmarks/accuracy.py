@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--table-only", action="store_true", help="print what is finished, train nothing")
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="the recipe, as for reid-train")
@@ -122,11 +123,11 @@ def main() -> None:
     known = {name: value for name, value in known.items() if name not in ("data.root", "model.weights")}
     text = table(rows)
     print(text)
-    RESULTS.mkdir(exist_ok=True)
+    arguments.results.mkdir(parents=True, exist_ok=True)
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     stated = {"machine": machine, "torch": torch.__version__, "recipe": known, "rows": rows}
-    (RESULTS / f"accuracy-{arguments.name}.json").write_text(json.dumps(stated, indent=1) + "\n")
-    (RESULTS / f"accuracy-{arguments.name}.md").write_text(text + "\n")
+    (arguments.results / f"accuracy-{arguments.name}.json").write_text(json.dumps(stated, indent=1) + "\n")
+    (arguments.results / f"accuracy-{arguments.name}.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def plain_step(arguments: argparse.Namespace, images: Tensor, labels: Tensor) ->
     """A step of timm's own model with the same losses on its class token and logits."""
     torch.manual_seed(0)
     spec = BACKBONES[arguments.backbone]
-    model = timm.create_model(spec.architecture, img_size=SIZE, num_classes=CLASSES, drop_path_rate=0.1)
+    model = timm.create_model(
+        spec.architecture, img_size=SIZE, num_classes=CLASSES, drop_path_rate=0.1, **spec.overrides
+    )
     model.to(images.device).train()
 
     def both(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,47 @@
+"""Every benchmark runs and prints its table; what it measures is not asserted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: object) -> str:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_accuracy_repeats_nothing(photos, tiny, tmp_path):
+    methods = ("baseline", "dcal")
+    recipe = {**tiny, "model.backbone": None, "model.weights": None, "train.epochs": 1}
+    options = [f"{name}={value}" for name, value in recipe.items() if value is not None]
+    command = ["benchmarks.accuracy", "--name", "smoke", "--data-root", photos, "--weights", "none"]
+    command += ["--backbone", "vit_toy", "--methods", *methods, "--seeds", 0, 1, "--device", "cpu"]
+    command += ["--runs", tmp_path / "runs", "--results", tmp_path / "results", *options]
+    table = run(*command)
+    assert all(f"| {method} |" in table for method in methods)
+    assert table.count("±") >= 4
+    files = [tmp_path / "runs" / "smoke" / f"{method}-1" / "model.safetensors" for method in methods]
+    before = [path.stat().st_mtime_ns for path in files]
+    assert run(*command) == table
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert (tmp_path / "results" / "accuracy-smoke.json").exists()
+
+
+def test_train_step_prints_its_ratio():
+    table = run("benchmarks.train_step", "--backbone", "vit_toy", "--batch-size", 8, "--rounds", 1, "--warmup", 0)
+    assert "DCAL over plain:" in table
+    assert table.count("\n") >= 6
+
+
+def test_evaluate_agrees_with_the_usual_way():
+    table = run("benchmarks.evaluate", "--queries", 100, "--gallery", 2000, "--dim", 16, "--rounds", 1)
+    assert "largest difference" in table
