@@ -40,7 +40,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises OSError naming `path` when it cannot be written, say for a full disk; what stood there before stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        write(path)  # a device or a pipe cannot be renamed over
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:

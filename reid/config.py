@@ -85,7 +85,9 @@ class TrainOptions(_Options):
     warmup_start: Fraction = 0.01
     lr_floor: Fraction = Field(0.002, description="the last rate, as a share of lr")
     label_smoothing: Fraction = 0.0
-    margin: float | None = Field(None, ge=0, description="triplet margin; none is the soft margin")
+    margin: Annotated[float | None, BeforeValidator(lambda value: None if value == "none" else value)] = Field(
+        None, ge=0, description="triplet margin; none is the soft margin"
+    )
     loss_weights: Literal["learned", "equal"] = Field("learned", description="equal keeps every w at 0")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 is no clipping")
@@ -95,7 +97,7 @@ class TrainOptions(_Options):
     )
     compile: bool = False
     eval_every: int = Field(20, ge=0, description="epochs between evaluations; 0 only at the end")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class EvalOptions(_Options):
@@ -166,6 +168,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
         return key.strip(), value
+
+
+def full_name(key: str) -> str:
+    """The dotted name of an option given by it or by its last part; raises ConfigError for another key."""
+    name, problem = _full_name(key)
+    if problem:
+        raise ConfigError(problem)
+    return name
 
 
 def differences(a: Config, b: Config) -> Iterator[str]:

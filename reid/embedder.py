@@ -1,17 +1,16 @@
 """Images to embeddings: one facade for evaluation and for search, so that what is measured is what is served."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from reid.checkpoint import Checkpoint, load_model
 from reid.data.images import read_image
-from reid.data.loaders import EvaluationImages, ignore_interrupts, worker_count
+from reid.data.loaders import evaluation_batches, worker_count
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
 from reid.models.dcal import DCAL, Features, embedding
@@ -88,16 +87,19 @@ class Embedder:
 
     def embed_samples(self, samples: Sequence[Sample], *, workers: int = -1, what: str = "embedding") -> np.ndarray:
         """Dataset samples to unit embeddings (n, E) float32 in order, read by `workers` processes, with progress."""
-        loader = DataLoader(
-            EvaluationImages(samples, self._transform),
+        loader = evaluation_batches(
+            samples,
+            self._transform,
             batch_size=self.batch_size,
-            num_workers=worker_count(workers, self.device.type),
+            workers=worker_count(workers, self.device.type),
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupts,
-            generator=torch.Generator(),  # an evaluation must not move the training's random numbers
         )
-        batches: Iterator[Tensor] = track(loader, len(loader), what)
-        return np.concatenate([np.empty((0, self.size), np.float32), *(self._forward(images) for images in batches)])
+        rows = [np.empty((0, self.size), np.float32)]
+        for images in track(loader, len(loader), what):
+            if isinstance(images, Exception):
+                raise images
+            rows.append(self._forward(images))
+        return np.concatenate(rows)
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> np.ndarray:
@@ -113,7 +115,7 @@ def _as_image(picture: Picture, place: int) -> Image.Image:
     if isinstance(picture, Path | str):
         return read_image(picture)
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        return ImageOps.exif_transpose(picture).convert("RGB")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"picture {place} is an array of shape {picture.shape} and type {picture.dtype}, "

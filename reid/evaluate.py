@@ -13,7 +13,7 @@ import numpy as np
 
 from reid import cli
 from reid.checkpoint import load_model, write_text
-from reid.config import Config, ConfigError, DataOptions, EvalOptions, override, parse_override
+from reid.config import Config, ConfigError, DataOptions, EvalOptions, full_name, override, parse_override
 from reid.data.datasets import DATASETS, load_dataset
 from reid.data.loaders import drop_unreadable
 from reid.data.samples import ReidDataset, Sample
@@ -128,7 +128,7 @@ def score(features: Features, options: EvalOptions, protocol: Mapping[str, Any],
 
 def dataset_protocol(dataset: ReidDataset, features: str) -> dict[str, Any]:
     """What a result must say of its data and features."""
-    split = dataset.protocol.get("train_split", dataset.protocol.get("split"))
+    split = dataset.protocol.get("train_split", dataset.protocol.get("split", dataset.protocol.get("table")))
     return {"dataset": dataset.name, "version": dataset.protocol.get("version"), "split": split, "features": features}
 
 
@@ -156,14 +156,32 @@ def evaluate(
     return score(features, config.eval, dataset_protocol(dataset, embedder.features), str(chosen)), features
 
 
+# What an evaluation may change of the data; how images are prepared belongs to the model.
+DATA_OPTIONS = ("dataset", "root", "version", "train_split", "strict_counts", "on_error", "workers")
+
+
 def evaluation_config(trained: Config, overrides: Mapping[str, Any]) -> Config:
     """The options of an evaluation; raises ConfigError for one that only a training may change."""
-    foreign = [name for name in overrides if "." in name and name.split(".")[0] not in ("data", "eval")]
+    named = {full_name(key): value for key, value in overrides.items()}
+    allowed = {f"data.{name}" for name in DATA_OPTIONS}
+    foreign = [name for name in named if name not in allowed and not name.startswith("eval.")]
     if foreign:
-        raise ConfigError(f"{', '.join(foreign)}: an evaluation can change options of data and eval only")
-    if overrides.get("data.dataset", trained.data.dataset) != trained.data.dataset:
-        trained = trained.model_copy(update={"data": DataOptions(dataset=overrides["data.dataset"])})
-    return override(trained, overrides)
+        raise ConfigError(f"{', '.join(foreign)}: fixed by the training; an evaluation can change {_CHANGEABLE}")
+    if named.get("data.dataset", trained.data.dataset) != trained.data.dataset:
+        trained = trained.model_copy(update={"data": DataOptions(dataset=named["data.dataset"])})
+    return override(trained, named)
+
+
+_CHANGEABLE = f"eval.* and data.{{{','.join(DATA_OPTIONS)}}}"
+
+
+def stored_options(overrides: Mapping[str, Any]) -> EvalOptions:
+    """The options for scoring stored features; raises ConfigError for one that needs a model or images."""
+    named = {full_name(key): value for key, value in overrides.items()}
+    foreign = [name for name in named if name not in ("eval.distance", "eval.junk", "eval.ap")]
+    if foreign:
+        raise ConfigError(f"{', '.join(foreign)}: stored features can only be scored by distance, junk and ap")
+    return override(Config(data=DataOptions(dataset="features")), named).eval
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -205,9 +223,14 @@ def _command(arguments: argparse.Namespace) -> None:
         result, features = evaluate(arguments.checkpoint, overrides, device=arguments.device)
     else:
         path = Path(arguments.from_features)
-        options = override(Config(data=DataOptions(dataset="features")), overrides).eval
+        options = stored_options(overrides)
         features = Features.load(path)
-        result = score(features, options, {"dataset": path.name, "version": None, "split": None, "features": "stored"})
+        try:
+            result = score(
+                features, options, {"dataset": path.name, "version": None, "split": None, "features": "stored"}
+            )
+        except ValueError as error:
+            raise ValueError(f"features {path}: {error}") from error
     if arguments.save_features:
         features.save(Path(arguments.save_features))
     text = json.dumps(result.as_json(), indent=2) + "\n"
@@ -221,9 +244,12 @@ def _command(arguments: argparse.Namespace) -> None:
         from reid.figures import ranked_lists  # matplotlib takes a second to import
 
         folder = Path(arguments.report)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"report {folder} is a file, expected a folder or a new name")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.json", text)
-        print(f"ranked lists: {ranked_lists(features, result.metrics, folder / 'ranked_lists.png')}")
+        rule = {"distance": result.protocol["distance"], "junk": result.protocol["junk"]}
+        print(f"ranked lists: {ranked_lists(features, result.metrics, folder / 'ranked_lists.png', **rule)}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from reid.checkpoint import METRICS_FILE, STATE_FILE, write_text
+from reid.checkpoint import BEST_FILE, METRICS_FILE, MODEL_FILE, STATE_FILE, write_text
 from reid.config import TrainOptions
 from reid.data.loaders import Batch, TrainingLoader
 from reid.device import choose_precision, peak_memory_mib
@@ -51,19 +52,19 @@ def fit(
     folder: Path,
     *,
     device: torch.device,
-    save: Callable[[DCAL, int, bool], None],
+    save: Callable[[DCAL, int, str], None],
     evaluate: Callable[[DCAL], Evaluation] | None = None,
     resume: bool = False,
 ) -> list[dict[str, Any]]:
     """Train `model`, which is on `device`, as `options` say; return a record for each epoch, as in metrics.jsonl.
 
-    Every `eval_every` epochs and after the last, `evaluate` scores the model and `save(model, epoch, best)` writes its
-    file, `best` telling whether the score is the best so far. With `resume` the run goes on where the state in `folder`
+    Every `eval_every` epochs and after the last, `save(model, epoch, file name)` writes the model and `evaluate` scores
+    it; the best so far is saved under its own name. With `resume` the run goes on where the state in `folder`
     ends. SIGINT and SIGTERM stop after the step under way, with the state saved.
 
     Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
     """
-    state = start(model, options, device)
+    state = start(model, options, device, loader.fingerprint)
     if resume:
         state.restore(folder / STATE_FILE)
         log.info("resuming after %d epochs and %d steps", state.position.epoch, state.position.step)
@@ -96,13 +97,14 @@ def fit(
                 state.save(
                     folder / STATE_FILE
                 )  # an evaluation can take longer than a kill's grace, or meet a bad image
-                best = False
+                save(final, epoch + 1, MODEL_FILE)
                 if evaluate is not None:
                     evaluation = evaluate(final)
                     log.info("  %s", evaluation.summary)
                     record["evaluation"] = evaluation.figures
-                    best, position.best = evaluation.score > position.best, max(evaluation.score, position.best)
-                save(final, epoch + 1, best)
+                    if evaluation.score > position.best:
+                        position.best = evaluation.score
+                        save(final, epoch + 1, BEST_FILE)
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
             position.records.append(record)
             write_text(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in position.records))
@@ -164,8 +166,8 @@ def train_epoch(
     position.sums = {name: value.item() for name, value in sums.items()}
 
 
-def start(model: DCAL, options: TrainOptions, device: torch.device) -> TrainingState:
-    """The state of a training that has not begun; seeds torch's random numbers."""
+def start(model: DCAL, options: TrainOptions, device: torch.device, data: str) -> TrainingState:
+    """The state of a training that has not begun, on the data that fingerprint names; seeds torch's random numbers."""
     if options.loss_weights == "equal" and hasattr(model, "log_variances"):
         model.log_variances.requires_grad_(False)
     optimizer = build_optimizer(
@@ -182,7 +184,7 @@ def start(model: DCAL, options: TrainOptions, device: torch.device) -> TrainingS
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
     torch.manual_seed(options.seed)
     scaled = choose_precision(options.precision, device) == torch.float16
-    return TrainingState(model, optimizer, torch.amp.GradScaler(device.type, enabled=scaled), averaged, device)
+    return TrainingState(model, optimizer, torch.amp.GradScaler(device.type, enabled=scaled), averaged, device, data)
 
 
 def rate_factor(epoch: float, options: TrainOptions) -> float:
@@ -198,9 +200,8 @@ def rate_factor(epoch: float, options: TrainOptions) -> float:
 
 def draw_partners(count: int, entropy: tuple[int, int, int]) -> Tensor:
     """Each image's partner in the batch, (count,) int64: a derangement, fresh in every (seed, epoch, step)."""
-    seed, epoch, step = entropy
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
-    return derangement(count, generator)
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    return derangement(count, torch.Generator().manual_seed(seed))
 
 
 def require_finite(previous: tuple[Tensor, Batch] | None, loader: TrainingLoader) -> None:

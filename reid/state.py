@@ -29,18 +29,23 @@ class Position:
 
 @dataclass
 class TrainingState:
-    """What changes while a model trains; `averaged` is the moving average of the weights, when there is one."""
+    """What changes while a model trains, and what it trains on.
+
+    `averaged` is the moving average of the weights, when there is one; `data` the fingerprint of images and labels.
+    """
 
     model: DCAL
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaged: AveragedModel | None
     device: torch.device
+    data: str
     position: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
         """Write the state whole, with all random states; raises OSError when it cannot be written."""
         state = {
+            "data": self.data,
             "position": vars(self.position),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -55,6 +60,7 @@ class TrainingState:
         """Continue from a saved state; raises ValueError for a file that is damaged or of another model."""
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            same_data = state["data"] == self.data
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -67,3 +73,5 @@ class TrainingState:
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: damaged, or the state of another run ({reason})") from error
+        if not same_data:
+            raise ValueError(f"{path}: the training images or their labels are not those the run began with")

@@ -17,7 +17,6 @@ import torch
 
 from reid import cli
 from reid.checkpoint import (
-    BEST_FILE,
     CONFIG_FILE,
     MODEL_FILE,
     STATE_FILE,
@@ -25,7 +24,16 @@ from reid.checkpoint import (
     save_model,
     write_text,
 )
-from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
+from reid.config import (
+    Config,
+    ConfigError,
+    differences,
+    load_config,
+    option_names,
+    override,
+    parse_override,
+    read_config,
+)
 from reid.data.datasets import DATASETS
 from reid.data.loaders import TrainingLoader, worker_count
 from reid.data.sampler import PKSampler
@@ -34,15 +42,15 @@ from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
 from reid.evaluate import dataset_protocol, extract, open_dataset, score
-from reid.loop import Evaluation, fit
+from reid.loop import Evaluation, Interrupted, fit
 from reid.losses import ReidLoss
 from reid.models.backbones import normalisation
 from reid.models.dcal import BRANCHES, DCAL, build_dcal
 
 log = logging.getLogger("reid")
 
-# What may differ when a run is resumed: where things are, not what is computed.
-MOVABLE = ("data.root", "data.workers")
+# What may differ when a run is resumed: where things are and how the result is scored, not what is trained.
+MOVABLE = ("data.root", "data.workers", *(name for name in option_names() if name.startswith("eval.")))
 
 
 def train(config: Config, output: Path, *, device: str = "auto", resume: bool = False) -> list[dict[str, Any]]:
@@ -88,6 +96,8 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
         pin_memory=chosen.type == "cuda",
     )
     protocol = {**dataset_protocol(dataset, config.eval.features), **dataset.protocol}
+    if config.eval.features == "glca" and model.glca is None:
+        raise ConfigError(f"eval.features=glca asked of method {config.model.method!r}, which has no GLCA")
 
     def evaluate(trained: DCAL) -> Evaluation:
         embedder = Embedder(
@@ -102,11 +112,8 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
         result = score(features, config.eval, dataset_protocol(dataset, embedder.features), str(chosen))
         return Evaluation(result.as_json(), result.metrics.mAP, str(result).splitlines()[0])
 
-    def save(trained: DCAL, epoch: int, best: bool) -> None:
-        checkpoint = Checkpoint(config, preprocessing, classes, protocol, epoch)
-        save_model(output / MODEL_FILE, trained, checkpoint)
-        if best:
-            save_model(output / BEST_FILE, trained, checkpoint)
+    def save(trained: DCAL, epoch: int, name: str) -> None:
+        save_model(output / name, trained, Checkpoint(config, preprocessing, classes, protocol, epoch))
 
     log.info(describe(config, model, len(sampler), chosen))
     output.mkdir(parents=True, exist_ok=True)
@@ -127,18 +134,23 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
 def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
     """Whether `output` holds this very run's state, to go on from.
 
-    Raises FileExistsError for a folder with a run when `resume` is not asked for, ConfigError for a resume with changed
-    options. A run that ended before it saved anything leaves nothing to lose.
+    Raises FileExistsError for a folder with a run when `resume` is not asked for, FileNotFoundError for a resume
+    without a state, ConfigError for one with changed options. A run that ended before it saved anything leaves nothing
+    to lose.
     """
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"output {output} is a file, expected a folder or a new name")
     if not any((output / name).exists() for name in (STATE_FILE, MODEL_FILE)):
         return False
     if not resume:
         raise FileExistsError(f"{output} already holds a run; continue it with --resume, or choose another --output")
+    if not (output / STATE_FILE).exists():
+        raise FileNotFoundError(f"{output} holds a model but no {STATE_FILE} to resume from; choose another --output")
     path = output / CONFIG_FILE
     changed = [name for name in differences(read_config(path), config) if name not in MOVABLE]
     if changed:
         raise ConfigError(f"--resume cannot change {', '.join(changed)}; the run's options are in {path}")
-    return (output / STATE_FILE).exists()
+    return True
 
 
 def has_test_split(dataset: ReidDataset) -> bool:
@@ -210,6 +222,8 @@ def _command(arguments: argparse.Namespace) -> None:
         config = override(read_config(saved), overrides)
     elif arguments.dataset:
         config = load_config(arguments.dataset, arguments.config, overrides)
+    elif arguments.config:
+        config = override(read_config(arguments.config), overrides)
     elif saved:
         raise FileNotFoundError(f"{arguments.output} holds no run to resume; give --dataset to begin one")
     else:
@@ -220,7 +234,7 @@ def _command(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path("runs") / "-".join(names)
     try:
         records = train(config, output, device=arguments.device, resume=arguments.resume)
-    except KeyboardInterrupt as interrupt:
+    except Interrupted as interrupt:
         raise KeyboardInterrupt(f"{interrupt}; continue with reid-train --output {output} --resume") from None
     print(json.dumps({"run": str(output), **records[-1]}))
 

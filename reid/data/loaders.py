@@ -1,5 +1,6 @@
 """Batches of images: drawn and augmented for training, in order for evaluation."""
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,7 @@ class TrainingLoader:
         pin_memory: bool = False,
     ) -> None:
         """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one."""
-        self.samples = samples
+        self.samples, self.labels = samples, labels
         self._draws = _Draws(sampler)
         self._loader: DataLoader[Any] = DataLoader(
             _DrawnImages(samples, labels, transform, seed),
@@ -69,10 +70,23 @@ class TrainingLoader:
         """Batches in an epoch."""
         return len(self._draws.sampler)
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the images' names and labels in their order: what a resumed run must train on again."""
+        pairs = zip(self.samples, self.labels, strict=True)
+        lines = [f"{sample.path.name} {sample.box} {label}\n" for sample, label in pairs]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """The epoch's batches, without the first `skip`, which are neither read nor decoded."""
+        """The epoch's batches, without the first `skip`, which are neither read nor decoded.
+
+        Raises ValueError or FileNotFoundError naming an image that cannot be read.
+        """
         self._draws.number, self._draws.skip = epoch, skip
-        yield from self._loader
+        for batch in self._loader:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 class _Draws:
@@ -93,37 +107,70 @@ class _Draws:
             place += len(batch)
 
 
-class _DrawnImages(Dataset[tuple[Tensor, int, int]]):
+Drawn = tuple[Tensor, int, int]
+
+
+class _DrawnImages(Dataset[Drawn | Exception]):
     def __init__(self, samples: Sequence[Sample], labels: Sequence[int], transform: Transform, seed: int) -> None:
         self.samples, self.labels, self.transform, self.seed = samples, labels, transform, seed
 
-    def __getitem__(self, draw: tuple[int, int, int]) -> tuple[Tensor, int, int]:
+    def __getitem__(self, draw: tuple[int, int, int]) -> Drawn | Exception:
         position, epoch, place = draw
-        sample = self.samples[position]
-        image = read_image(sample.path, sample.box)
+        image = _read(self.samples[position])
+        if isinstance(image, Exception):
+            return image
         seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0])
         with torch.random.fork_rng(devices=[]):  # the loop's own random state must not depend on the augmentation
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPU's generator too
             return self.transform(image), self.labels[position], position
 
 
-def _collate(drawn: list[tuple[Tensor, int, int]]) -> Batch:
-    images, labels, positions = zip(*drawn, strict=True)
+def _read(sample: Sample) -> Image.Image | Exception:
+    """The image, or why not: an error raised in a reading process would arrive wrapped in that process's traceback."""
+    try:
+        return read_image(sample.path, sample.box)
+    except (OSError, ValueError) as error:
+        return error.with_traceback(None)
+
+
+def _collate(drawn: list[Drawn | Exception]) -> Batch | Exception:
+    whole = [draw for draw in drawn if not isinstance(draw, Exception)]
+    if len(whole) < len(drawn):
+        return next(draw for draw in drawn if isinstance(draw, Exception))
+    images, labels, positions = zip(*whole, strict=True)
     return Batch(torch.stack(images), torch.tensor(labels), list(positions))
 
 
-class EvaluationImages(Dataset[Tensor]):
-    """Images in their order, preprocessed: what `Embedder` reads files through."""
+def evaluation_batches(
+    samples: Sequence[Sample], transform: Transform, *, batch_size: int, workers: int, pin_memory: bool
+) -> DataLoader[Tensor | Exception]:
+    """Images in order, preprocessed, as batches (B, 3, height, width); an exception for one that is unreadable."""
+    return DataLoader(
+        _OrderedImages(samples, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=_stack,
+        worker_init_fn=ignore_interrupts,
+        generator=torch.Generator(),  # an evaluation must not move the training's random numbers
+    )
 
+
+class _OrderedImages(Dataset[Tensor | Exception]):
     def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
         self.samples, self.transform = samples, transform
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Tensor:
-        sample = self.samples[index]
-        return self.transform(read_image(sample.path, sample.box))
+    def __getitem__(self, index: int) -> Tensor | Exception:
+        image = _read(self.samples[index])
+        return image if isinstance(image, Exception) else self.transform(image)
+
+
+def _stack(images: list[Tensor | Exception]) -> Tensor | Exception:
+    whole = [image for image in images if not isinstance(image, Exception)]
+    return torch.stack(whole) if len(whole) == len(images) else next(i for i in images if isinstance(i, Exception))
 
 
 def ignore_interrupts(worker: int) -> None:

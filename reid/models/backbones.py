@@ -79,7 +79,7 @@ def build_backbone(
     spec = _resolve(name)
     try:
         model = timm.create_model(
-            spec.architecture,
+            f"{spec.architecture}.{spec.tag}" if spec.tag else spec.architecture,  # the tag brings its normalisation
             img_size=image_size,
             num_classes=0,
             global_pool="token",

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import resource
 
 import pytest
@@ -100,6 +101,15 @@ def test_a_failed_write_keeps_what_was_there(tmp_path):
         write_whole(path, full_disk)
     assert path.read_text() == "first"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_is_written_to_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "metrics")
+    assert os.read(reader, 100) == b"metrics"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_full_disk_while_saving_a_model_is_one_clear_error(tmp_path):

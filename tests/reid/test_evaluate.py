@@ -43,7 +43,7 @@ def test_a_run_is_evaluated_as_trained_and_equals_a_slow_loop(run):
     assert result.protocol == {
         "dataset": "csv",
         "version": None,
-        "split": None,
+        "split": "images.csv",
         "features": "concat",
         "junk": "camera",
         "ap": "hits",
@@ -122,8 +122,8 @@ def test_another_dataset_starts_from_its_own_options():
     assert (config.data.dataset, config.data.root, config.data.version) == ("csv", "photos.csv", "v1")
     assert config.eval.junk == "none"
     assert evaluation_config(trained, {}).data.root == "msmt"
-    with pytest.raises(ConfigError, match="train.lr: an evaluation can change options of data and eval only"):
-        evaluation_config(trained, {"train.lr": 1})
+    with pytest.raises(ConfigError, match="train.lr: fixed by the training; an evaluation can change eval"):
+        evaluation_config(trained, {"lr": 1})
 
 
 def test_a_gallery_without_cameras_says_what_to_do(run, photos, capsys):
@@ -157,6 +157,11 @@ def test_bad_arguments_cost_one_line(run, tmp_path, capsys):
         (["--from-features", str(tmp_path / "half.npz")], 1, "missing query_ids, query_cameras, gallery_features"),
         (["--from-features", str(tmp_path / "text.npz")], 1, "cannot be read as .npz"),
         (["--from-features", str(tmp_path / "none.npz")], 1, "no such file"),
+        (
+            ["--from-features", str(tmp_path / "half.npz"), "--features", "sa"],
+            2,
+            "stored features can only be scored by",
+        ),
     ]:
         assert main([*arguments, "--device", "cpu"]) == code, arguments
         captured = capsys.readouterr()

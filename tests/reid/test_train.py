@@ -171,6 +171,50 @@ def test_a_run_that_failed_before_it_saved_can_be_begun_again(photos, tiny, tmp_
     assert "already holds" not in capsys.readouterr().err
 
 
+def test_an_evaluation_that_fails_costs_no_training(photos, tiny, tmp_path, capsys):
+    text = photos.read_text()
+    for camera in ("c1", "c2", "c3"):
+        text = text.replace(f",{camera}", ",c0")
+    photos.write_text(text)
+    options = [f"{name}={value}" for name, value in tiny.items()]
+    run = ["--output", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["--dataset", "csv", "--data-root", str(photos), *run, *options]) == 1
+    assert "use junk=none" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert main([*run, "--resume", "junk=none"]) == 0
+    assert "evaluation" in json.loads(capsys.readouterr().out)
+
+
+def test_a_model_without_its_state_is_not_trained_over(photos, tiny, tmp_path):
+    config = configure(photos, tiny)
+    train(config, tmp_path / "run", device="cpu")
+    (tmp_path / "run" / "state.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds a model but no state.pt to resume from"):
+        train(config, tmp_path / "run", device="cpu", resume=True)
+
+
+def test_a_resume_on_other_labels_is_refused(photos, tiny, tmp_path):
+    config = configure(photos, tiny)
+    train(config, tmp_path / "run", device="cpu")
+    lines_ = photos.read_text().replace("animal-0", "animal-X").replace("animal-1", "animal-0")
+    photos.write_text(lines_.replace("animal-X", "animal-1"))
+    with pytest.raises(ValueError, match=r"the training images or their labels are not those the run began with"):
+        train(config, tmp_path / "run", device="cpu", resume=True)
+
+
+def test_a_bad_image_in_a_reading_process_is_one_line(photos, tiny, tmp_path, capsys):
+    (photos.parent / "00_1.png").write_bytes(b"")
+    options = [f"{name}={value}" for name, value in {**tiny, "data.workers": 1, "data.root": photos}.items()]
+    assert main(["--dataset", "csv", "--output", str(tmp_path / "run"), "--device", "cpu", *options]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("00_1.png: the file is empty")
+    assert "Traceback" not in error
+
+
+def test_a_date_is_a_seed():
+    assert sorted(draw_partners(8, (20261122, 119, 500)).tolist()) == list(range(8))
+
+
 def test_a_damaged_state_is_named(photos, tiny, tmp_path):
     config = configure(photos, tiny)
     train(config, tmp_path / "run", device="cpu")

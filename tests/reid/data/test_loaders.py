@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reid.data.images import read_image
-from reid.data.loaders import EvaluationImages, TrainingLoader, drop_unreadable, worker_count
+from reid.data.loaders import TrainingLoader, drop_unreadable, evaluation_batches, worker_count
 from reid.data.sampler import PKSampler
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform, training_transform
@@ -69,9 +69,11 @@ def test_repeats_of_one_image_are_augmented_differently(photos):
 
 def test_evaluation_images_come_in_order(photos):
     samples = samples_of(photos)
-    images = EvaluationImages(samples, evaluation_transform(PREPROCESSING))
+    transform = evaluation_transform(PREPROCESSING)
+    batches = evaluation_batches(samples, transform, batch_size=5, workers=0, pin_memory=False)
+    images = torch.cat(list(batches))
     assert len(images) == 32
-    torch.testing.assert_close(images[5], evaluation_transform(PREPROCESSING)(read_image(samples[5].path)))
+    torch.testing.assert_close(images[5], transform(read_image(samples[5].path)))
 
 
 def test_a_bad_image_stops_the_batch_by_name(photos):

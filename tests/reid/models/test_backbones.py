@@ -80,6 +80,8 @@ def test_normalisation_is_the_weights_own():
     assert normalisation(build_backbone("vit_toy", (16, 16))[0]) == ((0.5,) * 3, (0.5,) * 3)
     deit, _ = build_backbone("deit_tiny", (32, 32))
     np.testing.assert_allclose(normalisation(deit)[0], (0.485, 0.456, 0.406))
+    dino, _ = build_backbone("vit_small_patch16_224.dino", (32, 32))
+    np.testing.assert_allclose(normalisation(dino)[0], (0.485, 0.456, 0.406))
 
 
 def test_registers_and_timm_names_are_supported():
