@@ -1,5 +1,6 @@
 """Checked against `slow_metrics`, which walks down each ranking as the definitions say."""
 
+import doctest
 import json
 import subprocess
 import sys
@@ -215,6 +216,11 @@ def test_json_has_the_agreed_keys_and_strings_for_ranks():
     assert list(written) == ["mAP", "mINP", "cmc", "queries", "queries_skipped", "gallery"]
     assert list(written["cmc"]) == ["1", "3"]
     assert written["gallery"] == 200
+
+
+def test_documented_example_is_true():
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
 
 
 def test_no_identity_in_common_is_explained():
