@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 # An installed package carries the recipes inside; a source checkout has them beside the packages.
 RECIPES = next(
@@ -46,8 +54,8 @@ class DataOptions(_Options):
 
     dataset: str
     root: str | None = None
-    version: Literal["v1", "v2"] = Field("v1", description="MSMT17 only")
-    train_split: Literal["train", "train+val"] = Field("train+val", description="MSMT17 only")
+    version: str | None = Field(None, description="of cuhk03, msmt17, vehicleid or veriwild; null is its default")
+    train_split: Literal["train", "train+val"] | None = Field(None, description="of msmt17; null is train+val")
     strict_counts: bool = Field(False, description="refuse a dataset whose counts differ from the official ones")
     on_error: Literal["raise", "skip"] = Field(
         "raise", description="an image that cannot be read: stop, or leave it out"
@@ -57,6 +65,15 @@ class DataOptions(_Options):
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
     erasing: Fraction = Field(0.5, description="probability of random erasing")
     workers: int = Field(-1, ge=-1, description="reading processes; -1 decides by device")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier(cls, values: Any) -> Any:
+        # Runs saved when only MSMT17 had a choice name its defaults, whatever their dataset is.
+        if not isinstance(values, dict) or values.get("dataset") == "msmt17":
+            return values
+        earlier = {"version": "v1", "train_split": "train+val"}
+        return {name: value for name, value in values.items() if (name, value) not in earlier.items()}
 
 
 class ModelOptions(_Options):
@@ -104,10 +121,42 @@ class EvalOptions(_Options):
     """The protocol."""
 
     features: Literal["concat", "sa", "glca"] = "concat"
+    flip_test: bool = Field(False, description="add the embedding of the mirrored image to that of the image")
     distance: Literal["cosine", "euclidean"] = "cosine"
-    junk: Literal["camera", "none"] = "camera"
+    junk: Literal["camera", "sequence", "none"] = Field(
+        "camera", description="what else a gallery image must share with the query, besides identity, not to count"
+    )
     ap: Literal["hits", "trapezoid"] = "hits"
+    gallery: Literal["all", "single", "redrawn"] = Field(
+        "all", description="all images; one an identity; or one an identity with all others as queries (VehicleID)"
+    )
+    draws: Positive = Field(10, description="random galleries to average over, unless all images are used")
+    draw_seed: int = Field(0, ge=0)
+    rerank: Literal["none", "zhong", "transreid"] = Field("none", description="k-reciprocal re-ranking")
+    rerank_k1: Positive | None = Field(None, description="neighbours; by default the preset's")
+    rerank_k2: Positive | None = Field(None, description="neighbours averaged over; by default the preset's")
+    rerank_lambda: Fraction | None = Field(None, description="weight of the original distance; default the preset's")
+    query_expansion: int = Field(0, ge=0, description="gallery images added to each query (alpha-QE); 0 is off")
+    database_augmentation: int = Field(0, ge=0, description="neighbours added to each gallery image; 0 is off")
+    alpha: float = Field(3.0, ge=0, description="exponent of the similarity that weighs what is added")
+    false_alarm: float = Field(
+        0.01, gt=0, lt=1, description="share of unknown queries that may be taken for known, for the threshold"
+    )
     batch_size: Positive = 128
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvalOptions":
+        if self.rerank == "none":
+            idle = [name for name in ("rerank_k1", "rerank_k2", "rerank_lambda") if getattr(self, name) is not None]
+            if idle:
+                raise ValueError(f"{', '.join(idle)} given, but rerank is none; choose rerank=zhong or transreid")
+        if self.gallery != "all" and self.rerank != "none":
+            raise ValueError(f"rerank={self.rerank} with gallery={self.gallery}: re-ranking needs the whole gallery")
+        if self.gallery == "redrawn" and (self.query_expansion or self.database_augmentation):
+            raise ValueError("query_expansion and database_augmentation do not work with gallery=redrawn")
+        if self.gallery != "all" and self.ap != "hits":
+            raise ValueError(f"ap={self.ap} with gallery={self.gallery}: only hits is defined for one match a query")
+        return self
 
 
 class Config(_Options):
@@ -239,7 +288,9 @@ def _validate(values: Mapping[str, Any], overrides: Mapping[str, Any], source: P
             if detail["type"] == "extra_forbidden":
                 problems.append(_full_name(name)[1] + place)
             else:
-                problems.append(f"{name}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}")
+                message = detail["msg"].removeprefix("Value error, ")
+                # An error of a whole group names its options itself.
+                problems.append(f"{name}={detail['input']!r}: {message}" if "." in name else message)
         raise ConfigError("; ".join(dict.fromkeys(problems))) from None
     images, size = config.train.images_per_identity, config.train.batch_size
     if size % images or size < 2 * images:

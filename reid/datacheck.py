@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from reid import cli
-from reid.data.datasets import DATASETS, load_dataset
+from reid.data.datasets import CHOICES, DATASETS, choose_protocol, load_dataset
 from reid.data.images import read_image
-from reid.data.official import MSMT17_FOLDERS, MSMT17_TRAIN_LISTS, OFFICIAL_CAMERAS, official_counts
+from reid.data.official import OFFICIAL_CAMERAS, official_counts
 from reid.data.samples import Box, Sample
 from reid.progress import track
 
-CHOICES = {"version": tuple(MSMT17_FOLDERS), "train_split": tuple(MSMT17_TRAIN_LISTS)}
 EXAMPLES = 3  # of each finding, in the text; the JSON names all
 
 
@@ -98,7 +97,7 @@ class DatasetReport:
 
 
 def check(
-    name: str, root: Path, *, version: str = "v1", train_split: str = "train+val", hash_contents: bool = False
+    name: str, root: Path, *, version: str | None = None, train_split: str | None = None, hash_contents: bool = False
 ) -> DatasetReport:
     """Load a dataset and look for what spoils training or makes results too good; options as in `load_dataset`.
 
@@ -235,9 +234,8 @@ def _examples(found: Sequence[str]) -> str:
 def _parse_choice(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     key = key.removeprefix("data.")
-    if value not in CHOICES.get(key, ()):
-        expected = " or ".join(f"{name}={'|'.join(values)}" for name, values in CHOICES.items())
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+    if key not in ("version", "train_split") or not value:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected version=... or train_split=...")
     return key, value
 
 
@@ -262,8 +260,11 @@ def _parser() -> argparse.ArgumentParser:
         "--hash", action="store_true", help="also read every image: find equal ones under other names, and broken ones"
     )
     checker.add_argument("--json", type=Path, metavar="FILE", help="also write the report, with all findings, as JSON")
+    choices = "; ".join(
+        f"for {name} {option}={'|'.join(values)}" for name, its in CHOICES.items() for option, values in its.items()
+    )
     checker.add_argument(
-        "choices", nargs="*", type=_parse_choice, metavar="KEY=VALUE", help="for msmt17: version=v1|v2, train_split=..."
+        "choices", nargs="*", type=_parse_choice, metavar="KEY=VALUE", help=f"{choices} (default: the first)"
     )
     # The main parser has --debug too: a value absent here must not overwrite one given before the command.
     checker.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -271,7 +272,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    report = check(arguments.dataset, arguments.data_root, hash_contents=arguments.hash, **dict(arguments.choices))
+    try:
+        protocol = choose_protocol(arguments.dataset, **dict(arguments.choices))
+    except ValueError as error:
+        raise cli.UsageError(str(error)) from None
+    report = check(arguments.dataset, arguments.data_root, hash_contents=arguments.hash, **protocol)
     print(report.as_text())
     if arguments.json:
         arguments.json.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")

@@ -7,51 +7,76 @@ from functools import partial
 from pathlib import Path
 
 from reid.data.custom import read_csv, read_folder
-from reid.data.official import LAYOUTS, official_counts, read_msmt17, read_named
+from reid.data.listed import read_msmt17, read_vehicleid, read_veriwild
+from reid.data.official import official_counts, read_cuhk03, read_named, read_toy
 from reid.data.samples import IMAGE_SUFFIXES, ReidDataset
 
 DATASETS: Mapping[str, Callable[..., ReidDataset]] = {
-    "market1501": partial(read_named, "market1501", LAYOUTS["market1501"]),
-    "dukemtmc": partial(read_named, "dukemtmc", LAYOUTS["dukemtmc"]),
+    "market1501": partial(read_named, "market1501"),
+    "dukemtmc": partial(read_named, "dukemtmc"),
+    "occludedduke": partial(read_named, "occludedduke"),
+    "cuhk03": read_cuhk03,
     "msmt17": read_msmt17,
-    "veri776": partial(read_named, "veri776", LAYOUTS["veri776"]),
+    "veri776": partial(read_named, "veri776"),
+    "vehicleid": read_vehicleid,
+    "veriwild": read_veriwild,
     "csv": read_csv,
     "folder": read_folder,
-    "toy": partial(read_named, "toy", LAYOUTS["market1501"]),
+    "toy": read_toy,
 }
+# What a dataset's protocol leaves to choose; the first of each is the default.
+CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "cuhk03": {"version": ("detected", "labeled")},
+    "msmt17": {"version": ("v1", "v2"), "train_split": ("train+val", "train")},
+    "vehicleid": {"version": ("small", "medium", "large")},
+    "veriwild": {"version": ("small", "medium", "large")},
+}
+
+
+def choose_protocol(name: str, *, version: str | None = None, train_split: str | None = None) -> dict[str, str]:
+    """The choices in force for a dataset: those given, else its defaults; empty for one that has nothing to choose.
+
+    Raises ValueError for an unknown dataset or choice, and for a choice that the dataset does not have.
+    """
+    if name not in DATASETS:
+        near = get_close_matches(name.lower(), DATASETS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown dataset {name!r}{hint}; expected one of {', '.join(DATASETS)}")
+    choices = CHOICES.get(name, {})
+    given = {"version": version, "train_split": train_split}
+    for option, value in given.items():
+        if value is not None and option not in choices:
+            others = [f"{other} ({', '.join(its[option])})" for other, its in CHOICES.items() if option in its]
+            raise ValueError(f"{name}: given {option}={value}, but only these have a {option}: {', '.join(others)}")
+        if value is not None and value not in choices[option]:
+            raise ValueError(f"{name}: unknown {option} {value!r}; expected {' or '.join(choices[option])}")
+    return {option: given[option] or values[0] for option, values in choices.items()}
 
 
 def load_dataset(
     name: str,
     root: Path,
     *,
-    version: str = "v1",
-    train_split: str = "train+val",
+    version: str | None = None,
+    train_split: str | None = None,
     strict_counts: bool = False,
 ) -> ReidDataset:
     """Read the labels of a dataset; no image is opened.
 
-    `root` is the dataset's folder or one above it, or the CSV file. `version` (v1, v2) and `train_split` (train,
-    train+val) choose among MSMT17's protocols; no other dataset has a choice. A copy that differs from the official
-    counts gets a warning, or is refused with `strict_counts`.
+    `root` is the dataset's folder or one above it, or the CSV file. `version` and `train_split` are one of the
+    dataset's `CHOICES`, None its default. A copy that differs from the official counts gets a warning, or is refused
+    with `strict_counts`.
 
     Raises FileNotFoundError where the dataset is not found and ValueError for an unknown name or option, labels that
     cannot be read, a dataset without any image, and counts refused.
     """
-    if name not in DATASETS:
-        near = get_close_matches(name.lower(), DATASETS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown dataset {name!r}{hint}; expected one of {', '.join(DATASETS)}")
+    protocol = choose_protocol(name, version=version, train_split=train_split)
     if not root.exists():
         raise FileNotFoundError(f"{name}: the data root {root} does not exist")
     if name != "csv" and not root.is_dir():
         raise NotADirectoryError(f"{name}: the data root {root} is a file, expected a folder")
-    if name == "msmt17":
-        dataset = read_msmt17(root, version=version, train_split=train_split)
-    elif (version, train_split) != ("v1", "train+val"):
-        raise ValueError(f"{name}: given version={version}, train_split={train_split}, which only msmt17 has to choose")
-    else:
-        dataset = DATASETS[name](root)
+    dataset = DATASETS[name](root, **protocol)
+    dataset = replace(dataset, protocol={**dataset.protocol, **protocol})
     if not any(dataset.splits.values()):
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise ValueError("; ".join([f"{name}: no image ({kinds}) with a label in {dataset.root}", *dataset.warnings]))

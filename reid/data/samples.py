@@ -14,7 +14,8 @@ class Sample:
     """One labelled image, or one labelled box in an image.
 
     `identity` is the dataset's own number, 0 or more; `camera` counts from 0, and -1 says that it is unknown. `box` is
-    (x, y, width, height) in pixels of the upright image. `extra` holds the further columns of a CSV file.
+    (x, y, width, height) in pixels of the upright image. `extra` holds what else is known, as text: the
+    further columns of a CSV file, or the `sequence` of a Market-1501 name.
     """
 
     path: Path

@@ -15,14 +15,14 @@ from reid.config import (
     parse_override,
     read_config,
 )
+from reid.data.datasets import CHOICES
 
 
-@pytest.mark.parametrize("dataset", ["market1501", "dukemtmc", "msmt17"])
+@pytest.mark.parametrize("dataset", ["market1501", "dukemtmc", "occludedduke", "cuhk03", "msmt17"])
 def test_the_person_recipe_is_the_papers(dataset):
     config = load_config(dataset)
     data, model, train = config.data, config.model, config.train
     assert (data.image_size, data.flip, data.pad, data.erasing) == ((256, 128), 0.5, 10, 0.5)
-    assert (data.version, data.train_split) == ("v1", "train+val")
     assert (model.backbone, model.method, model.weights, model.ratio) == ("vit_base", "dcal", "imagenet", 0.3)
     assert model.drop_path == 0.1
     assert (train.epochs, train.batch_size, train.images_per_identity) == (120, 64, 4)
@@ -32,10 +32,27 @@ def test_the_person_recipe_is_the_papers(dataset):
     assert config.eval.features == "concat"
 
 
-def test_the_vehicle_recipe():
-    config = load_config("veri776")
+@pytest.mark.parametrize("dataset", ["veri776", "vehicleid", "veriwild"])
+def test_the_vehicle_recipe(dataset):
+    config = load_config(dataset)
     assert config.data.image_size == (256, 256)
     assert config.train.lr == 0.01
+    assert config.eval.gallery == ("redrawn" if dataset == "vehicleid" else "all")
+
+
+def test_recipes_name_the_version_that_is_the_default():
+    for name, choices in CHOICES.items():
+        for option, values in choices.items():
+            assert getattr(load_config(name).data, option) == values[0]
+
+
+def test_runs_saved_when_only_msmt17_had_versions_still_load(tmp_path):
+    (tmp_path / "config.yaml").write_text("data: {dataset: market1501, version: v1, train_split: train+val}")
+    data = read_config(tmp_path / "config.yaml").data
+    assert (data.version, data.train_split) == (None, None)
+    (tmp_path / "config.yaml").write_text("data: {dataset: msmt17, version: v1, train_split: train+val}")
+    data = read_config(tmp_path / "config.yaml").data
+    assert (data.version, data.train_split) == ("v1", "train+val")
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)

@@ -180,7 +180,7 @@ def test_command_fails_in_one_line_without_the_dataset(tmp_path: Path, capsys: p
     assert "found version v2" in error
 
 
-def test_command_hands_on_the_options_of_msmt17(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_hands_on_the_choices_of_msmt17(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paint(tmp_path / "mask_train_v2" / "0000" / "0000_000_01_0303morning_0015_0.jpg", 0)
     (tmp_path / "mask_test_v2").mkdir()
     (tmp_path / "list_train.txt").write_text("0000/0000_000_01_0303morning_0015_0.jpg 0\n")
@@ -195,11 +195,8 @@ def test_command_hands_on_the_options_of_msmt17(tmp_path: Path, capsys: pytest.C
     ("arguments", "message"),
     [
         (["--dataset", "market"], "invalid choice: 'market'"),
-        (
-            ["--dataset", "msmt17", "version=v3"],
-            "found 'version=v3', expected version=v1|v2 or train_split=train|train+val",
-        ),
-        (["--dataset", "msmt17", "colour=red"], "found 'colour=red', expected version="),
+        (["--dataset", "msmt17", "colour=red"], "found 'colour=red', expected version=... or train_split=..."),
+        (["--dataset", "msmt17", "version"], "found 'version', expected version=... or train_split=..."),
         (["--data-root", "."], "required: --dataset"),
     ],
 )
@@ -208,6 +205,31 @@ def test_wrong_arguments_end_with_2(arguments: list[str], message: str, capsys: 
         main(["check", "--data-root", ".", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dataset", "choice", "message"),
+    [
+        ("msmt17", "version=v3", "msmt17: unknown version 'v3'; expected v1 or v2"),
+        ("market1501", "version=v1", "market1501: given version=v1, but only these have a version: cuhk03"),
+    ],
+)
+def test_choice_that_the_dataset_does_not_have_ends_with_2(
+    dataset: str, choice: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--dataset", dataset, "--data-root", ".", choice]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_version_chooses_the_official_counts(tmp_path: Path) -> None:
+    for version, official in (("detected", 7_365), ("labeled", 7_368)):
+        paint(tmp_path / version / "bounding_box_train" / "0001_c1_1.png", 0)
+        for folder in ("query", "bounding_box_test"):
+            (tmp_path / version / folder).mkdir()
+        report = check("cuhk03", tmp_path, version=version)
+        assert report.splits["train"].official_images == official
+        assert report.official_cameras == 2
+        assert f"cuhk03 in {tmp_path / version} (version {version})" in report.as_text()
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
