@@ -1,42 +1,80 @@
 """Embeddings of a query and a gallery set, and the file they are stored in."""
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from reid.checkpoint import write_whole
+from reid.data.images import read_image
+
+Integers = npt.NDArray[np.int64]
+SPLITS = ("query", "gallery")
+LABELS = ("ids", "cameras", "sequences")
 
 
-@dataclass(frozen=True)
+def _none() -> Integers:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
 class Features:
-    """Embeddings of a query and a gallery set: (Q, E) and (G, E) float32 with identities, cameras and image paths.
+    """Embeddings of a query and a gallery set: (Q, E) and (G, E) real with identities, cameras and image paths.
 
-    Camera -1 is unknown; paths are empty where features come without images.
+    Camera -1 is unknown. Where they are not known at all, paths and sequences are empty; so are boxes, (n, 4) int64 of
+    x, y, width and height in pixels, where images are used whole.
     """
 
     query: np.ndarray
-    query_ids: np.ndarray
-    query_cameras: np.ndarray
+    query_ids: Integers
+    query_cameras: Integers
     gallery: np.ndarray
-    gallery_ids: np.ndarray
-    gallery_cameras: np.ndarray
+    gallery_ids: Integers
+    gallery_cameras: Integers
     query_paths: tuple[str, ...] = ()
     gallery_paths: tuple[str, ...] = ()
+    query_sequences: Integers = field(default_factory=_none)
+    gallery_sequences: Integers = field(default_factory=_none)
+    query_boxes: Integers = field(default_factory=_none)
+    gallery_boxes: Integers = field(default_factory=_none)
+
+    def groups(self, junk: Literal["camera", "sequence", "none"]) -> tuple[Integers, Integers]:
+        """What a gallery image must share with a query of its identity to be junk, (Q,) and (G,), -1 for nothing.
+
+        Raises ValueError for `sequence` where sequences are not known.
+        """
+        if junk == "none":
+            return np.full(len(self.query), -1), np.full(len(self.gallery), -1)
+        if junk == "camera":
+            return self.query_cameras, self.gallery_cameras
+        if not len(self.query_sequences) or not len(self.gallery_sequences):
+            raise ValueError(
+                "junk=sequence: sequences are not known here; expected a column `sequence` in the CSV file, or "
+                "query_sequences and gallery_sequences beside stored features"
+            )
+        return self.query_sequences, self.gallery_sequences
+
+    def picture(self, split: Literal["query", "gallery"], index: int) -> Image.Image:
+        """Read the image of a row, cropped to its box; raises as `read_image` does."""
+        boxes = getattr(self, f"{split}_boxes")
+        box = boxes[index].tolist() if len(boxes) and boxes[index][2] > 0 else None
+        return read_image(getattr(self, f"{split}_paths")[index], tuple(box) if box else None)
 
     def save(self, path: Path) -> None:
         """Write the `.npz` whose keys the README documents."""
-        arrays = {
-            "query_features": self.query,
-            "query_ids": self.query_ids,
-            "query_cameras": self.query_cameras,
-            "gallery_features": self.gallery,
-            "gallery_ids": self.gallery_ids,
-            "gallery_cameras": self.gallery_cameras,
-            "query_paths": np.array(self.query_paths, dtype=str),
-            "gallery_paths": np.array(self.gallery_paths, dtype=str),
-        }
+        arrays: dict[str, np.ndarray] = {}
+        for split in SPLITS:
+            arrays[f"{split}_features"] = getattr(self, split)
+            for name in (*LABELS, "boxes"):
+                values = getattr(self, f"{split}_{name}")
+                if len(values):
+                    arrays[f"{split}_{name}"] = values
+            arrays[f"{split}_paths"] = np.array(getattr(self, f"{split}_paths"), dtype=str)
 
         def write(temporary: Path) -> None:
             with open(temporary, "wb") as file:  # given a name, numpy would add .npz to it
@@ -46,17 +84,60 @@ class Features:
 
     @classmethod
     def load(cls, path: Path) -> "Features":
-        """Read a features file; raises FileNotFoundError, or ValueError naming what is missing or damaged."""
-        if not path.is_file():
-            raise FileNotFoundError(f"features {path}: no such file")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
-            raise ValueError(f"features {path}: cannot be read as .npz ({' '.join(str(error).split())})") from error
-        needed = [f"{split}_{part}" for split in ("query", "gallery") for part in ("features", "ids", "cameras")]
+        """Read a features file, or a folder with one `.npy` a key, whose features stay on disk.
+
+        Identities, cameras and sequences may be integers or text, which is numbered. Without cameras they are unknown.
+        Raises FileNotFoundError, or ValueError naming what is missing, damaged or of the wrong length.
+        """
+        arrays = _read(path)
+        needed = [f"{split}_{part}" for split in SPLITS for part in ("features", "ids")]
         missing = [name for name in needed if name not in arrays]
         if missing:
             raise ValueError(f"features {path}: missing {', '.join(missing)}; found {', '.join(arrays) or 'nothing'}")
-        paths = [tuple(arrays.get(f"{split}_paths", np.array([], str)).tolist()) for split in ("query", "gallery")]
-        return cls(*(arrays[name] for name in needed), *paths)
+        values: dict[str, Any] = {split: arrays[f"{split}_features"] for split in SPLITS}
+        for name in (*LABELS, "boxes", "paths"):
+            present = [split for split in SPLITS if len(arrays.get(f"{split}_{name}", ()))]
+            for split in present:
+                rows, expected = len(arrays[f"{split}_{name}"]), len(values[split])
+                if rows != expected:
+                    raise ValueError(f"features {path}: {split}_{name} has {rows} rows, {split}_features {expected}")
+            if name == "paths":
+                values |= {f"{split}_paths": tuple(arrays[f"{split}_paths"].tolist()) for split in present}
+            elif len(present) == len(SPLITS):
+                both = [arrays[f"{split}_{name}"] for split in SPLITS]
+                numbered = both if name == "boxes" else _number(both, f"features {path}: {name}")
+                values |= {f"{split}_{name}": part for split, part in zip(SPLITS, numbered, strict=True)}
+            elif present:
+                lacking = next(split for split in SPLITS if split not in present)
+                raise ValueError(f"features {path}: missing {lacking}_{name}, while {present[0]}_{name} is there")
+        values |= {
+            f"{split}_cameras": np.full(len(values[split]), -1) for split in SPLITS if f"{split}_cameras" not in values
+        }
+        return cls(**values)
+
+
+def _read(path: Path) -> Mapping[str, np.ndarray]:
+    if not path.exists():
+        raise FileNotFoundError(f"features {path}: no such file or folder")
+    try:
+        if path.is_dir():
+            return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise ValueError(f"features {path}: cannot be read as .npz or .npy ({' '.join(str(error).split())})") from error
+
+
+def _number(both: list[np.ndarray], what: str) -> list[Integers]:
+    """Labels of the two splits as integers: as they are, or text numbered."""
+    if all(part.dtype.kind in "iu" for part in both):
+        return [part.astype(np.int64) for part in both]
+    if any(part.dtype.kind != "U" for part in both):
+        raise ValueError(f"{what} are of type {', '.join(str(part.dtype) for part in both)}; expected integers or text")
+    numbers = number_labels(np.concatenate(both))
+    return [numbers[: len(both[0])], numbers[len(both[0]) :]]
+
+
+def number_labels(text: npt.NDArray[np.str_]) -> Integers:
+    """Number text (n,) from 0 in sorted order; empty text is -1, unknown."""
+    return np.unique(np.append(text, ""), return_inverse=True)[1][:-1] - 1  # the empty text sorts first

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,19 +15,45 @@ Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 15.0
 
 
+class Progress:
+    """Shows how much of some work is done, and when the rest will be, each time it is called with (done, total)."""
+
+    def __init__(self, what: str, initial: int = 0) -> None:
+        self._what = what
+        self._initial = initial
+        self._start = self._last = time.monotonic()
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(desc=self._what, total=total, initial=self._initial, leave=False, dynamic_ncols=True)
+            self._bar.update(done - self._bar.n)
+            if done >= total:
+                self.close()
+            return
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES and self._initial < done < total:
+            left = (now - self._start) / (done - self._initial) * (total - done)
+            log.info("%s: %d of %d, about %s left", self._what, done, total, duration(left))
+            self._last = now
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
 def track(items: Iterable[Item], total: int, what: str, initial: int = 0) -> Iterator[Item]:
     """Yield `items`, showing how many of `total` are done and when the rest will be."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, total=total, initial=initial, leave=False, dynamic_ncols=True)
-        return
-    start = last = time.monotonic()
-    for done, item in enumerate(items, initial + 1):
-        yield item
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES and done < total:
-            left = (now - start) / (done - initial) * (total - done)
-            log.info("%s: %d of %d, about %s left", what, done, total, duration(left))
-            last = now
+    progress = Progress(what, initial)
+    try:
+        for done, item in enumerate(items, initial + 1):
+            yield item
+            progress(done, total)
+    finally:
+        progress.close()
 
 
 def duration(seconds: float) -> str:

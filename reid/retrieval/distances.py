@@ -4,9 +4,9 @@ Q queries, G gallery rows, E embedding size, B queries of one block.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,23 @@ import torch
 
 Array = npt.NDArray[Any] | torch.Tensor
 Distance = Literal["cosine", "euclidean"]
+Progress = Callable[[int, int], None]  # done, total
 
 TILE_ROWS = 2**15  # gallery rows read, converted to float32 and multiplied at a time
+PAIR_VALUES = 2**23  # feature values read for listed pairs at a time: 32 MiB of float32 for either side
+
+
+class Distances(Protocol):
+    """What every ranking is made of: the distances of Q queries to G gallery rows, some queries at a time.
+
+    `shape` is (Q, G). `rows(start, stop)` are the distances of queries `start` to `stop` (excluded) to the whole
+    gallery: (B, G) float32 on `device`, smaller is closer, written to `out` if given.
+    """
+
+    shape: tuple[int, int]
+    device: torch.device
+
+    def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor: ...
 
 
 class FeatureDistances:
@@ -38,8 +53,9 @@ class FeatureDistances:
     ) -> None:
         if distance not in get_args(Distance):
             raise ValueError(f"distance is {distance!r}; expected one of {', '.join(get_args(Distance))}")
-        query = as_matrix(query_features, "query_features")
+        # The gallery is checked first: where one array is both sides, as for neighbours in the gallery, it is named.
         gallery = as_matrix(gallery_features, "gallery_features")
+        query = as_matrix(query_features, "query_features")
         if query.shape[1] != gallery.shape[1]:
             raise ValueError(
                 f"query_features have {query.shape[1]} columns and gallery_features {gallery.shape[1]}; "
@@ -49,8 +65,8 @@ class FeatureDistances:
         self.device = gallery.device if device is None else torch.device(device)
         self._distance = distance
         self._query, self._gallery = query.to(self.device), gallery.to(self.device)
-        self._query_norms = _norms(self._query, "query_features", zero_allowed=distance == "euclidean")
         self._gallery_norms = _norms(self._gallery, "gallery_features", zero_allowed=distance == "euclidean")
+        self._query_norms = _norms(self._query, "query_features", zero_allowed=distance == "euclidean")
         self._repeated, self._original = _repeated_rows(self._gallery)
 
     @torch.no_grad()
@@ -74,6 +90,23 @@ class FeatureDistances:
         if len(self._repeated):
             block[:, self._repeated] = block[:, self._original]
         return block
+
+    @torch.no_grad()
+    def pairs(self, queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+        """Compute the distance of each query in `queries` to the row at the same place of `gallery`, indices (P,).
+
+        Returns (P,) float32 on `device`, equal to those of `rows` up to rounding.
+        """
+        parts = []
+        size = max(1, PAIR_VALUES // self._query.shape[1])
+        for query, row in zip(queries.to(self.device).split(size), gallery.to(self.device).split(size), strict=True):
+            left, right = self._query[query].float(), self._gallery[row].float()
+            if self._distance == "cosine":
+                norms = self._query_norms[query] * self._gallery_norms[row]
+                parts.append(1 - torch.linalg.vecdot(left, right) / norms)
+            else:
+                parts.append(torch.linalg.vector_norm(left - right, dim=1))
+        return torch.cat(parts)
 
 
 def as_matrix(values: Array, name: str) -> torch.Tensor:

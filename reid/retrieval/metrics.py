@@ -6,7 +6,7 @@ positives are sorted, the negatives are only counted.
 Q queries, G gallery rows, E embedding size, B queries of one block, N positives of all queries of a block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid.retrieval.distances import Array, Distance, FeatureDistances, as_matrix, refuse_rows
+from reid.retrieval.distances import Array, Distance, Distances, FeatureDistances, as_matrix, refuse_rows
 from reid.retrieval.matches import UNKNOWN, Integers, Matches
 
 AveragePrecision = Literal["hits", "trapezoid"]
@@ -90,13 +90,12 @@ def evaluate_features(
     option, and if no query has a positive at all.
     """
     distances = FeatureDistances(query_features, gallery_features, distance, device)
-    matches = _matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
-    block = torch.empty(_block_queries(matches), distances.shape[1], device=distances.device)
-    return _evaluate(distances.rows, block, matches, ap, ranks, progress)
+    labels = (query_ids, query_cameras, gallery_ids, gallery_cameras)
+    return evaluate_distances(distances, *labels, junk=junk, ap=ap, ranks=ranks, progress=progress)
 
 
 def evaluate_distances(
-    distances: Array,
+    distances: Array | Distances,
     query_ids: Array,
     query_cameras: Array,
     gallery_ids: Array,
@@ -107,26 +106,50 @@ def evaluate_distances(
     ranks: Sequence[int] = (1, 5, 10, 20),
     progress: Progress | None = None,
 ) -> Metrics:
-    """Score the rankings given by `distances` (Q, G), smaller is closer, for instance after re-ranking.
+    """Score the rankings given by `distances` (Q, G), smaller is closer, a matrix or computed when asked for.
 
-    Everything else is as in `evaluate_features`. NaN and infinite distances are refused with a ValueError.
+    Everything else is as in `evaluate_features`. A matrix with NaN or infinite distances is refused with a ValueError.
 
     >>> ids, cameras = np.array([7, 7, 5, 7]), np.array([0, 1, 1, 2])    # the first row is junk: hits at ranks 1 and 3
     >>> metrics = evaluate_distances(np.array([[0.1, 0.2, 0.3, 0.4]]), np.array([7]), np.array([0]), ids, cameras)
     >>> round(metrics.mAP, 4), round(metrics.mINP, 4)    # (1/1 + 2/3) / 2, and 2/3
     (0.8333, 0.6667)
     """
-    matrix = as_matrix(distances, "distances")
-    nearest, farthest = matrix.aminmax(dim=1)
-    refuse_rows(~(nearest.isfinite() & farthest.isfinite()), "distances", "hold NaN or infinite values")
-    shape = (matrix.shape[0], matrix.shape[1])
-    matches = _matches(shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
-    dtype = torch.float32 if matrix.is_floating_point() and matrix.dtype != torch.float64 else torch.float64
-    block = torch.empty(_block_queries(matches), shape[1], dtype=dtype, device=matrix.device)
-    return _evaluate(lambda start, stop, out: out.copy_(matrix[start:stop]), block, matches, ap, ranks, progress)
+    if isinstance(distances, np.ndarray | torch.Tensor):
+        distances = _MatrixDistances(distances)
+    matches = find_matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
+    if not matches.same_identity.any():
+        raise ValueError(
+            "no query can be scored: queries and gallery have no identity in common (query_ids are "
+            f"{query_ids[0]}, ..., gallery_ids {gallery_ids[0]}, ...); expected both numbered alike"
+        )
+    if not matches.positives.any():
+        camera = query_cameras[matches.same_identity.argmax()]
+        raise ValueError(
+            "no query can be scored: every gallery row with a query's identity also has the query's camera "
+            f"(such as camera {camera}) and is junk; where cameras are unknown or all the same, use junk=none"
+        )
+    return _evaluate(distances, matches, ap, ranks, progress)
 
 
-def _matches(
+class _MatrixDistances:
+    """A (Q, G) matrix as Distances; float64 and integers are ranked as float64, everything else as float32."""
+
+    def __init__(self, matrix: Array) -> None:
+        self._matrix = as_matrix(matrix, "distances")
+        nearest, farthest = self._matrix.aminmax(dim=1)
+        refuse_rows(~(nearest.isfinite() & farthest.isfinite()), "distances", "hold NaN or infinite values")
+        self.shape = (self._matrix.shape[0], self._matrix.shape[1])
+        self.device = self._matrix.device
+        narrow = self._matrix.is_floating_point() and self._matrix.dtype != torch.float64
+        self.dtype = torch.float32 if narrow else torch.float64
+
+    def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        block = self._matrix[start:stop]
+        return block.to(self.dtype, copy=True) if out is None else out.copy_(block)
+
+
+def find_matches(
     shape: tuple[int, int],
     query_ids: Array,
     query_cameras: Array,
@@ -134,6 +157,10 @@ def _matches(
     gallery_cameras: Array,
     junk: Junk,
 ) -> Matches:
+    """Pair the rows of Q queries and G gallery images by their labels, integers (Q,) and (G,), under a junk rule.
+
+    Raises ValueError for labels that are not one integer a row and for an unknown rule.
+    """
     if junk not in get_args(Junk):
         raise ValueError(f"junk is {junk!r}; expected one of {', '.join(get_args(Junk))}")
     queries, gallery = _labels(query_ids, "query_ids", shape[0]), _labels(gallery_ids, "gallery_ids", shape[1])
@@ -141,19 +168,7 @@ def _matches(
     gallery_groups = _labels(gallery_cameras, "gallery_cameras", shape[1])
     if junk == "none":
         query_groups = np.full_like(query_groups, UNKNOWN)
-    matches = Matches(queries, query_groups, gallery, gallery_groups)
-    if not matches.same_identity.any():
-        raise ValueError(
-            f"no query can be scored: queries and gallery have no identity in common (query_ids are {queries[0]}, ..., "
-            f"gallery_ids {gallery[0]}, ...); expected both numbered alike"
-        )
-    if not matches.positives.any():
-        camera = query_groups[matches.same_identity.argmax()]
-        raise ValueError(
-            "no query can be scored: every gallery row with a query's identity also has the query's camera "
-            f"(such as camera {camera}) and is junk; where cameras are unknown or all the same, use junk=none"
-        )
-    return matches
+    return Matches(queries, query_groups, gallery, gallery_groups)
 
 
 def _labels(values: Array, name: str, rows: int) -> Integers:
@@ -165,29 +180,25 @@ def _labels(values: Array, name: str, rows: int) -> Integers:
     return labels.astype(np.int64)
 
 
-def _block_queries(matches: Matches) -> int:
-    """Choose how many queries to rank at a time."""
+def query_blocks(matches: Matches) -> Iterator[tuple[int, int]]:
+    """Cut the queries into blocks (start, stop) small enough to hold their distances; the first is the largest."""
     queries, gallery = matches.shape
     # Where identities are few and large, the lists of their rows weigh as much as the distances.
-    return int(np.clip(BLOCK_DISTANCES // (gallery + 16 * matches.same_identity.max()), 1, queries))
+    size = int(np.clip(BLOCK_DISTANCES // (gallery + 16 * matches.same_identity.max()), 1, queries))
+    return ((start, min(start + size, queries)) for start in range(0, queries, size))
 
 
 def _evaluate(
-    distance_rows: Callable[[int, int, torch.Tensor], torch.Tensor],
-    buffer: torch.Tensor,
-    matches: Matches,
-    ap: AveragePrecision,
-    ranks: Sequence[int],
-    progress: Progress | None,
+    distances: Distances, matches: Matches, ap: AveragePrecision, ranks: Sequence[int], progress: Progress | None
 ) -> Metrics:
-    """Score blocks of B queries; `distance_rows(start, stop, out)` writes their distances into `buffer` (B, G)."""
     if ap not in get_args(AveragePrecision):
         raise ValueError(f"ap is {ap!r}; expected one of {', '.join(get_args(AveragePrecision))}")
     queries, gallery = matches.shape
     average_precision, inverse_negative_penalty, first_hit = np.full((3, queries), np.nan)
-    for start in range(0, queries, len(buffer)):
-        stop = min(start + len(buffer), queries)
-        block = distance_rows(start, stop, buffer[: stop - start])
+    buffer: torch.Tensor | None = None
+    for start, stop in query_blocks(matches):
+        block = distances.rows(start, stop, None if buffer is None else buffer[: stop - start])
+        buffer = block if buffer is None else buffer
         query, place, rank = _rank_positives(block, *matches.rows(start, stop))
         first = np.flatnonzero(place == 1)
         scored, positives = start + query[first], np.diff(first, append=len(place))

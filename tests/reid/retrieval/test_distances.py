@@ -34,6 +34,17 @@ def test_distances_are_those_of_the_definition(monkeypatch, distance, tile_rows)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("values", [1, 50, 4096])
+def test_distances_of_pairs_are_those_of_the_definition(monkeypatch, distance, values):
+    monkeypatch.setattr(distances, "PAIR_VALUES", values)
+    query, gallery = features(9, 12), features(31, 12, seed=1)
+    left, right = torch.tensor([8, 0, 0, 3, 8, 7, 1]), torch.tensor([30, 0, 17, 17, 30, 2, 5])
+    result = FeatureDistances(query, gallery, distance).pairs(left, right)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result, exact(query, gallery, distance)[left, right], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_every_kind_of_array_gives_the_same_distances(tmp_path, distance):
     half = features(20, 8).astype(np.float16)
     np.save(tmp_path / "half.npy", half)
