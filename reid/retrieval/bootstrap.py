@@ -1,0 +1,61 @@
+"""Paired bootstrap: whether a difference between two evaluations is more than the luck of their queries.
+
+Q queries.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference, its confidence interval from `low` to `high`, and the two-sided `p_value` of no difference."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_difference(
+    baseline: Floats, candidate: Floats, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """Resample the queries to see how far the mean of `candidate - baseline` would have moved.
+
+    Both are (Q,), one value a query in the same order, NaN for skipped queries, which are left out. Every resample
+    draws as many queries as there are, with replacement, and takes both values of each; the interval spans the central
+    `confidence` of the resampled means (the percentile method). The p-value is twice the share of resamples on the
+    rarer side of 0, one resample added to either. Queries count as independent; several of one identity are not quite,
+    which makes the interval somewhat too narrow.
+
+    Raises ValueError for values of different shapes, a query skipped in one only, fewer than two queries, and for
+    resamples or a confidence out of range.
+    """
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"resamples={resamples}, confidence={confidence}; expected at least 1, and a share between 0 and 1"
+        )
+    if baseline.shape != candidate.shape or baseline.ndim != 1:
+        raise ValueError(f"values have shapes {baseline.shape} and {candidate.shape}; expected one value a query")
+    skipped = np.isnan(baseline)
+    unpaired = np.flatnonzero(skipped != np.isnan(candidate))
+    if len(unpaired):
+        raise ValueError(
+            f"{len(unpaired)} queries, the first is number {unpaired[0]} (from 0), are skipped in one evaluation only; "
+            "expected the same junk rule and gallery labels in both"
+        )
+    differences = (candidate - baseline)[~skipped]
+    if len(differences) < 2:
+        raise ValueError(f"{len(differences)} queries are scored; an interval needs at least 2")
+    # A loop over resamples is as fast as drawing many at once, and holds one.
+    generator = np.random.default_rng(seed)
+    count = len(differences)
+    means = np.array([differences[generator.integers(0, count, count)].mean() for _ in range(resamples)])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    rarer = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    p_value = min(1.0, float(2 * (rarer + 1) / (resamples + 1)))
+    return Difference(float(differences.mean()), float(low), float(high), p_value)

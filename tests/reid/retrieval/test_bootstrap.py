@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from reid.retrieval.bootstrap import paired_difference
+
+
+def two_evaluations(seed, queries=80, gain=0.03):
+    """Average precisions of two models that find the same queries hard."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(0.5, 0.2, queries)
+    return shared + rng.normal(0, 0.05, queries), shared + rng.normal(gain, 0.1, queries)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_is_scipys(seed, confidence):
+    baseline, candidate = two_evaluations(seed)
+    found = paired_difference(baseline, candidate, confidence=confidence, seed=seed)
+    reference = stats.bootstrap(
+        (baseline, candidate),
+        lambda a, b, axis: np.mean(b - a, axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=10_000,
+        confidence_level=confidence,
+        rng=seed,
+    ).confidence_interval
+    assert found.mean == pytest.approx(np.mean(candidate) - np.mean(baseline))
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=6e-4)
+    assert found.low < found.mean < found.high
+
+
+def test_the_p_value_is_near_that_of_the_t_test():
+    for seed in range(5):
+        baseline, candidate = two_evaluations(seed, gain=0.015)
+        found = paired_difference(baseline, candidate)
+        assert found.p_value == pytest.approx(stats.ttest_rel(candidate, baseline).pvalue, abs=0.03)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    gain = 0.02
+    options = {"resamples": 500, "confidence": 0.9}
+    found = [paired_difference(*two_evaluations(seed, 100, gain), **options, seed=seed) for seed in range(500)]
+    assert np.mean([one.low <= gain <= one.high for one in found]) == pytest.approx(0.9, abs=0.03)
+
+
+def test_it_is_paired():
+    """A small gain on every query is clear, however far apart the queries are."""
+    baseline = np.linspace(0, 0.9, 50)
+    found = paired_difference(baseline, baseline + 0.001)
+    assert (found.low, found.high) == pytest.approx((0.001, 0.001))
+    assert found.p_value < 0.01
+    back = paired_difference(baseline + 0.001, baseline)
+    assert (back.mean, back.low, back.high) == pytest.approx((-found.mean, -found.high, -found.low))
+
+
+def test_no_difference_is_none():
+    found = paired_difference(np.linspace(0, 1, 20), np.linspace(0, 1, 20))
+    assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_the_seed_decides():
+    pair = two_evaluations(0)
+    one = paired_difference(*pair, resamples=200, seed=1)
+    assert paired_difference(*pair, resamples=200, seed=1) == one
+    assert paired_difference(*pair, resamples=200, seed=2) != one
+
+
+def test_queries_skipped_in_both_are_left_out():
+    baseline, candidate = two_evaluations(0, queries=30)
+    with_skipped = [np.insert(values, [0, 7, 30], np.nan) for values in (baseline, candidate)]
+    assert paired_difference(*with_skipped, resamples=50) == paired_difference(baseline, candidate, resamples=50)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "options", "message"),
+    [
+        ([0.1, np.nan, 0.3], [0.1, 0.2, np.nan], {}, "2 queries, the first is number 1 .* skipped in one evaluation"),
+        ([0.1, 0.2], [0.1, 0.2, 0.3], {}, "shapes \\(2,\\) and \\(3,\\)"),
+        ([[0.1, 0.2]], [[0.1, 0.2]], {}, "expected one value a query"),
+        ([0.1, np.nan], [0.2, np.nan], {}, "1 queries are scored; an interval needs at least 2"),
+        ([0.1, 0.2], [0.1, 0.2], {"resamples": 0}, "resamples=0"),
+        ([0.1, 0.2], [0.1, 0.2], {"confidence": 1.0}, "confidence=1.0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(baseline, candidate, options, message):
+    with pytest.raises(ValueError, match=message):
+        paired_difference(np.array(baseline), np.array(candidate), **options)
