@@ -6,7 +6,7 @@ positives are sorted, the negatives are only counted.
 Q queries, G gallery rows, E embedding size, B queries of one block, N positives of all queries of a block.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid.retrieval.distances import Array, Distance, Distances, FeatureDistances, as_matrix, refuse_rows
+from reid.retrieval.distances import Array, Distance, Distances, FeatureDistances, Progress, as_matrix, refuse_rows
 from reid.retrieval.matches import UNKNOWN, Integers, Matches
 
 AveragePrecision = Literal["hits", "trapezoid"]
 Junk = Literal["camera", "none"]
-Progress = Callable[[int, int], None]
 
 BLOCK_DISTANCES = 2**26  # distances held at a time: 256 MiB of float32
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid.retrieval.distances import Array, Distance, Distances, FeatureDistances
+from reid.retrieval.distances import Array, Distance, Distances, FeatureDistances, Progress
 from reid.retrieval.matches import Integers, Matches
-from reid.retrieval.metrics import Junk, Metrics, Progress, find_matches, query_blocks
+from reid.retrieval.metrics import Junk, Metrics, find_matches, query_blocks
 
 
 def evaluate_single_shot(

@@ -45,3 +45,9 @@ def test_train_step_prints_its_ratio():
 def test_evaluate_agrees_with_the_usual_way():
     table = run("benchmarks.evaluate", "--queries", 100, "--gallery", 2000, "--dim", 16, "--rounds", 1)
     assert "largest difference" in table
+
+
+def test_rerank_prints_its_stages():
+    table = run("benchmarks.rerank", "--queries", 100, "--gallery", 2000, "--dim", 16)
+    assert "estimated memory" in table
+    assert "mAP before" in table
