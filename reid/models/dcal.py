@@ -123,11 +123,14 @@ class DCAL(nn.Module):
         """Whether a training step needs partners."""
         return "pwca" in BRANCHES[self.method]
 
-    def forward(self, images: Tensor, partner: Tensor | None = None, *, glca: bool = True) -> DcalOutput:
+    def forward(
+        self, images: Tensor, partner: Tensor | None = None, *, glca: bool = True, rollout: bool = False
+    ) -> DcalOutput:
         """Images (B, 3, height, width) float32, normalised RGB, to the output of each branch.
 
         `partner` (B,) int64, a derangement of the batch, is needed in training when the method pairs images and is
-        never used in evaluation. `glca=False` leaves the GLCA branch out, for embeddings of the SA token alone.
+        never used in evaluation. `glca=False` leaves the GLCA branch out, for embeddings of the SA token alone. The
+        rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
 
         Raises ValueError when a training step that needs partners gets none.
         """
@@ -146,15 +149,16 @@ class DCAL(nn.Module):
                 tokens, query, key = self_attention(block, tokens)
             else:
                 tokens, query, key = pair_wise_attention(block, tokens, partner, self.partner_stream)
-            if local is not None:
+            if local is not None or rollout:
                 queries.append(query.detach())
                 keys.append(key.detach())
         normed = self.backbone.norm(tokens)
         output = DcalOutput(self._branch("sa", normed[: len(images)]))
-        if local is not None:
-            output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
-            output.chosen = local_queries(output.rollout, self.ratio, self.backbone.num_prefix_tokens)
-            output.glca = self._branch("glca", local(tokens[: len(images)], output.chosen))
+        if queries:
+            row = output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
+            if local is not None:
+                output.chosen = local_queries(row, self.ratio, self.backbone.num_prefix_tokens)
+                output.glca = self._branch("glca", local(tokens[: len(images)], output.chosen))
         if partner is not None:
             output.pwca = self._branch("sa", normed[len(images) :])
         return output

@@ -24,7 +24,7 @@ BINS_PER_UNIT = 2**17  # a power of two, so that no score is rounded across the 
 BINS = 2 * BINS_PER_UNIT + 1  # from -1 up; the last one holds the score 1
 TILE_SCORES = 2**22  # binned at a time: fewer would spend the time on adding up bins
 FALSE_POSITIVE_RATES = (1e-2, 1e-3, 1e-4)
-COARSE_BINS = 256
+COARSE_BINS = 2**16  # of histograms to draw: fine enough where all scores lie within a hundredth
 ROUNDING = 1e-3  # how far outside [0, 2] a cosine distance may be
 
 
@@ -77,7 +77,7 @@ class Verification:
     `equal_error_threshold` the FPR is nearest to the share of positives below it; `equal_error_rate` is their mean.
 
     Thresholds are chosen among the edges of bins 2^-17 wide; the shares at them are exact. The histograms count pairs
-    in 256 equal bins over [-1, 1]. `best_positive` and `best_negative` (Q,) are each query's highest scores, NaN for
+    in 65,536 equal bins over [-1, 1]. `best_positive` and `best_negative` (Q,) are each query's highest scores, NaN for
     queries without such a row.
     """
 

@@ -101,3 +101,61 @@ def test_embedding_leaves_a_training_model_in_training():
     model.train()
     Embedder(model, PREPROCESSING).embed([np.zeros((8, 8, 3), np.uint8)])
     assert model.training
+
+
+def brightness_model(method="dcal"):
+    """A model whose class token attends to bright patches, and whose tokens pass through all blocks unchanged."""
+    model, _ = build_dcal("vit_toy", (32, 16), 3, method=method)
+    with torch.no_grad():
+        vit = model.backbone
+        for parameter in vit.parameters():
+            parameter.zero_()
+        vit.patch_embed.proj.weight[0], vit.patch_embed.proj.weight[1] = 0.01, -0.01  # brightness, and its opposite
+        vit.cls_token[..., 2], vit.cls_token[..., 3] = 1, -1
+        for block in vit.blocks:
+            block.norm1.weight.fill_(1)
+            block.attn.qkv.weight[0, 2] = 1  # the query of the class token ...
+            block.attn.qkv.weight[96, 0] = 1  # ... meets keys that grow with brightness
+    return model
+
+
+@pytest.mark.parametrize("place", [(row, column) for row in range(4) for column in range(2)])
+def test_attention_lies_where_the_picture_is_bright(place):
+    picture = np.zeros((32, 16, 3), np.uint8)
+    picture[8 * place[0] : 8 * place[0] + 8, 8 * place[1] : 8 * place[1] + 8] = 255
+    black = np.zeros_like(picture)
+    attentions = Embedder(brightness_model(), PREPROCESSING, batch_size=2).attention([black, black, picture])
+    assert [attention.map.shape for attention in attentions] == [(4, 2)] * 3
+    found = attentions[2]
+    assert np.unravel_index(found.map.argmax(), found.map.shape) == place
+    assert found.chosen[place]
+    assert found.chosen.dtype == bool
+    assert found.chosen.sum() == 3  # 30 % of 8 patches, rounded up
+
+
+def test_attention_is_the_rollout_of_the_patches_row_by_row(run, tmp_path):
+    embedder, _ = Embedder.from_checkpoint(run, batch_size=2)
+    arrays, _ = pictures(tmp_path)
+    images = torch.stack([evaluation_transform(PREPROCESSING)(Image.fromarray(array)) for array in arrays])
+    with torch.no_grad():
+        output = embedder.model(images)
+    for i, attention in enumerate(embedder.attention(arrays)):
+        assert attention.map.dtype == np.float32
+        assert attention.map.sum() + output.rollout[i, 0].item() == pytest.approx(1, abs=1e-5)
+        for row in range(4):
+            for column in range(2):
+                token = 1 + 2 * row + column
+                assert attention.map[row, column] == pytest.approx(output.rollout[i, token].item(), abs=1e-6)
+                assert attention.chosen[row, column] == (token in output.chosen[i].tolist())
+
+
+def test_without_glca_there_is_a_map_and_no_choice(run):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for embedder in (
+        Embedder(brightness_model("baseline"), PREPROCESSING),
+        Embedder.from_checkpoint(run, features="sa")[0],
+    ):
+        (attention,) = embedder.attention([picture])
+        assert attention.map.shape == (4, 2)
+        assert attention.chosen is None
+    assert embedder.attention([]) == []

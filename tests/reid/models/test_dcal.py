@@ -195,6 +195,22 @@ def test_sa_embedding_needs_no_glca():
     assert output.rollout is None
 
 
+@pytest.mark.parametrize("method", list(BRANCHES))
+def test_every_method_has_a_rollout_when_asked(method):
+    """It is that of the self-attention branch, whatever runs beside it."""
+    plain, model = perturb(build("glca")).eval(), perturb(build(method))
+    model.backbone.load_state_dict(plain.backbone.state_dict())
+    expected = plain(images()).rollout
+    torch.testing.assert_close(model.eval()(images(), glca=False, rollout=True).rollout, expected)
+    torch.testing.assert_close(model.train()(images(), torch.tensor([1, 0, 3, 2]), rollout=True).rollout, expected)
+
+
+@pytest.mark.parametrize("method", ["baseline", "pwca"])
+def test_nobody_pays_for_a_rollout_that_is_not_asked_for(method, monkeypatch):
+    monkeypatch.setattr(dcal, "class_row", lambda *args: pytest.fail("the rollout was computed"))
+    assert build(method).train()(images(), torch.tensor([1, 0, 3, 2])).rollout is None
+
+
 def test_the_partners_pair_wise_stream_is_the_second_reading():
     model = perturb(build("pwca", partner_stream="pwca")).train()
     partner = torch.tensor([1, 0, 3, 2])

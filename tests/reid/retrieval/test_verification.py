@@ -81,8 +81,8 @@ def test_figures_are_those_of_all_pairs(seed, decimals):
     for threshold, false, true in zip(roc.thresholds, roc.fpr, roc.tpr, strict=True):
         assert false == np.mean(negative >= threshold)
         assert true == np.mean(positive >= threshold)
-    np.testing.assert_array_equal(found.positive_histogram, np.histogram(positive, 256, (-1, 1))[0])
-    np.testing.assert_array_equal(found.negative_histogram, np.histogram(negative, 256, (-1, 1))[0])
+    np.testing.assert_array_equal(found.positive_histogram, np.histogram(positive, 2**16, (-1, 1))[0])
+    np.testing.assert_array_equal(found.negative_histogram, np.histogram(negative, 2**16, (-1, 1))[0])
 
 
 @pytest.mark.parametrize("seed", range(6))

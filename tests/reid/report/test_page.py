@@ -1,0 +1,253 @@
+import base64
+import io
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reid.config import EvalOptions
+from reid.data.transforms import Preprocessing
+from reid.embedder import Embedder
+from reid.features import Features
+from reid.models.dcal import build_dcal
+from reid.report.page import write_report
+from reid.retrieval.calibration import fit_calibration
+from reid.scoring import rank, score
+
+HOSTILE = "<script>alert('a&b')</script>"
+SECTIONS = ["numbers", "cmc", "scores", "cameras", "ranked_lists", "attention", "embeddings"]
+VOID = {"meta", "link", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """A page's tags, attributes and text; open and closed tags must match."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def world(folder, identities=12, cameras=3, gallery_each=3):
+    """Embeddings of identities and a picture for each; the second query's file name is hostile."""
+    random = np.random.default_rng(0)
+    ids = {"query": np.arange(identities), "gallery": np.repeat(np.arange(identities), gallery_each)}
+    centres = random.normal(size=(identities, 8))
+    parts = {}
+    for split, labels in ids.items():
+        parts[split] = centres[labels] + random.normal(size=(len(labels), 8))
+        parts[f"{split}_ids"] = labels
+        parts[f"{split}_cameras"] = random.integers(0, cameras, len(labels))
+        names = [f"{split}{row}.png" for row in range(len(labels))]
+        if split == "query" and len(names) > 1:
+            names[1] = HOSTILE.replace("/", "\N{DIVISION SLASH}") + ".png"
+        for name in names:
+            Image.fromarray(random.integers(0, 255, (24, 16, 3), dtype=np.uint8)).save(folder / name)
+        parts[f"{split}_paths"] = tuple(str(folder / name) for name in names)
+    return Features(**parts)
+
+
+def make(folder, features, options=None, *, verification=True, **kwargs):
+    options = options or EvalOptions()
+    distances = rank(features, options)
+    result = score(features, distances, options, {"dataset": HOSTILE, "version": "v7"}, verification=verification)
+    return result, write_report(folder / "report", result, features, distances, **kwargs)
+
+
+def embedder(method="dcal"):
+    torch.manual_seed(0)
+    model, _ = build_dcal("vit_toy", (32, 16), 3, method=method)
+    return Embedder(model, Preprocessing((32, 16), (0.5,) * 3, (0.5,) * 3))
+
+
+def check(page):
+    """Every picture is in the page, described and a picture; nothing is fetched from elsewhere."""
+    parsed = Page(page)
+    assert [attributes["id"] for attributes in parsed.attributes("section")] == SECTIONS
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
+    assert "http:" not in parsed.source
+    assert "https:" not in parsed.source
+    assert "@import" not in parsed.source
+    assert "url(" not in parsed.source
+    for tag, attributes in parsed.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "srcset", "href", "data", "action"):
+            if name in attributes:
+                assert attributes[name].startswith("#" if tag == "a" else "data:")
+    for attributes in parsed.attributes("img"):
+        assert attributes["alt"]
+        Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))).verify()
+    embedded = {attributes["src"] for attributes in parsed.attributes("img")}
+    for file in page.parent.glob("*.png"):
+        if file.stem not in ("ranked_lists", "attention"):  # the page lays these out itself
+            assert f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}" in embedded
+    assert not list(page.parent.glob(".*"))
+    return parsed
+
+
+def files(page):
+    return {file.name for file in page.parent.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A report with everything."""
+    folder = tmp_path_factory.mktemp("full")
+    features = world(folder)
+    options = EvalOptions()
+    verified = score(features, rank(features, options), options, {}, verification=True).verification
+    calibration = fit_calibration(
+        verified.best_positive, verified.best_negative, features.query_ids, features.gallery_ids
+    )
+    return *make(folder, features, embedder=embedder(), calibration=calibration), features, calibration
+
+
+def test_a_full_report_has_every_figure_in_the_page_and_beside_it(full):
+    result, page, _, calibration = full
+    parsed = check(page)
+    charts = ("cmc", "scores", "roc", "reliability", "camera_pairs", "ranked_lists", "attention", "embeddings")
+    assert files(page) == {"index.html", "metrics.json", *(f"{name}.png" for name in charts)}
+    assert json.loads((page.parent / "metrics.json").read_text()) == json.loads(json.dumps(result.as_full_json()))
+    assert len(parsed.attributes("source")) == 6
+    assert parsed.text.count("\N{CHECK MARK} rank") > 12
+    assert "\N{BALLOT X} rank" in parsed.text
+    assert f"{calibration.queries} queries of {calibration.identities} identities" in parsed.text
+    assert "patches that GLCA chose" in parsed.text
+
+
+def test_numbers_and_every_choice_of_the_protocol_are_told(full):
+    result, page, *_ = full
+    text = Page(page).text
+    for share in (result.metrics.mAP, result.metrics.mINP, *result.metrics.cmc.values()):
+        assert f"{100 * share:.1f} %" in text
+    for name, value in result.protocol.items():
+        assert name.replace("_", " ") in text
+        assert value is None or isinstance(value, bool) or str(value) in text
+    open_set = result.verification.open_set
+    assert f"{open_set.threshold:.5g}" in text
+    assert f"{100 * result.verification.equal_error_rate:.2f} %" in text
+
+
+def test_names_from_outside_are_text(full):
+    _, page, features, _ = full
+    parsed = Page(page)
+    assert HOSTILE in parsed.text
+    assert "<script" not in parsed.source
+    titles = [attributes.get("title") for attributes in parsed.attributes("li")]
+    assert set(titles) & set(features.gallery_paths)
+    assert features.query_paths[1] in titles
+    assert features.query_paths[1].split("/")[-1] in parsed.text
+
+
+def test_two_queries_and_one_gallery_row(tmp_path):
+    features = world(tmp_path, identities=2)
+    rows = {name: getattr(features, name)[:1] for name in ("gallery", "gallery_ids", "gallery_paths")}
+    features = replace(features, **rows, gallery_cameras=np.array([7]))
+    result, page = make(tmp_path, features, verification=False, embedder=embedder("baseline"))
+    parsed = check(page)
+    assert (result.metrics.queries, result.metrics.queries_skipped) == (1, 1)
+    assert "1 skipped" in parsed.text
+    assert "Verification figures were not asked for" in parsed.text
+    assert "GLCA" not in parsed.text
+    assert {"attention.png", "ranked_lists.png", "embeddings.png", "camera_pairs.png"} <= files(page)
+
+
+def test_features_without_cameras_paths_or_model(tmp_path):
+    features = world(tmp_path)
+    unknown = features.groups("none")
+    features = replace(features, query_cameras=unknown[0], gallery_cameras=unknown[1], query_paths=(), gallery_paths=())
+    _, page = make(tmp_path, features)
+    text = check(page).text
+    assert "Cameras are unknown" in text
+    assert text.count("stored without the paths of their images") == 2
+    assert files(page) & {"camera_pairs.png", "ranked_lists.png", "attention.png"} == set()
+
+
+def test_pictures_without_a_model_or_that_are_gone(tmp_path):
+    features = world(tmp_path)
+    _, page = make(tmp_path, features, verification=False)
+    assert "need the model" in check(page).text
+    for path in features.gallery_paths:
+        Path(path).unlink()
+    _, page = make(tmp_path, features, verification=False)
+    text = check(page).text
+    assert "cannot be read any more" in text
+    assert "no such image" in text
+
+
+def test_re_ranking_is_told_to_use_the_other_queries(tmp_path):
+    options = EvalOptions(rerank="zhong", distance="euclidean")
+    _, page = make(tmp_path, world(tmp_path), options, verification=False)
+    text = check(page).text
+    assert "every ranking used the other queries too" in text
+    assert "k1 20, k2 6, lambda 0.3" in text
+    assert "re-ranked distance" in text
+
+
+@pytest.mark.parametrize("gallery", ["single", "redrawn"])
+def test_drawn_galleries_give_a_mean_and_show_all_images(tmp_path, gallery):
+    result, page = make(tmp_path, world(tmp_path), EvalOptions(gallery=gallery, draws=3), verification=False)
+    text = check(page).text
+    assert "Means of 3 random galleries" in text
+    assert f"{100 * min(draw.mAP for draw in result.draws):.1f} %" in text
+    assert "the band holds all draws" in text
+    assert "ranked_lists.png" in files(page)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="report is a file, expected a folder or a new name"):
+        make(tmp_path, world(tmp_path), verification=False)
+    assert (tmp_path / "report").read_text() == "mine"
+
+
+@pytest.mark.browser
+def test_a_browser_shows_it_without_network(full):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = "/usr/bin/chromium"
+    with playwright.sync_playwright() as started:
+        try:
+            browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no browser at {chromium}: {str(error).splitlines()[0]}")
+        for scheme in ("light", "dark"):
+            for width in (390, 1280):
+                context = browser.new_context(
+                    viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+                )
+                tab = context.new_page()
+                problems = []
+                tab.on("console", lambda message, found=problems: found.append(message.text))
+                tab.on("pageerror", lambda error, found=problems: found.append(str(error)))
+                tab.on("requestfailed", lambda request, found=problems: found.append(request.url[:100]))
+                tab.goto(full[1].as_uri())
+                assert problems == []
+                assert tab.evaluate("document.documentElement.scrollWidth") == width
+                shown = "[...document.images].map(image => image.complete && image.naturalWidth * image.width > 0)"
+                assert all(tab.evaluate(shown))
+                paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+                assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
+                context.close()
+        browser.close()
