@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help install demo test test-slow lint lock clean
+.PHONY: help install demo test test-slow test-browser lint lock clean
 
 help:
 	@echo "make demo       install, then train and compare baseline and DCAL on the toy data"
 	@echo "make test       install, then lint, check types and run the fast tests"
 	@echo "make test-slow  run the slow tests too"
+	@echo "make test-browser  look at reports in Chromium"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 install: .venv/installed
@@ -33,6 +34,10 @@ test: install
 	@$(BIN)/mypy
 	@echo "Tests ..."
 	@$(BIN)/pytest
+
+test-browser: install
+	@echo "Browser tests (need Chromium) ..."
+	@$(BIN)/pytest -m browser
 
 test-slow: install
 	@echo "Slow tests ..."

@@ -51,7 +51,7 @@ def figures(folder: Path, method: str, device: str) -> dict[str, dict[str, float
         return dict(json.loads(stored.read_text()))
     found = {}
     for features in ("concat", "sa", "glca") if "glca" in BRANCHES[method] else ("sa",):  # type: ignore[index]
-        metrics = evaluate(folder, {"eval.features": features}, device=device)[0].metrics
+        metrics = evaluate(folder, {"eval.features": features}, device=device).result.metrics
         found[features] = {"mAP": metrics.mAP, "rank1": metrics.cmc[1], "mINP": metrics.mINP}
     stored.write_text(json.dumps(found))
     return found

@@ -1,5 +1,6 @@
 """Files of a run, written whole, and the model file with all it takes to rebuild the model."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -124,6 +125,12 @@ def model_file(path: Path | str) -> Path:
             f"checkpoint {path}: no {'such file' if file == path else f'{MODEL_FILE} in this folder'}"
         )
     return file
+
+
+def fingerprint(file: Path) -> str:
+    """What tells one model file from every other: the SHA-256 of its bytes, in hexadecimal."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _read_metadata(file: Path, metadata: Mapping[str, str]) -> Checkpoint:

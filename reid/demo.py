@@ -8,10 +8,10 @@ from pathlib import Path
 
 from reid import cli
 from reid.config import load_config
-from reid.evaluate import Result, evaluate
-from reid.features import Features
-from reid.figures import ranked_lists
+from reid.evaluate import evaluate
 from reid.progress import duration
+from reid.report.page import write_report
+from reid.scoring import Result
 from reid.train import train
 
 log = logging.getLogger("reid")
@@ -20,14 +20,14 @@ log = logging.getLogger("reid")
 def demo(output: Path, device: str = "auto") -> dict[str, Result]:
     """Train the baseline and DCAL on the toy data into `output`, continuing what is there; return both results."""
     results: dict[str, Result] = {}
-    features: dict[str, Features] = {}
     for method in ("baseline", "dcal"):
         run = output / method
         log.info("\n--- %s: training in %s", method, run)
         train(load_config("toy", None, {"model.method": method}), run, device=device, resume=True)
-        results[method], features[method] = evaluate(run, device=device)
-    picture = ranked_lists(features["dcal"], results["dcal"].metrics, output / "ranked_lists.png")
-    log.info("\nranked lists of the DCAL model: %s", picture)
+        found = evaluate(run, device=device, verification=True)
+        results[method] = found.result
+    page = write_report(output / "report", found.result, found.features, found.distances, embedder=found.embedder)
+    log.info("\nreport on the DCAL model, with ranked lists and attention: %s", page)
     return results
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `reid-demo`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="reid-demo",
-        description="Generate the toy vehicles, train the baseline and DCAL on them, evaluate both, draw ranked lists. "
+        description="Generate the toy vehicles, train the baseline and DCAL on them, evaluate both, write a report. "
         "Takes a few minutes on two cores; given again, it continues or shows what is there.",
     )
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("runs/demo"))

@@ -6,48 +6,40 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from reid import cli
+from reid import cli, compare
+from reid.calibrate import calibrate, load_calibration
 from reid.checkpoint import load_model, write_text
-from reid.config import Config, ConfigError, DataOptions, EvalOptions, full_name, override, parse_override
+from reid.config import Config, ConfigError, DataOptions, EvalOptions, full_name, load_config, override, parse_override
 from reid.data.datasets import DATASETS, load_dataset
 from reid.data.loaders import drop_unreadable
-from reid.data.samples import ReidDataset, Sample
+from reid.data.samples import ReidDataset
 from reid.data.synthetic import generate
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
 from reid.features import Features
-from reid.retrieval.metrics import Metrics, evaluate_features
+from reid.retrieval.calibration import Calibration
+from reid.retrieval.distances import Distances
+from reid.scoring import Result, data_protocol, embedding_protocol, extract, rank, score
 
 log = logging.getLogger("reid")
 
 TOY_ROOT = "data/toy"
 
 
-@dataclass(frozen=True)
-class Result:
-    """Metrics with the choices that decide whether two of them may be compared."""
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A result with what it was made of; `dataset` and `embedder` are None for stored features."""
 
-    metrics: Metrics
-    protocol: Mapping[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """The metrics JSON: fractions in [0, 1], and `protocol`."""
-        return {**self.metrics.as_json(), "protocol": dict(self.protocol)}
-
-    def __str__(self) -> str:
-        metrics = self.metrics
-        ranks = "  ".join(f"Rank-{k} {100 * value:5.1f}" for k, value in metrics.cmc.items())
-        choices = ", ".join(f"{name} {value}" for name, value in self.protocol.items() if value)
-        skipped = f" ({metrics.queries_skipped} skipped: no valid match)" if metrics.queries_skipped else ""
-        return (
-            f"mAP {100 * metrics.mAP:5.1f}  {ranks}  mINP {100 * metrics.mINP:5.1f}\n"
-            f"{metrics.queries} queries{skipped}, {metrics.gallery} gallery images; {choices}"
-        )
+    result: Result
+    features: Features
+    distances: Distances
+    options: EvalOptions
+    dataset: ReidDataset | None = None
+    embedder: Embedder | None = None
 
 
 def open_dataset(options: DataOptions) -> ReidDataset:
@@ -89,56 +81,18 @@ def _without_unreadable(dataset: ReidDataset) -> ReidDataset:
     return replace(dataset, train=train, query=query, gallery=gallery, warnings=(*dataset.warnings, warning))
 
 
-def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Features:
-    """Embed a dataset's query and gallery; raises ValueError when one of them is empty."""
-    for name in ("query", "gallery"):
-        if not dataset.splits[name]:
-            raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
-
-    def labels(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([s.identity for s in samples], np.int64), np.array([s.camera for s in samples], np.int64)
-
-    return Features(
-        embedder.embed_samples(dataset.query, workers=workers, what="query"),
-        *labels(dataset.query),
-        embedder.embed_samples(dataset.gallery, workers=workers, what="gallery"),
-        *labels(dataset.gallery),
-        tuple(str(s.path) for s in dataset.query),
-        tuple(str(s.path) for s in dataset.gallery),
-    )
-
-
-def score(features: Features, options: EvalOptions, protocol: Mapping[str, Any], device: str = "cpu") -> Result:
-    """Score features by the protocol that `options` choose; `protocol` names the data they come from."""
-    metrics = evaluate_features(
-        features.query,
-        features.query_ids,
-        features.query_cameras,
-        features.gallery,
-        features.gallery_ids,
-        features.gallery_cameras,
-        distance=options.distance,
-        junk=options.junk,
-        ap=options.ap,
-        device=device,
-    )
-    chosen = {"junk": options.junk, "ap": options.ap, "distance": options.distance, "rerank": None}
-    return Result(metrics, {**protocol, **chosen})
-
-
-def dataset_protocol(dataset: ReidDataset, features: str) -> dict[str, Any]:
-    """What a result must say of its data and features."""
-    split = dataset.protocol.get("train_split", dataset.protocol.get("split", dataset.protocol.get("table")))
-    return {"dataset": dataset.name, "version": dataset.protocol.get("version"), "split": split, "features": features}
-
-
 def evaluate(
-    checkpoint: Path | str, overrides: Mapping[str, Any] | None = None, *, device: str = "auto"
-) -> tuple[Result, Features]:
+    checkpoint: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    device: str = "auto",
+    verification: bool = False,
+) -> Evaluated:
     """Evaluate a run folder or model file, on the data and by the protocol it was trained with unless overridden.
 
     `overrides` are options of the groups `data` and `eval`. Another dataset starts from that dataset's own options.
-    Raises ConfigError for unusable options, and what reading the checkpoint, the dataset or an image raises.
+    `verification` also measures how well scores tell known from unknown. Raises ConfigError for unusable options, and
+    what reading the checkpoint, the dataset or an image raises.
     """
     chosen = choose_device(device)
     model, described = load_model(checkpoint)
@@ -147,13 +101,35 @@ def evaluate(
         model.to(chosen),
         described.preprocessing,
         features=config.eval.features,
+        flip_test=config.eval.flip_test,
         device=chosen,
         batch_size=config.eval.batch_size,
         precision=choose_precision(config.train.precision, chosen),
     )
     dataset = open_dataset(config.data)
     features = extract(embedder, dataset, config.data.workers)
-    return score(features, config.eval, dataset_protocol(dataset, embedder.features), str(chosen)), features
+    distances = rank(features, config.eval, str(chosen))
+    protocol = {**data_protocol(dataset), **embedding_protocol(described.protocol, embedder)}
+    result = score(features, distances, config.eval, protocol, verification=verification)
+    return Evaluated(result, features, distances, config.eval, dataset, embedder)
+
+
+def evaluate_stored(
+    path: Path, overrides: Mapping[str, Any] | None = None, *, device: str = "auto", verification: bool = False
+) -> Evaluated:
+    """Evaluate a features file (`Features.load`) by options of the group `eval`; no model and no image is needed.
+
+    Raises ConfigError for an option that needs one of them, ValueError naming the file for features that are refused.
+    """
+    options = stored_options(overrides or {})
+    features = Features.load(path)
+    protocol = {"dataset": path.name, "version": None, "split": None, "features": "stored"}
+    try:
+        distances = rank(features, options, str(choose_device(device)))
+        result = score(features, distances, options, protocol, verification=verification)
+    except ValueError as error:
+        raise ValueError(f"features {path}: {error}") from error
+    return Evaluated(result, features, distances, options)
 
 
 # What an evaluation may change of the data; how images are prepared belongs to the model.
@@ -161,14 +137,20 @@ DATA_OPTIONS = ("dataset", "root", "version", "train_split", "strict_counts", "o
 
 
 def evaluation_config(trained: Config, overrides: Mapping[str, Any]) -> Config:
-    """The options of an evaluation; raises ConfigError for one that only a training may change."""
+    """The options of an evaluation; raises ConfigError for one that only a training may change.
+
+    Another dataset than the one trained on brings its own recipe's data and protocol options.
+    """
     named = {full_name(key): value for key, value in overrides.items()}
     allowed = {f"data.{name}" for name in DATA_OPTIONS}
     foreign = [name for name in named if name not in allowed and not name.startswith("eval.")]
     if foreign:
         raise ConfigError(f"{', '.join(foreign)}: fixed by the training; an evaluation can change {_CHANGEABLE}")
-    if named.get("data.dataset", trained.data.dataset) != trained.data.dataset:
-        trained = trained.model_copy(update={"data": DataOptions(dataset=named["data.dataset"])})
+    other = named.get("data.dataset", trained.data.dataset)
+    if other != trained.data.dataset:
+        recipe = load_config(other)
+        how = {"gallery": recipe.eval.gallery, "draws": recipe.eval.draws}
+        trained = trained.model_copy(update={"data": recipe.data, "eval": trained.eval.model_copy(update=how)})
     return override(trained, named)
 
 
@@ -178,82 +160,186 @@ _CHANGEABLE = f"eval.* and data.{{{','.join(DATA_OPTIONS)}}}"
 def stored_options(overrides: Mapping[str, Any]) -> EvalOptions:
     """The options for scoring stored features; raises ConfigError for one that needs a model or images."""
     named = {full_name(key): value for key, value in overrides.items()}
-    foreign = [name for name in named if name not in ("eval.distance", "eval.junk", "eval.ap")]
+    foreign = [name for name in named if not name.startswith("eval.") or name.split(".")[1] in OF_THE_MODEL]
     if foreign:
-        raise ConfigError(f"{', '.join(foreign)}: stored features can only be scored by distance, junk and ap")
+        raise ConfigError(
+            f"{', '.join(foreign)}: needs a model or images; of stored features, an evaluation can change eval.* "
+            f"except {', '.join(OF_THE_MODEL)}"
+        )
     return override(Config(data=DataOptions(dataset="features")), named).eval
+
+
+OF_THE_MODEL = ("features", "flip_test", "batch_size")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reid-eval",
         description="Evaluate a trained model, or stored features, by the field's protocol: mAP, Rank-k and mINP. "
-        "Gallery images with the query's identity and camera are not counted (junk=camera), unless junk=none.",
+        "Gallery images with the query's identity and camera are not counted (junk=camera), nor those of its sequence "
+        "(junk=sequence), unless junk=none. `reid-eval compare A.json B.json` tells a difference from noise.",
         epilog="KEY=VALUE sets any option of the groups data and eval, for example junk=none, ap=trapezoid, "
-        "version=v2 or on_error=skip.",
+        "gallery=single, flip_test=true, query_expansion=5, rerank_k1=30, version=v2 or on_error=skip.",
     )
     parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, or its model.safetensors")
-    parser.add_argument("--from-features", metavar="FILE.npz", help="score stored features instead; needs no model")
-    parser.add_argument("--dataset", metavar="NAME", help="evaluate on this set (default: the one it was trained on)")
-    parser.add_argument("--data-root", metavar="DIR", help="the folder, or CSV file, that holds the dataset")
+    parser.add_argument(
+        "--from-features",
+        metavar="FILE.npz",
+        type=Path,
+        help="score stored features instead, a file or a folder of .npy; needs no model",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME[:VERSION]",
+        action="append",
+        default=[],
+        help="evaluate on this set (default: the one it was trained on); given several times, on each",
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="the folder, or CSV file, that holds the dataset; once for each --dataset, in their order",
+    )
     parser.add_argument(
         "--features", choices=["concat", "sa", "glca"], help="tokens of the embedding (default: concat)"
     )
+    parser.add_argument(
+        "--rerank",
+        nargs="?",
+        const="zhong",
+        type=_preset,
+        metavar="PRESET",
+        help="k-reciprocal re-ranking: zhong (k1=20 k2=6 lambda=0.3, the default) or transreid (50, 15, 0.3)",
+    )
+    parser.add_argument(
+        "--verification",
+        action="store_true",
+        help="also tell how well scores separate: TPR at FPR, equal error rate, unknown queries rejected",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit scores to probabilities on these identities, and write calibration.json beside the checkpoint",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON; - is standard output")
     parser.add_argument(
-        "--report", metavar="DIR", help="write ranked lists as a picture, and the metrics, into this folder"
+        "--report", metavar="DIR", type=Path, help="write index.html, a report that opens from disk, and its figures"
     )
-    parser.add_argument("--save-features", metavar="FILE.npz", help="write the embeddings with identities and cameras")
+    parser.add_argument(
+        "--save-features", metavar="FILE.npz", type=Path, help="write the embeddings with identities and cameras"
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="options of data and eval")
     return parser
 
 
+def _preset(text: str) -> str:
+    if text not in ("zhong", "transreid"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no preset; expected zhong or transreid (before KEY=VALUE, write --rerank zhong)"
+        )
+    return text
+
+
 def _command(arguments: argparse.Namespace) -> None:
     if (arguments.checkpoint is None) == (arguments.from_features is None):
         raise cli.UsageError("give either --checkpoint RUN or --from-features FILE.npz")
-    flags = {
-        "data.dataset": arguments.dataset,
-        "data.root": arguments.data_root,
-        "eval.features": arguments.features,
-    }
+    if arguments.calibrate and arguments.from_features:
+        raise cli.UsageError("--calibrate writes beside a checkpoint; give --checkpoint RUN")
+    flags = {"eval.features": arguments.features, "eval.rerank": arguments.rerank}
     overrides = {name: value for name, value in flags.items() if value is not None}
     overrides |= dict(parse_override(text) for text in arguments.options)
-    if arguments.checkpoint:
-        result, features = evaluate(arguments.checkpoint, overrides, device=arguments.device)
-    else:
-        path = Path(arguments.from_features)
-        options = stored_options(overrides)
-        features = Features.load(path)
-        try:
-            result = score(
-                features, options, {"dataset": path.name, "version": None, "split": None, "features": "stored"}
-            )
-        except ValueError as error:
-            raise ValueError(f"features {path}: {error}") from error
-    if arguments.save_features:
-        features.save(Path(arguments.save_features))
-    text = json.dumps(result.as_json(), indent=2) + "\n"
+    sets = _datasets(arguments.dataset, arguments.data_root)
+    if len(sets) > 1 and (arguments.save_features or arguments.calibrate):
+        raise cli.UsageError(f"--save-features and --calibrate take one dataset, given {len(sets)}")
+    results = []
+    for index, chosen in enumerate(sets, start=1):
+        report = arguments.report
+        if report and len(sets) > 1:
+            report = report / f"{index}-{chosen['data.dataset']}"
+        results.append(_evaluate_one(arguments, {**overrides, **chosen}, report))
+        if arguments.json != "-":
+            print(results[-1])
+    values = [result.as_full_json() for result in results]
+    text = json.dumps(values[0] if len(values) == 1 else values, indent=2) + "\n"
     if arguments.json == "-":
         sys.stdout.write(text)
-    else:
-        print(result)
-    if arguments.json not in (None, "-"):
+    elif arguments.json:
         write_text(Path(arguments.json), text)
-    if arguments.report:
-        from reid.figures import ranked_lists  # matplotlib takes a second to import
 
-        folder = Path(arguments.report)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"report {folder} is a file, expected a folder or a new name")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "metrics.json", text)
-        rule = {"distance": result.protocol["distance"], "junk": result.protocol["junk"]}
-        print(f"ranked lists: {ranked_lists(features, result.metrics, folder / 'ranked_lists.png', **rule)}")
+
+def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], report: Path | None) -> Result:
+    if report and report.exists() and not report.is_dir():
+        raise NotADirectoryError(f"report {report} is a file, expected a folder or a new name")
+    how: dict[str, Any] = {
+        "device": arguments.device,
+        "verification": arguments.verification or arguments.calibrate or report is not None,
+    }
+    if arguments.checkpoint:
+        evaluated = evaluate(arguments.checkpoint, overrides, **how)
+    else:
+        evaluated = evaluate_stored(arguments.from_features, overrides, **how)
+    if arguments.save_features:
+        evaluated.features.save(arguments.save_features)
+    calibration: Calibration | None = None
+    if arguments.calibrate:
+        assert evaluated.dataset is not None
+        calibration = calibrate(
+            arguments.checkpoint,
+            evaluated.result,
+            evaluated.features,
+            evaluated.dataset,
+            evaluated.options.false_alarm,
+        )
+    if report:
+        if arguments.checkpoint and calibration is None:
+            calibration = _kept_calibration(arguments.checkpoint)
+        from reid.report.page import write_report  # matplotlib takes a second to import
+
+        page = write_report(
+            report,
+            evaluated.result,
+            evaluated.features,
+            evaluated.distances,
+            embedder=evaluated.embedder,
+            calibration=calibration,
+        )
+        log.info("report: %s", page)
+    return evaluated.result
+
+
+def _kept_calibration(checkpoint: str) -> Calibration | None:
+    try:
+        kept = load_calibration(checkpoint)
+    except ValueError as error:
+        log.warning("warning: the report leaves the calibration out: %s", error)
+        return None
+    return kept.calibration if kept else None
+
+
+def _datasets(names: Sequence[str], roots: Sequence[str]) -> list[dict[str, Any]]:
+    """The data options of each evaluation: NAME or NAME:VERSION with the root given in the same place."""
+    if not names:
+        if len(roots) > 1:
+            raise cli.UsageError(f"--data-root is given {len(roots)} times and --dataset never; expected one of each")
+        return [{"data.root": root} for root in roots] or [{}]
+    if len(roots) not in (0, len(names)):
+        raise cli.UsageError(f"--dataset is given {len(names)} times, --data-root {len(roots)} times; expected as many")
+    sets: list[dict[str, Any]] = []
+    for name, root in zip_longest(names, roots):
+        dataset, _, version = name.partition(":")
+        options = {"data.dataset": dataset, "data.version": version or None, "data.root": root}
+        sets.append({key: value for key, value in options.items() if value is not None})
+    return sets
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `reid-eval`; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["compare"]:
+        return compare.main(argv[1:])
     return cli.run(_command, _parser(), argv)
 
 

@@ -41,11 +41,12 @@ from reid.data.samples import ReidDataset
 from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
-from reid.evaluate import dataset_protocol, extract, open_dataset, score
+from reid.evaluate import open_dataset
 from reid.loop import Evaluation, Interrupted, fit
 from reid.losses import ReidLoss
 from reid.models.backbones import normalisation
 from reid.models.dcal import BRANCHES, DCAL, build_dcal
+from reid.scoring import data_protocol, embedding_protocol, extract, rank, score
 
 log = logging.getLogger("reid")
 
@@ -95,7 +96,8 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
         workers=worker_count(config.data.workers, chosen.type),
         pin_memory=chosen.type == "cuda",
     )
-    protocol = {**dataset_protocol(dataset, config.eval.features), **dataset.protocol}
+    data = data_protocol(dataset)
+    protocol = {**data, **dataset.protocol}
     if config.eval.features == "glca" and model.glca is None:
         raise ConfigError(f"eval.features=glca asked of method {config.model.method!r}, which has no GLCA")
 
@@ -104,12 +106,14 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
             trained,
             preprocessing,
             features=config.eval.features,
+            flip_test=config.eval.flip_test,
             device=chosen,
             batch_size=config.eval.batch_size,
             precision=choose_precision(options.precision, chosen),
         )
         features = extract(embedder, dataset, config.data.workers)
-        result = score(features, config.eval, dataset_protocol(dataset, embedder.features), str(chosen))
+        distances = rank(features, config.eval, str(chosen))
+        result = score(features, distances, config.eval, {**data, **embedding_protocol(data, embedder)})
         return Evaluation(result.as_json(), result.metrics.mAP, str(result).splitlines()[0])
 
     def save(trained: DCAL, epoch: int, name: str) -> None:

@@ -29,8 +29,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int = 20) -> Path:
-    """Write coloured noise, alike within an identity, and `images.csv`; the last two identities are for testing."""
+def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int = 20, tested: int = 2) -> Path:
+    """Write coloured noise, alike within an identity, and `images.csv`; the last `tested` identities are tested."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -40,7 +40,7 @@ def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int =
             pixels = np.clip(base + random.normal(0, 30, (size, size, 3)), 0, 255).astype(np.uint8)
             name = f"{identity:02d}_{photo}.png"
             Image.fromarray(pixels).save(folder / name)
-            split = "train" if identity < identities - 2 else "query" if photo == 0 else "gallery"
+            split = "train" if identity < identities - tested else "query" if photo == 0 else "gallery"
             rows.append({"path": name, "split": split, "identity": f"animal-{identity}", "camera": f"c{photo}"})
     with open(folder / "images.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["path", "split", "identity", "camera"])
@@ -53,6 +53,12 @@ def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int =
 def photos(tmp_path: Path) -> Path:
     """The CSV of a dataset of 8 identities with 4 photos each."""
     return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture(name="write_photos")
+def _write_photos():
+    """The function that writes a dataset of one's own choice."""
+    return write_photos
 
 
 @pytest.fixture

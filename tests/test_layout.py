@@ -19,7 +19,14 @@ ROOMS = {
     "fgvc": {"fgvc", "reid"},
     "service": {"service", "reid"},
 }
-NO_TORCH = ("reid.data.samples", "reid.data.datasets", "reid.data.official", "reid.data.custom", "reid.data.images")
+NO_TORCH = (
+    "reid.data.samples",
+    "reid.data.datasets",
+    "reid.data.official",
+    "reid.data.listed",
+    "reid.data.custom",
+    "reid.data.images",
+)
 
 
 def modules() -> dict[str, Path]:

@@ -49,8 +49,8 @@ def test_training_learns_in_every_precision(photos, tiny, tmp_path, precision, c
     records = train(load_config("csv", None, options), tmp_path / "run", device="cuda")
     assert records[-1]["losses"]["sa"]["ce"] < records[0]["losses"]["sa"]["ce"]
     assert np.isfinite([record["loss"] for record in records]).all()
-    on_cpu, _ = evaluate(tmp_path / "run", {"eval.junk": "none"}, device="cpu")
-    on_gpu, _ = evaluate(tmp_path / "run", {"eval.junk": "none"}, device="cuda")
+    on_cpu = evaluate(tmp_path / "run", {"eval.junk": "none"}, device="cpu").result
+    on_gpu = evaluate(tmp_path / "run", {"eval.junk": "none"}, device="cuda").result
     assert on_gpu.metrics.mAP == pytest.approx(on_cpu.metrics.mAP, abs=0.05)
 
 

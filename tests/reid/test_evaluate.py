@@ -1,15 +1,24 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ImageOps
 
-from reid.config import ConfigError, load_config
+from reid.calibrate import load_calibration
+from reid.config import ConfigError, load_config, parse_override
 from reid.data.datasets import load_dataset
+from reid.data.images import read_image
 from reid.embedder import Embedder
-from reid.evaluate import evaluate, evaluation_config, main
+from reid.evaluate import evaluate, evaluate_stored, evaluation_config, main
 from reid.features import Features
+from reid.retrieval.distances import FeatureDistances
+from reid.retrieval.expansion import augment_database, expand_queries
+from reid.retrieval.metrics import evaluate_distances
+from reid.retrieval.reranking import KReciprocal, RerankedDistances
+from reid.retrieval.single_shot import evaluate_single_shot
 from reid.train import train
 
 
@@ -36,7 +45,8 @@ def slow_map(features):
 
 
 def test_a_run_is_evaluated_as_trained_and_equals_a_slow_loop(run):
-    result, features = evaluate(run, device="cpu")
+    evaluated = evaluate(run, device="cpu")
+    result, features = evaluated.result, evaluated.features
     assert result.metrics.mAP == pytest.approx(slow_map(features))
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["evaluation"]
     assert result.as_json() == last
@@ -44,11 +54,17 @@ def test_a_run_is_evaluated_as_trained_and_equals_a_slow_loop(run):
         "dataset": "csv",
         "version": None,
         "split": "images.csv",
+        "trained_on": "csv images.csv",
         "features": "concat",
+        "flip_test": False,
+        "precision": "float32",
         "junk": "camera",
         "ap": "hits",
         "distance": "cosine",
+        "gallery": "all",
         "rerank": None,
+        "query_expansion": None,
+        "database_augmentation": None,
     }
 
 
@@ -58,12 +74,12 @@ def test_the_folder_alone_is_enough_elsewhere(run, photos, tmp_path):
     shutil.move(photos.parent, tmp_path / "data")
     with pytest.raises(FileNotFoundError, match="images.csv does not exist"):
         evaluate(tmp_path / "elsewhere", device="cpu")
-    result, _ = evaluate(tmp_path / "elsewhere", {"data.root": str(tmp_path / "data" / "images.csv")}, device="cpu")
-    assert result.metrics.queries == 2
+    evaluated = evaluate(tmp_path / "elsewhere", {"data.root": str(tmp_path / "data" / "images.csv")}, device="cpu")
+    assert evaluated.result.metrics.queries == 2
 
 
 def test_features_are_what_the_embedder_gives(run, photos):
-    _, features = evaluate(run, device="cpu")
+    features = evaluate(run, device="cpu").features
     embedder, _ = Embedder.from_checkpoint(run)
     dataset = load_dataset("csv", photos)
     np.testing.assert_allclose(features.query, embedder.embed([s.path for s in dataset.query]), atol=1e-6)
@@ -81,6 +97,7 @@ def test_stored_features_score_the_same_without_a_model(run, tmp_path, capsys):
     one, two = (json.loads(Path(path).read_text()) for path in (first, second))
     assert one.pop("protocol")["features"] == "concat"
     assert two.pop("protocol")["features"] == "stored"
+    assert len(one["per_query"]["query"]) == len(one["per_query"]["average_precision"]) == 2
     assert one == two
     assert "mAP" in capsys.readouterr().out
 
@@ -107,19 +124,17 @@ def test_options_change_the_protocol(run, capsys):
     assert (protocol["features"], protocol["junk"], protocol["ap"]) == ("sa", "none", "trapezoid")
 
 
-def test_a_report_shows_ranked_lists(run, tmp_path):
-    from PIL import Image
-
+def test_a_report_is_a_page(run, tmp_path, capsys):
     assert main(["--checkpoint", str(run), "--device", "cpu", "--report", str(tmp_path / "report")]) == 0
-    with Image.open(tmp_path / "report" / "ranked_lists.png") as picture:
-        assert picture.width > 300
+    assert "<html" in (tmp_path / "report" / "index.html").read_text()
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["queries"] == 2
+    assert str(tmp_path / "report" / "index.html") in capsys.readouterr().err
 
 
 def test_another_dataset_starts_from_its_own_options():
     trained = load_config("msmt17", None, {"version": "v2", "data.root": "msmt", "eval.junk": "none"})
     config = evaluation_config(trained, {"data.dataset": "csv", "data.root": "photos.csv"})
-    assert (config.data.dataset, config.data.root, config.data.version) == ("csv", "photos.csv", "v1")
+    assert (config.data.dataset, config.data.root, config.data.version) == ("csv", "photos.csv", None)
     assert config.eval.junk == "none"
     assert evaluation_config(trained, {}).data.root == "msmt"
     with pytest.raises(ConfigError, match="train.lr: fixed by the training; an evaluation can change eval"):
@@ -154,13 +169,13 @@ def test_bad_arguments_cost_one_line(run, tmp_path, capsys):
         (["--checkpoint", str(run), "junks=none"], 2, "unknown option 'junks'; near ones: eval.junk"),
         (["--checkpoint", str(run), "--dataset", "msmt18"], 1, "unknown dataset 'msmt18'"),
         (["--checkpoint", str(run), "--dataset", "veri776"], 2, "'veri776' needs --data-root"),
-        (["--from-features", str(tmp_path / "half.npz")], 1, "missing query_ids, query_cameras, gallery_features"),
+        (["--from-features", str(tmp_path / "half.npz")], 1, "missing query_ids, gallery_features, gallery_ids"),
         (["--from-features", str(tmp_path / "text.npz")], 1, "cannot be read as .npz"),
         (["--from-features", str(tmp_path / "none.npz")], 1, "no such file"),
         (
             ["--from-features", str(tmp_path / "half.npz"), "--features", "sa"],
             2,
-            "stored features can only be scored by",
+            "eval.features: needs a model or images",
         ),
     ]:
         assert main([*arguments, "--device", "cpu"]) == code, arguments
@@ -182,3 +197,140 @@ def test_damaged_features_are_refused(tmp_path):
     bad = np.array([[1.0, np.nan], [1.0, 0.0]], np.float32)
     Features(bad, ids, ids, bad, ids, ids + 1).save(tmp_path / "f.npz")
     assert main(["--from-features", str(tmp_path / "f.npz")]) == 1
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A features file of 12 identities seen by 3 cameras, in sequences that cut across them."""
+    random = np.random.default_rng(0)
+    ids = np.repeat(np.arange(12), 6)
+    centres = random.normal(size=(12, 8))
+    rows = (centres[ids] + random.normal(size=(72, 8))).astype(np.float32)
+    cameras, sequences = np.tile(np.arange(3), 24), np.tile([0, 0, 0, 1, 1, 2], 12)
+    query = np.arange(0, 72, 6)
+    gallery = np.setdiff1d(np.arange(72), query)
+    labels = [(ids[part], cameras[part]) for part in (query, gallery)]
+    features = Features(rows[query], *labels[0], rows[gallery], *labels[1])
+    features = replace(features, query_sequences=sequences[query], gallery_sequences=sequences[gallery])
+    features.save(tmp_path / "stored.npz")
+    return tmp_path / "stored.npz"
+
+
+def test_each_way_of_ranking_is_the_library_call_it_says(stored):
+    features = Features.load(stored)
+    labels = (features.query_ids, features.query_cameras, features.gallery_ids, features.gallery_cameras)
+    sequences = (features.query_ids, features.query_sequences, features.gallery_ids, features.gallery_sequences)
+    plain = FeatureDistances(features.query, features.gallery)
+    augmented = augment_database(features.gallery, 3, 2.0)
+    expected = {
+        (): evaluate_distances(plain, *labels).mAP,
+        ("junk=sequence",): evaluate_distances(plain, *sequences).mAP,
+        ("gallery=single", "draws=4"): np.mean([d.mAP for d in evaluate_single_shot(plain, *labels, draws=4)]),
+        ("rerank=zhong", "rerank_k1=7", "rerank_lambda=0.5"): evaluate_distances(
+            RerankedDistances(features.query, features.gallery, KReciprocal(7, 6, 0.5)), *labels
+        ).mAP,
+        ("query_expansion=2", "database_augmentation=3", "alpha=2"): evaluate_distances(
+            FeatureDistances(expand_queries(features.query, augmented, 2, 2.0), augmented), *labels
+        ).mAP,
+    }
+    found = {
+        options: evaluate_stored(stored, dict(parse_override(option) for option in options)).result.metrics.mAP
+        for options in expected
+    }
+    assert found == pytest.approx(expected)
+    assert len(set(found.values())) == len(expected), "two of these ways gave the same, so the test shows little"
+
+
+def test_what_a_result_rests_on_is_said(stored, capsys):
+    assert main(["--from-features", str(stored), "--rerank", "transreid", "rerank_k1=20", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["rerank"] == {"k1": 20, "k2": 15, "lambda": 0.3}
+    assert main(["--from-features", str(stored), "rerank_k1=20", "--rerank", "--verification"]) == 0
+    out = capsys.readouterr()
+    assert "rerank k1=20 k2=6 lambda=0.3" in out.out
+    assert "re-ranked with the help of the other queries" in out.out
+    assert "GiB of memory" in out.err
+    assert "equal error rate" in out.out
+    assert "% rejected at score" in out.out
+    assert main(["--from-features", str(stored), "gallery=single", "draws=3"]) == 0
+    assert "mean of 3 random galleries, standard deviation of mAP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["rerank_k1=20"], 2, "rerank_k1 given, but rerank is none; choose rerank=zhong or transreid"),
+        (["rerank=zhong", "gallery=single"], 2, "re-ranking needs the whole gallery"),
+        (["rerank=zhong", "rerank_k2=30"], 1, "k2 is 30; expected between 1 and k1, which is 20"),
+        (["query_expansion=1000"], 1, "1000"),
+        (["flip_test=true"], 2, "eval.flip_test: needs a model or images"),
+        (["--calibrate"], 2, "--calibrate writes beside a checkpoint"),
+        (["--dataset", "toy", "--dataset", "csv", "--data-root", "x"], 2, "--dataset is given 2 times, --data-root 1"),
+    ],
+)
+def test_unusable_choices_cost_one_line(stored, capsys, arguments, code, message):
+    assert main(["--from-features", str(stored), *arguments]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("reid-eval: error:") == 1
+    assert "Traceback" not in captured.err
+
+
+def test_a_preset_before_an_option_is_explained(stored, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--from-features", str(stored), "--rerank", "rerank_k1=20"])
+    assert ended.value.code == 2
+    assert "'rerank_k1=20' is no preset; expected zhong or transreid" in capsys.readouterr().err
+
+
+def test_several_datasets_in_one_run(run, photos, write_photos, tmp_path, capsys):
+    other = write_photos(tmp_path / "other", identities=6)
+    both = ["--dataset", "csv", "--data-root", str(photos), "--dataset", "csv", "--data-root", str(other)]
+    assert main(["--checkpoint", str(run), "--device", "cpu", *both, "--json", str(tmp_path / "both.json")]) == 0
+    assert capsys.readouterr().out.count("mAP") == 2
+    results = json.loads((tmp_path / "both.json").read_text())
+    assert [len(result["per_query"]["query"]) for result in results] == [2, 2]
+    assert results[0]["per_query"]["query"] != results[1]["per_query"]["query"]
+    assert main(["--checkpoint", str(run), "--device", "cpu", *both, "--save-features", str(tmp_path / "f.npz")]) == 2
+    assert "take one dataset, given 2" in capsys.readouterr().err
+
+
+def test_flip_test_adds_the_mirrored_embedding(run):
+    plain, flipped = (evaluate(run, {"flip_test": flip}, device="cpu") for flip in (False, True))
+    embedder = plain.embedder
+    images = [ImageOps.mirror(read_image(path)) for path in plain.features.query_paths]
+    expected = plain.features.query + embedder.embed(images)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(flipped.features.query, expected, atol=1e-5)
+    assert np.abs(flipped.features.query - plain.features.query).max() > 1e-4
+    assert flipped.result.protocol["flip_test"] is True
+
+
+def test_a_calibration_is_kept_beside_its_model(write_photos, tiny, tmp_path, capsys):
+    table = write_photos(tmp_path / "many", identities=20, tested=14)
+    run = tmp_path / "run"
+    options = {**tiny, "data.root": str(table), "train.epochs": 1}
+    train(load_config("csv", None, options), run, device="cpu")
+    assert load_calibration(run) is None
+    assert main(["--checkpoint", str(run), "--device", "cpu", "--calibrate"]) == 0
+    said = capsys.readouterr().err
+    assert "rests on 14 identities only" in said
+    assert "calibration of 14 queries of 14 identities" in said
+    found = load_calibration(run)
+    assert found.calibration.identities == 14
+    assert found.protocol["dataset"] == "csv"
+    assert (run / "calibration.png").stat().st_size > 1000
+    with open(run / "model.safetensors", "ab") as file:
+        file.write(b" ")
+    with pytest.raises(ValueError, match="made with other weights than model.safetensors now holds"):
+        load_calibration(run)
+    (run / "calibration.json").write_text("{}")
+    with pytest.raises(ValueError, match="cannot be read as a calibration"):
+        load_calibration(run)
+
+
+def test_a_calibration_on_training_identities_is_refused(run, photos, capsys):
+    text = photos.read_text().replace("animal-7", "animal-0")
+    photos.write_text(text)
+    assert main(["--checkpoint", str(run), "--device", "cpu", "--calibrate"]) == 1
+    assert "1 of the query identities are training identities too, such as animal-0" in capsys.readouterr().err
+    assert not (run / "calibration.json").exists()

@@ -1,0 +1,102 @@
+"""A model's calibration: fitted to an evaluation, kept beside the model, and good for that model alone."""
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reid.checkpoint import fingerprint, model_file, write_text, write_whole
+from reid.data.samples import ReidDataset
+from reid.features import Features
+from reid.retrieval.calibration import Calibration, fit_calibration
+from reid.scoring import Result
+
+log = logging.getLogger("reid")
+
+CALIBRATION_FILE = "calibration.json"
+PICTURE_FILE = "calibration.png"
+FEW_IDENTITIES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCalibration:
+    """A calibration with the embeddings it holds for: the model's fingerprint and the protocol of the evaluation."""
+
+    calibration: Calibration
+    model: str
+    protocol: dict[str, Any]
+
+
+def calibrate(
+    checkpoint: Path | str, result: Result, features: Features, dataset: ReidDataset, false_alarm: float
+) -> Calibration:
+    """Fit a calibration to a verified result and write `calibration.json`, and its plot, beside the model.
+
+    Raises ValueError where queries show individuals that the dataset's training images show too, for fewer than 10
+    individuals, and for a result without verification.
+    """
+    from reid.report.figures import draw_reliability, png  # matplotlib takes a second to import
+
+    if result.verification is None:
+        raise ValueError("calibration needs the verification figures, which these queries and gallery do not give")
+    trained = {sample.identity for sample in dataset.train}
+    seen = trained & set(features.query_ids.tolist())
+    if seen:
+        raise ValueError(
+            f"{dataset.name}: {len(seen)} of the query identities are training identities too, such as "
+            f"{dataset.identity_names.get(min(seen), min(seen))}; a calibration needs others, because the scores of "
+            "those are too good"
+        )
+    best = result.verification
+    calibration = fit_calibration(
+        best.best_positive,
+        best.best_negative,
+        features.query_ids,
+        features.gallery_ids,
+        false_alarm_rate=false_alarm,
+    )
+    if calibration.identities < FEW_IDENTITIES:
+        log.warning(
+            "warning: the calibration rests on %d identities only; with fewer than %d, read its probabilities as rough",
+            calibration.identities,
+            FEW_IDENTITIES,
+        )
+    file = model_file(checkpoint)
+    values = {"model": fingerprint(file), "protocol": dict(result.protocol), "calibration": calibration.as_json()}
+    write_text(file.with_name(CALIBRATION_FILE), json.dumps(values, indent=2) + "\n")
+    picture = png(partial(draw_reliability, calibration=calibration))
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(picture)
+
+    write_whole(file.with_name(PICTURE_FILE), write)
+    log.info(
+        "calibration of %d queries of %d identities in %s: known from score %.4f, unknown below %.4f",
+        calibration.queries,
+        calibration.identities,
+        file.with_name(CALIBRATION_FILE),
+        calibration.known_from,
+        calibration.unknown_below,
+    )
+    return calibration
+
+
+def load_calibration(checkpoint: Path | str) -> ModelCalibration | None:
+    """Read the calibration beside a model; None where there is none.
+
+    Raises ValueError for a damaged file, and for one that was made with other weights.
+    """
+    file = model_file(checkpoint)
+    path = file.with_name(CALIBRATION_FILE)
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = ModelCalibration(Calibration.from_json(values["calibration"]), values["model"], values["protocol"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read as a calibration ({' '.join(str(error).split())})") from error
+    if found.model != fingerprint(file):
+        raise ValueError(f"{path}: made with other weights than {file.name} now holds; run reid-eval --calibrate again")
+    return found

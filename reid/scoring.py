@@ -1,0 +1,251 @@
+"""From embeddings to a result: ranking, expansion, re-ranking and metrics, with the protocol beside the figures."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from reid.config import EvalOptions
+from reid.data.samples import ReidDataset, Sample
+from reid.embedder import Embedder
+from reid.features import Features, number_labels
+from reid.progress import Progress
+from reid.retrieval.distances import Distances, FeatureDistances
+from reid.retrieval.expansion import augment_database, expand_queries
+from reid.retrieval.metrics import Metrics, evaluate_distances
+from reid.retrieval.reranking import PRESETS, KReciprocal, RerankedDistances, memory_estimate
+from reid.retrieval.single_shot import evaluate_redrawn, evaluate_single_shot, mean_of_draws
+from reid.retrieval.verification import Verification, verify
+
+log = logging.getLogger("reid")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Metrics with the choices that decide whether two of them may be compared.
+
+    `queries` name the queries, by path below the folder they share, or by row. `draws` are the metrics of each random
+    gallery where the protocol draws some; `metrics` are then their means. `verification` tells how well scores separate
+    known from unknown.
+    """
+
+    metrics: Metrics
+    protocol: Mapping[str, Any]
+    queries: tuple[str, ...]
+    draws: tuple[Metrics, ...] = ()
+    verification: Verification | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The metrics JSON: fractions in [0, 1], and `protocol`."""
+        values = {**self.metrics.as_json(), "protocol": dict(self.protocol)}
+        if self.draws:
+            values["draws"] = [{"mAP": draw.mAP, "cmc": draw.as_json()["cmc"]} for draw in self.draws]
+        if self.verification:
+            values["verification"] = self.verification.as_json()
+        return values
+
+    def as_full_json(self) -> dict[str, Any]:
+        """The metrics JSON with each query's figures, which `reid-eval compare` needs; null for the skipped."""
+        names = ("average_precision", "inverse_negative_penalty", "first_hit")
+        per_query: dict[str, Any] = {"query": list(self.queries)}
+        for name in names:
+            rows = [_nullable(getattr(metrics, name)) for metrics in self.draws or (self.metrics,)]
+            per_query[name] = rows if self.draws else rows[0]
+        return {**self.as_json(), "per_query": per_query}
+
+    def __str__(self) -> str:
+        metrics = self.metrics
+        ranks = "  ".join(f"Rank-{k} {100 * value:5.1f}" for k, value in metrics.cmc.items())
+        skipped = f" ({metrics.queries_skipped} skipped: no valid match)" if metrics.queries_skipped else ""
+        lines = [
+            f"mAP {100 * metrics.mAP:5.1f}  {ranks}  mINP {100 * metrics.mINP:5.1f}",
+            f"{metrics.queries} queries{skipped}, {metrics.gallery} gallery images; {describe_protocol(self.protocol)}",
+        ]
+        if self.draws:
+            spread = 100 * np.std([draw.mAP for draw in self.draws], ddof=1) if len(self.draws) > 1 else 0.0
+            lines.append(f"mean of {len(self.draws)} random galleries, standard deviation of mAP {spread:.1f}")
+        if self.protocol.get("rerank"):
+            lines.append("re-ranked with the help of the other queries: not what a single query would be answered")
+        if self.verification:
+            lines += describe_verification(self.verification)
+        return "\n".join(lines)
+
+
+def describe_verification(verification: Verification) -> list[str]:
+    """Two lines: how well pairs are told apart, and what the threshold does to known and unknown queries."""
+    points = verification.tpr_at_fpr.items()
+    rates = [f"{100 * point.tpr:.1f} % at FPR {rate:g}" for rate, point in points if point]
+    few = [f"{rate:g}" for rate, point in points if point is None]
+    unmeasured = f" (too few pairs to measure FPR {', '.join(few)})" if few else ""
+    found = verification.open_set
+    return [
+        f"pairs: TPR {', '.join(rates) or 'unknown'}{unmeasured}; "
+        f"equal error rate {100 * verification.equal_error_rate:.1f} %",
+        f"unknown queries: {100 * found.rejected:.1f} % rejected at score {found.threshold:.4f}, where "
+        f"{100 * found.identified:.1f} % of the known are found first and {100 * found.missed:.1f} % missed",
+    ]
+
+
+def describe_protocol(protocol: Mapping[str, Any]) -> str:
+    """One line of the choices that were made, without those that are off."""
+
+    def text(value: Any) -> str:
+        return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+
+    return ", ".join(name if value is True else f"{name} {text(value)}" for name, value in protocol.items() if value)
+
+
+def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Features:
+    """Embed a dataset's query and gallery; raises ValueError when one of them is empty."""
+    for name in ("query", "gallery"):
+        if not dataset.splits[name]:
+            raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
+    query, gallery = dataset.query, dataset.gallery
+    both = (*query, *gallery)
+    features = Features(
+        embedder.embed_samples(query, workers=workers, what="query"),
+        *_labels(query),
+        embedder.embed_samples(gallery, workers=workers, what="gallery"),
+        *_labels(gallery),
+        tuple(str(s.path) for s in query),
+        tuple(str(s.path) for s in gallery),
+    )
+    if any("sequence" in s.extra for s in both):
+        sequences = number_labels(np.array([s.extra.get("sequence", "") for s in both]))
+        features = replace(features, query_sequences=sequences[: len(query)], gallery_sequences=sequences[len(query) :])
+    if any(s.box for s in both):
+        boxes = np.array([s.box or (-1, -1, -1, -1) for s in both], np.int64)
+        features = replace(features, query_boxes=boxes[: len(query)], gallery_boxes=boxes[len(query) :])
+    return features
+
+
+def _labels(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([s.identity for s in samples], np.int64), np.array([s.camera for s in samples], np.int64)
+
+
+def data_protocol(dataset: ReidDataset) -> dict[str, Any]:
+    """What a result must say of its images, and a checkpoint of what it was trained on."""
+    split = dataset.protocol.get("train_split", dataset.protocol.get("split", dataset.protocol.get("table")))
+    return {"dataset": dataset.name, "version": dataset.protocol.get("version"), "split": split}
+
+
+def embedding_protocol(trained_on: Mapping[str, Any], embedder: Embedder) -> dict[str, Any]:
+    """What a result must say of its embeddings; `trained_on` is the `data_protocol` of the training."""
+    names = [trained_on.get(name) for name in ("dataset", "version", "split")]
+    return {
+        "trained_on": " ".join(str(name) for name in names if name),
+        "features": embedder.features,
+        "flip_test": embedder.flip_test,
+        "precision": str(embedder.precision).removeprefix("torch."),
+    }
+
+
+def rank(features: Features, options: EvalOptions, device: str = "cpu") -> Distances:
+    """The distances by which the options rank the gallery: of expanded features if they say so, or re-ranked.
+
+    Raises ValueError for features that cannot be compared, naming rows.
+    """
+    query, gallery = features.query, features.gallery
+    if options.database_augmentation:
+        gallery = augment_database(
+            gallery,
+            options.database_augmentation,
+            options.alpha,
+            device=device,
+            progress=Progress("database augmentation"),
+        )
+    if options.query_expansion:
+        query = expand_queries(
+            query, gallery, options.query_expansion, options.alpha, device=device, progress=Progress("query expansion")
+        )
+    parameters = reranking(options)
+    if parameters is None:
+        return FeatureDistances(query, gallery, options.distance, device)
+    needed = memory_estimate(len(query), len(gallery), query.shape[1], parameters)
+    log.info("re-ranking %d images: about %.1f GiB of memory", len(query) + len(gallery), needed / 2**30)
+    return RerankedDistances(
+        query, gallery, parameters, distance=options.distance, device=device, progress=Progress("re-ranking")
+    )
+
+
+def reranking(options: EvalOptions) -> KReciprocal | None:
+    """The parameters of re-ranking: the preset's, unless given; None where it is off."""
+    if options.rerank == "none":
+        return None
+    preset = PRESETS[options.rerank]
+    return KReciprocal(
+        preset.k1 if options.rerank_k1 is None else options.rerank_k1,
+        preset.k2 if options.rerank_k2 is None else options.rerank_k2,
+        preset.weight if options.rerank_lambda is None else options.rerank_lambda,
+    )
+
+
+def score(
+    features: Features,
+    distances: Distances,
+    options: EvalOptions,
+    protocol: Mapping[str, Any],
+    *,
+    verification: bool = False,
+) -> Result:
+    """Score a ranking by the protocol that `options` choose; `protocol` names the data it comes from.
+
+    Raises ValueError if no query can be scored, and for a junk rule whose labels are not known.
+    """
+    groups = features.groups(options.junk)
+    labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
+    drawing: dict[str, Any] = {
+        "draws": options.draws,
+        "seed": options.draw_seed,
+        "progress": Progress("random galleries"),
+    }
+    draws: tuple[Metrics, ...] = ()
+    queries = _names(features.query_paths) or tuple(f"row {row}" for row in range(len(features.query)))
+    if options.gallery == "all":
+        metrics = evaluate_distances(distances, *labels, ap=options.ap, progress=Progress("ranking"))
+    elif options.gallery == "single":
+        draws = evaluate_single_shot(distances, *labels, **drawing)
+    else:
+        pool = np.concatenate([features.query, features.gallery])
+        ids = np.concatenate([features.query_ids, features.gallery_ids])
+        queries += _names(features.gallery_paths) or tuple(f"gallery row {row}" for row in range(len(features.gallery)))
+        draws = evaluate_redrawn(pool, ids, distance=options.distance, device=distances.device, **drawing)
+    if draws:
+        metrics = mean_of_draws(draws)
+    separation = None
+    if verification:
+        cosine = FeatureDistances(features.query, features.gallery, "cosine", distances.device)
+        progress = Progress("verification")
+        try:
+            separation = verify(cosine, *labels, false_alarm_rate=options.false_alarm, progress=progress)
+        except ValueError as error:  # such as a gallery of one identity, which has its metrics all the same
+            log.warning("warning: no verification figures: %s", error)
+    return Result(metrics, {**protocol, **_choices(options)}, queries, draws, separation)
+
+
+def _choices(options: EvalOptions) -> dict[str, Any]:
+    parameters = reranking(options)
+    drawn = {"draws": options.draws, "draw_seed": options.draw_seed} if options.gallery != "all" else {}
+    added = {"query_expansion": options.query_expansion, "database_augmentation": options.database_augmentation}
+    return {
+        "junk": "none" if options.gallery == "redrawn" else options.junk,
+        "ap": options.ap,
+        "distance": options.distance,
+        "gallery": options.gallery,
+        **drawn,
+        "rerank": {"k1": parameters.k1, "k2": parameters.k2, "lambda": parameters.weight} if parameters else None,
+        **{name: {"k": k, "alpha": options.alpha} if k else None for name, k in added.items()},
+    }
+
+
+def _names(paths: Sequence[str]) -> tuple[str, ...]:
+    """Paths below the folder they share, so that they are the same wherever the dataset lies."""
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return tuple(os.path.relpath(path, shared or ".") for path in paths)
+
+
+def _nullable(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
