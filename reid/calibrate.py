@@ -73,7 +73,7 @@ def calibrate(
 
     write_whole(file.with_name(PICTURE_FILE), write)
     log.info(
-        "calibration of %d queries of %d identities in %s: known from score %.4f, unknown below %.4f",
+        "calibration of %d queries of %d identities in %s: known from score %.6f, unknown below %.6f",
         calibration.queries,
         calibration.identities,
         file.with_name(CALIBRATION_FILE),

@@ -84,7 +84,7 @@ def describe_verification(verification: Verification) -> list[str]:
     return [
         f"pairs: TPR {', '.join(rates) or 'unknown'}{unmeasured}; "
         f"equal error rate {100 * verification.equal_error_rate:.1f} %",
-        f"unknown queries: {100 * found.rejected:.1f} % rejected at score {found.threshold:.4f}, where "
+        f"unknown queries: {100 * found.rejected:.1f} % rejected at score {found.threshold:.6f}, where "
         f"{100 * found.identified:.1f} % of the known are found first and {100 * found.missed:.1f} % missed",
     ]
 

@@ -117,7 +117,7 @@ def draw_scores(figure: Figure, verification: Verification) -> None:
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.25)
         axes.stairs(share, edges, color=colour, linestyle=style, linewidth=1.6, label=name)
     open_set, ink = verification.open_set, mpl.rcParams["text.color"]
-    rule = f"{open_set.threshold:.5g}, at\n{100 * open_set.false_alarm_rate:g} % false alarms"
+    rule = f"{open_set.threshold:.6f}, at\n{100 * open_set.false_alarm_rate:g} % false alarms"
     axes.axvline(open_set.threshold, color=ink, linewidth=1.2, linestyle=":", label=f"threshold {rule}")
     axes.set_ylim(bottom=0)
     axes.set(xlabel="score (cosine similarity)", ylabel="share of pairs in a bin")

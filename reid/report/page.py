@@ -163,7 +163,7 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
             folder,
             "scores",
             partial(figures.draw_scores, verification=verification),
-            f"Distribution of the scores of positive and negative pairs; threshold {open_set.threshold:.5g}.",
+            f"Distribution of the scores of positive and negative pairs; threshold {open_set.threshold:.6f}.",
             f"Scores of {pairs}. The less the two overlap, the better a threshold tells them apart.",
         ),
         _chart(
@@ -177,7 +177,7 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
     body = markup.side_by_side(*charts) + _operating_points(verification)
     body += markup.paragraph(
         f"Open set, at a false-alarm rate of {100 * open_set.false_alarm_rate:g} %: with the threshold at "
-        f"{open_set.threshold:.5g}, {100 * open_set.identified:.1f} % of {open_set.mated_trials:,} queries whose "
+        f"{open_set.threshold:.6f}, {100 * open_set.identified:.1f} % of {open_set.mated_trials:,} queries whose "
         f"subject is in the gallery are identified at rank 1, and {100 * open_set.missed:.1f} % are missed, their best "
         f"right match being below. With its own identity taken out of the gallery, a query is rejected in "
         f"{100 * open_set.rejected:.1f} % of {open_set.impostor_trials:,} trials."
@@ -190,8 +190,8 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
             f"Reliability of the calibrated probabilities; calibration error {calibration.calibration_error:.3f}.",
             f"Calibration on {calibration.queries:,} queries of {calibration.identities:,} identities, each judged by "
             f"a map fitted without it: Brier score {calibration.brier_score:.3f}, calibration error "
-            f"{calibration.calibration_error:.3f}. Known from score {calibration.known_from:.5g}, unknown below "
-            f"{calibration.unknown_below:.5g}, ambiguous between.",
+            f"{calibration.calibration_error:.3f}. Known from score {calibration.known_from:.6f}, unknown below "
+            f"{calibration.unknown_below:.6f}, ambiguous between.",
         )
     return Section("scores", heading, body)
 
@@ -202,9 +202,9 @@ def _operating_points(verification: Verification) -> str:
         if point is None:
             rows.append((f"FPR {rate:g}", f"not measurable with {verification.negatives:,} negative pairs", "", ""))
         else:
-            rows.append((f"FPR {rate:g}", f"{100 * point.tpr:.2f} %", f"{point.fpr:.2e}", f"{point.threshold:.5g}"))
+            rows.append((f"FPR {rate:g}", f"{100 * point.tpr:.2f} %", f"{point.fpr:.2e}", f"{point.threshold:.6f}"))
     equal = f"equal error rate {100 * verification.equal_error_rate:.2f} %"
-    rows.append((equal, "", "", f"{verification.equal_error_threshold:.5g}"))
+    rows.append((equal, "", "", f"{verification.equal_error_threshold:.6f}"))
     header = ("operating point", "true positive rate", "false positive rate", "score threshold")
     return markup.table("Verification of pairs", header, rows)
 

@@ -76,7 +76,7 @@ def ranked_list(
     tiles = [_tile(features, "query", query, "query", "query", ())]
     for match in rank_gallery(features, groups, distances, query, shown):
         heading = "junk" if match.rank is None else f"rank {match.rank}"
-        score = f"{1 - match.distance if similarity else match.distance:.4f}"
+        score = f"{1 - match.distance if similarity else match.distance:.6f}"
         tiles.append(_tile(features, "gallery", match.row, match.kind, heading, (score,)))
     return tuple(tiles)
 

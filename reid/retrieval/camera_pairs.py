@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reid.retrieval.distances import Distances
+from reid.retrieval.distances import Distances, Progress
 from reid.retrieval.matches import UNKNOWN, Integers, Matches
-from reid.retrieval.metrics import AveragePrecision, Progress, evaluate_distances, query_blocks
+from reid.retrieval.metrics import AveragePrecision, evaluate_distances, query_blocks
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,8 @@ from reid.retrieval.metrics import query_blocks
 Scores = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-BINS_PER_UNIT = 2**17  # a power of two, so that no score is rounded across the edge of its bin
-BINS = 2 * BINS_PER_UNIT + 1  # from -1 up; the last one holds the score 1
+BINS = 2**18  # from the lowest score to 1, a power of two wide, so that no score is rounded across an edge
+FINEST = 24  # float32 holds no two scores between 0.5 and 1 that are nearer than 2^-24
 TILE_SCORES = 2**22  # binned at a time: fewer would spend the time on adding up bins
 FALSE_POSITIVE_RATES = (1e-2, 1e-3, 1e-4)
 COARSE_BINS = 2**16  # of histograms to draw: fine enough where all scores lie within a hundredth
@@ -76,7 +76,8 @@ class Verification:
     more negatives to measure that rate at all: fewer than one of them would be allowed to pass. At
     `equal_error_threshold` the FPR is nearest to the share of positives below it; `equal_error_rate` is their mean.
 
-    Thresholds are chosen among the edges of bins 2^-17 wide; the shares at them are exact. The histograms count pairs
+    Thresholds are chosen among the edges of bins at most 2^-17 wide, less where all scores are near 1; the shares at
+    them are exact. The histograms count pairs
     in 65,536 equal bins over [-1, 1]. `best_positive` and `best_negative` (Q,) are each query's highest scores, NaN for
     queries without such a row.
     """
@@ -126,26 +127,26 @@ def verify(
     matches = Matches(query_ids, query_groups, gallery_ids, gallery_groups)
     if matches.shape != distances.shape:
         raise ValueError(f"labels are for {matches.shape} queries and gallery rows, distances for {distances.shape}")
-    positives, negatives = np.zeros((2, BINS), np.int64)
+    histograms = _Histograms()
     best_positive, best_negative = np.full((2, len(query_ids)), -np.inf, np.float32)
     buffer: torch.Tensor | None = None
     for start, stop in query_blocks(matches):
         block = distances.rows(start, stop, None if buffer is None else buffer[: stop - start])
         buffer = block if buffer is None else buffer
         scores = _scores(block)
+        histograms.make_room(scores.amin().item())
         query, gallery, junk = matches.rows(start, stop)
         same_identity = (torch.from_numpy(query).to(block.device), torch.from_numpy(gallery).to(block.device))
         own = scores[same_identity][torch.from_numpy(~junk).to(block.device)]
         scores[same_identity] = -torch.inf
-        positives += _histogram(own)
-        negatives += _histogram(scores)
-        negatives[0] -= len(query)  # the scores overwritten above, which fell into the lowest bin
+        histograms.positives += histograms.count(own)
+        histograms.negatives += histograms.count(scores)
         np.maximum.at(best_positive, start + query[~junk], own.cpu().numpy())
         best_negative[start:stop] = scores.amax(dim=1).cpu().numpy()
         if progress is not None:
             progress(stop, len(query_ids))
     best_positive, best_negative = (np.where(best == -np.inf, np.nan, best) for best in (best_positive, best_negative))
-    return _summarise(positives, negatives, best_positive, best_negative, false_alarm_rate)
+    return _summarise(histograms, best_positive, best_negative, false_alarm_rate)
 
 
 def identify(best_positive: Scores, best_negative: Scores, false_alarm_rate: float = 0.01) -> OpenSet:
@@ -188,27 +189,59 @@ def _scores(distances: torch.Tensor) -> torch.Tensor:
     return distances.neg_().add_(1)
 
 
-def _histogram(scores: torch.Tensor) -> Integers:
-    counts = torch.zeros(BINS, dtype=torch.int64, device=scores.device)
-    for tile in scores.flatten().split(TILE_SCORES):
-        bins = (tile * BINS_PER_UNIT).floor_().clamp_(-BINS_PER_UNIT, BINS_PER_UNIT).int().add_(BINS_PER_UNIT)
-        counts += torch.bincount(bins, minlength=BINS)
-    return counts.cpu().numpy()
+class _Histograms:
+    """Counts of positive and negative scores in bins as narrow as the range of the scores allows.
+
+    Bin j of width w holds the scores from 1 - j w up to, but without, 1 - (j - 1) w: those at or above a bin's lower
+    edge are all of this bin and the ones before it. Bins are joined in pairs when a lower score needs room, so the
+    counts depend on the scores alone, not on their order.
+    """
+
+    def __init__(self) -> None:
+        self.positives, self.negatives = np.zeros((2, BINS + 1), np.int64)
+        self._exponent = FINEST
+
+    @property
+    def thresholds(self) -> Floats:
+        """The lower edge of each bin."""
+        steps: Floats = np.arange(BINS + 1) / 2**self._exponent
+        return 1 - steps
+
+    def make_room(self, lowest: float) -> None:
+        """Join bins until they reach down to the score `lowest`."""
+        while (1 - lowest) * 2**self._exponent > BINS:
+            self._exponent -= 1
+            for counts in (self.positives, self.negatives):
+                joined = counts[1::2] + counts[2::2]
+                counts[1 : 1 + len(joined)], counts[1 + len(joined) :] = joined, 0
+
+    def count(self, scores: torch.Tensor) -> Integers:
+        """Count scores of any shape, those of -inf as none: (BINS + 1,)."""
+        counts = torch.zeros(BINS + 2, dtype=torch.int64, device=scores.device)  # the last for -inf
+        units = 2**self._exponent
+        for tile in scores.flatten().split(TILE_SCORES):
+            bins = (tile * units).floor_().clamp_(units - BINS - 1, units).int().neg_().add_(units)
+            counts += torch.bincount(bins, minlength=BINS + 2)
+        return counts[:-1].cpu().numpy()
 
 
 def _summarise(
-    positives: Integers, negatives: Integers, best_positive: Scores, best_negative: Scores, false_alarm_rate: float
+    histograms: _Histograms, best_positive: Scores, best_negative: Scores, false_alarm_rate: float
 ) -> Verification:
+    positives, negatives = histograms.positives, histograms.negatives
     if not positives.any() or not negatives.any():
         raise ValueError(
             f"{positives.sum()} pairs of a query and a gallery row are of one identity and not junk, {negatives.sum()} "
             "are of two; verification needs some of both (where cameras are unknown or all the same, use junk=none)"
         )
-    # By falling threshold, from just above the score 1, which no score reaches, to -1, which all do.
-    thresholds = 1 - np.arange(-1, BINS) / BINS_PER_UNIT
-    fpr, tpr = (np.append(0, histogram[::-1].cumsum()) / histogram.sum() for histogram in (negatives, positives))
+    # By falling threshold, from 2, which no score reaches, to the lowest, which all do.
+    thresholds = np.append(2, histograms.thresholds)
+    fpr, tpr = (np.append(0, histogram.cumsum()) / histogram.sum() for histogram in (negatives, positives))
     equal = np.abs(fpr - (1 - tpr)).argmin()
-    coarse = [_coarse(histogram) for histogram in (positives, negatives)]
+    coarse = [
+        np.histogram(histograms.thresholds, COARSE_BINS, (-1, 1), weights=histogram)[0].astype(np.int64)
+        for histogram in (positives, negatives)
+    ]
     return Verification(
         positives=int(positives.sum()),
         negatives=int(negatives.sum()),
@@ -238,8 +271,3 @@ def _thin(thresholds: Floats, fpr: Floats, tpr: Floats, negatives: int) -> Roc:
     by_tpr = np.searchsorted(tpr, np.linspace(0, 1, 250))
     kept = np.unique(np.append(by_fpr, by_tpr).clip(max=len(fpr) - 1))
     return Roc(thresholds[kept], fpr[kept], tpr[kept])
-
-
-def _coarse(histogram: Integers) -> Integers:
-    scores = np.arange(BINS) / BINS_PER_UNIT - 1
-    return np.histogram(scores, COARSE_BINS, (-1, 1), weights=histogram)[0].astype(np.int64)

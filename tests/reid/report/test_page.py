@@ -146,7 +146,7 @@ def test_numbers_and_every_choice_of_the_protocol_are_told(full):
         assert name.replace("_", " ") in text
         assert value is None or isinstance(value, bool) or str(value) in text
     open_set = result.verification.open_set
-    assert f"{open_set.threshold:.5g}" in text
+    assert f"{open_set.threshold:.6f}" in text
     assert f"{100 * result.verification.equal_error_rate:.2f} %" in text
 
 

@@ -100,7 +100,7 @@ def test_tiles_say_what_they_show(tmp_path):
         assert (tile.row, tile.kind, tile.path) == (match.row, match.kind, features.gallery_paths[match.row])
         assert tile.heading == ("junk" if match.rank is None else f"rank {match.rank}")
         camera = features.gallery_cameras[match.row]
-        assert tile.notes == (f"{1 - match.distance:.4f}", *([f"camera {camera}"] if camera >= 0 else []))
+        assert tile.notes == (f"{1 - match.distance:.6f}", *([f"camera {camera}"] if camera >= 0 else []))
         assert max(tile.picture.size) == 224
     far = ranked_list(features, features.groups("camera"), distances, 2, similarity=False, shown=1)
     assert float(far[1].notes[0]) == pytest.approx(1 - float(tiles[1].notes[0]), abs=1e-4)

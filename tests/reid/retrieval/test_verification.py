@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 
 from reid.retrieval import metrics, verification
 from reid.retrieval.distances import FeatureDistances
-from reid.retrieval.verification import BINS_PER_UNIT, identify, verify
+from reid.retrieval.verification import identify, verify
 
 
 class MatrixDistances:
@@ -48,9 +48,14 @@ def pairs(distances, query_ids, query_groups, gallery_ids, gallery_groups):
     return positives, negatives
 
 
-def in_bins(scores):
+def bin_width(distances):
+    """The narrowest power of two of which 2^18 span the scores, but not below the step of float32."""
+    return max(2.0 ** np.ceil(np.log2(distances.max() / 2**18)), 2.0**-24)
+
+
+def in_bins(scores, width):
     """Scores moved down to the edges of their bins, as float64."""
-    return np.floor(np.concatenate(scores).astype(np.float64) * BINS_PER_UNIT) / BINS_PER_UNIT
+    return np.floor(np.concatenate(scores).astype(np.float64) / width) * width
 
 
 @pytest.mark.parametrize("decimals", [2, 7])
@@ -58,7 +63,7 @@ def in_bins(scores):
 def test_figures_are_those_of_all_pairs(seed, decimals):
     case = random_case(seed, decimals=decimals)
     found = verify(MatrixDistances(case[0]), *case[1:])
-    positive, negative = (in_bins(scores) for scores in pairs(*case))
+    positive, negative = (in_bins(scores, bin_width(case[0])) for scores in pairs(*case))
     assert (found.positives, found.negatives) == (len(positive), len(negative))
 
     fpr, tpr, thresholds = roc_curve(
@@ -95,7 +100,28 @@ def test_shares_at_a_threshold_are_exact_in_the_scores_themselves(seed):
     assert (point.fpr, point.tpr) == (np.mean(negative >= point.threshold), np.mean(positive >= point.threshold))
     # Any threshold at all would gain no more than what lies in the one bin below.
     best = max(np.mean(positive >= score) for score in [*positive, 2] if np.mean(negative >= score) <= 1e-2)
-    assert point.tpr <= best <= np.mean(positive >= point.threshold - 1 / BINS_PER_UNIT)
+    assert point.tpr <= best <= np.mean(positive >= point.threshold - bin_width(case[0]))
+
+
+def test_scores_crowded_near_1_are_told_apart_to_the_last_bit():
+    distances, *labels = random_case(0, queries=60, decimals=9)
+    crowded = (distances * np.float32(1e-3)).astype(np.float32)
+    found = verify(MatrixDistances(crowded), *labels)
+    positive, negative = (np.concatenate(scores) for scores in pairs(crowded, *labels))
+    best = max(np.mean(positive >= score) for score in positive if np.mean(negative >= score) <= 1e-2)
+    assert found.tpr_at_fpr[1e-2].tpr == best
+
+
+def test_a_low_score_that_comes_late_changes_nothing(monkeypatch):
+    """Bins are joined when it comes: the counts are those of a pass that knew of it."""
+    distances, *labels = random_case(1, queries=40, decimals=9)
+    distances = distances * np.float32(0.01)
+    distances[-1, 0] = 1.9
+    whole = verify(MatrixDistances(distances), *labels)
+    monkeypatch.setattr("reid.retrieval.metrics.BLOCK_DISTANCES", 1)
+    assert verify(MatrixDistances(distances), *labels).as_json() == whole.as_json()
+    first = [distances[::-1], labels[0][::-1], labels[1][::-1], *labels[2:]]
+    assert verify(MatrixDistances(first[0].copy()), *first[1:]).as_json() == whole.as_json()
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.29, 0.5])
