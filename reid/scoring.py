@@ -165,7 +165,7 @@ def rank(features: Features, options: EvalOptions, device: str = "cpu") -> Dista
     if parameters is None:
         return FeatureDistances(query, gallery, options.distance, device)
     needed = memory_estimate(len(query), len(gallery), query.shape[1], parameters)
-    log.info("re-ranking %d images: about %.1f GiB of memory", len(query) + len(gallery), needed / 2**30)
+    log.info("re-ranking %d images: about %.2f GiB of memory", len(query) + len(gallery), needed / 2**30)
     return RerankedDistances(
         query, gallery, parameters, distance=options.distance, device=device, progress=Progress("re-ranking")
     )
