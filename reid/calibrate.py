@@ -57,6 +57,13 @@ def calibrate(
         features.gallery_ids,
         false_alarm_rate=false_alarm,
     )
+    if not best.open_set.measurable:
+        log.warning(
+            "warning: %d queries cannot measure a false-alarm rate of %g: above the score of `known` there was none, "
+            "which is all that can be said",
+            best.open_set.impostor_trials,
+            false_alarm,
+        )
     if calibration.identities < FEW_IDENTITIES:
         log.warning(
             "warning: the calibration rests on %d identities only; with fewer than %d, read its probabilities as rough",

@@ -25,12 +25,14 @@ RANKS = (1, 5, 10)
 class Evaluation:
     """One file of `reid-eval --json`, a value a query.
 
-    `figures` maps a figure's name to (Q,), fractions in [0, 1], NaN for skipped queries; `protocol` holds the choices
-    that should be alike where evaluations are compared, and the number of gallery images.
+    `identities` (Q,) are those of the queries. `figures` maps a figure's name to (Q,), fractions in [0, 1], NaN for
+    skipped queries; `protocol` holds the choices that should be alike where evaluations are compared, and the number of
+    gallery images.
     """
 
     path: str
     queries: tuple[Any, ...]
+    identities: npt.NDArray[np.int64]
     figures: Mapping[str, Floats]
     protocol: Mapping[str, Any]
 
@@ -45,6 +47,7 @@ class Comparison:
 
     files: tuple[str, ...]
     queries: int
+    identities: int
     queries_skipped: int
     means: Mapping[str, tuple[float, ...]]
     differences: Mapping[str, tuple[Difference, ...]]
@@ -60,8 +63,8 @@ class Comparison:
     def __str__(self) -> str:
         skipped = f" ({self.queries_skipped} skipped: no valid match)" if self.queries_skipped else ""
         lines = [
-            f"{self.queries} queries{skipped}; {100 * self.confidence:g} % intervals from {self.resamples} "
-            f"resamples of the queries, seed {self.seed}; in percent",
+            f"{self.queries} queries of {self.identities} identities{skipped}; {100 * self.confidence:g} % intervals "
+            f"from {self.resamples} resamples of the identities, seed {self.seed}; in percent",
             f"baseline: {self.files[0]}",
         ]
         for number, file in enumerate(self.files[1:]):
@@ -81,7 +84,7 @@ class Comparison:
 def compare(
     paths: Sequence[Path | str], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
 ) -> Comparison:
-    """Compare evaluations written by `reid-eval --json` with the first of them, by a paired bootstrap over queries.
+    """Compare evaluations written by `reid-eval --json` with the first of them, by a paired bootstrap over identities.
 
     Where a gallery was drawn repeatedly, a query counts with its mean over the draws. Raises ValueError for fewer than
     two files, one that is no evaluation of a single dataset with values a query, different queries or skipped ones, and
@@ -101,6 +104,7 @@ def compare(
     return Comparison(
         files=tuple(evaluation.path for evaluation in evaluations),
         queries=scored,
+        identities=len(np.unique(baseline.identities[~np.isnan(baseline.figures["mAP"])])),
         queries_skipped=len(baseline.queries) - scored,
         means={
             name: tuple(float(np.nanmean(evaluation.figures[name])) for evaluation in evaluations)
@@ -108,7 +112,14 @@ def compare(
         },
         differences={
             name: tuple(
-                paired_difference(values, other.figures[name], resamples=resamples, confidence=confidence, seed=seed)
+                paired_difference(
+                    values,
+                    other.figures[name],
+                    baseline.identities,
+                    resamples=resamples,
+                    confidence=confidence,
+                    seed=seed,
+                )
                 for other in others
             )
             for name, values in baseline.figures.items()
@@ -144,6 +155,9 @@ def _read(path: Path) -> Evaluation:
     try:
         per_query = stored["per_query"]
         queries = tuple(per_query["query"])
+        identities = np.array(per_query["identity"], np.int64)
+        if identities.shape != (len(queries),):
+            raise ValueError(f"{len(queries)} queries and identities of shape {identities.shape}")
         first_hit = _values(per_query["first_hit"], len(queries))
         draws = {
             "mAP": _values(per_query["average_precision"], len(queries)),
@@ -155,7 +169,9 @@ def _read(path: Path) -> Evaluation:
     figures = {name: np.ma.masked_invalid(values).mean(axis=0).filled(np.nan) for name, values in draws.items()}
     if any(np.isnan(values).all() for values in figures.values()):
         raise ValueError(f"evaluation {path}: none of its {len(queries)} queries is scored")
-    return Evaluation(str(path), queries, figures, {**stored["protocol"], "gallery images": stored.get("gallery")})
+    return Evaluation(
+        str(path), queries, identities, figures, {**stored["protocol"], "gallery images": stored.get("gallery")}
+    )
 
 
 def _values(stored: Any, queries: int) -> Floats:
@@ -194,7 +210,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reid-eval compare",
         description="Compare evaluations of the same queries: differences to the first one, with confidence intervals "
-        "by a paired bootstrap over the queries. A difference whose interval holds 0 is within noise.",
+        "by a paired bootstrap over the queries, all queries of an identity together, because they are alike. "
+        "A difference whose interval holds 0 is within noise.",
     )
     parser.add_argument(
         "evaluations", nargs="+", metavar="FILE.json", help="written by reid-eval --json; baseline first"

@@ -295,7 +295,7 @@ def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], r
         )
     if report:
         if arguments.checkpoint and calibration is None:
-            calibration = _kept_calibration(arguments.checkpoint)
+            calibration = _kept_calibration(arguments.checkpoint, evaluated.result.protocol)
         from reid.report.page import write_report  # matplotlib takes a second to import
 
         page = write_report(
@@ -310,13 +310,20 @@ def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], r
     return evaluated.result
 
 
-def _kept_calibration(checkpoint: str) -> Calibration | None:
+def _kept_calibration(checkpoint: str, protocol: Mapping[str, Any]) -> Calibration | None:
+    """The calibration beside the checkpoint, if it was made for the embeddings that `protocol` describes."""
     try:
         kept = load_calibration(checkpoint)
     except ValueError as error:
         log.warning("warning: the report leaves the calibration out: %s", error)
         return None
-    return kept.calibration if kept else None
+    if kept is None:
+        return None
+    others = [name for name in ("features", "flip_test") if kept.protocol.get(name) != protocol[name]]
+    if others:
+        log.warning("warning: the report leaves the calibration out: it was made with another %s", " and ".join(others))
+        return None
+    return kept.calibration
 
 
 def _datasets(names: Sequence[str], roots: Sequence[str]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from reid.config import EvalOptions
 from reid.data.samples import ReidDataset, Sample
 from reid.embedder import Embedder
-from reid.features import Features, number_labels
+from reid.features import Features, Integers, number_labels
 from reid.progress import Progress
 from reid.retrieval.distances import Distances, FeatureDistances
 from reid.retrieval.expansion import augment_database, expand_queries
@@ -27,7 +27,8 @@ log = logging.getLogger("reid")
 class Result:
     """Metrics with the choices that decide whether two of them may be compared.
 
-    `queries` name the queries, by path below the folder they share, or by row. `draws` are the metrics of each random
+    `queries` (Q,) name the queries, by path below the folder they share, or by row, and `identities` (Q,) whom they
+    show. `draws` are the metrics of each random
     gallery where the protocol draws some; `metrics` are then their means. `verification` tells how well scores separate
     known from unknown.
     """
@@ -35,6 +36,7 @@ class Result:
     metrics: Metrics
     protocol: Mapping[str, Any]
     queries: tuple[str, ...]
+    identities: Integers
     draws: tuple[Metrics, ...] = ()
     verification: Verification | None = None
 
@@ -50,7 +52,7 @@ class Result:
     def as_full_json(self) -> dict[str, Any]:
         """The metrics JSON with each query's figures, which `reid-eval compare` needs; null for the skipped."""
         names = ("average_precision", "inverse_negative_penalty", "first_hit")
-        per_query: dict[str, Any] = {"query": list(self.queries)}
+        per_query: dict[str, Any] = {"query": list(self.queries), "identity": self.identities.tolist()}
         for name in names:
             rows = [_nullable(getattr(metrics, name)) for metrics in self.draws or (self.metrics,)]
             per_query[name] = rows if self.draws else rows[0]
@@ -81,11 +83,12 @@ def describe_verification(verification: Verification) -> list[str]:
     few = [f"{rate:g}" for rate, point in points if point is None]
     unmeasured = f" (too few pairs to measure FPR {', '.join(few)})" if few else ""
     found = verification.open_set
+    coarse = "" if found.measurable else f" ({found.impostor_trials} trials cannot measure the rate asked for)"
     return [
-        f"pairs: TPR {', '.join(rates) or 'unknown'}{unmeasured}; "
+        f"pairs by cosine: TPR {', '.join(rates) or 'unknown'}{unmeasured}; "
         f"equal error rate {100 * verification.equal_error_rate:.1f} %",
-        f"unknown queries: {100 * found.rejected:.1f} % rejected at score {found.threshold:.6f}, where "
-        f"{100 * found.identified:.1f} % of the known are found first and {100 * found.missed:.1f} % missed",
+        f"unknown queries by cosine: {100 * found.rejected:.1f} % rejected at score {found.threshold:.6f}{coarse}, "
+        f"where {100 * found.identified:.1f} % of the known are found first and {100 * found.missed:.1f} % missed",
     ]
 
 
@@ -193,9 +196,11 @@ def score(
 ) -> Result:
     """Score a ranking by the protocol that `options` choose; `protocol` names the data it comes from.
 
+    `verification` is of the features' own cosine similarities, whatever the ranking is by, as a search would see them.
+
     Raises ValueError if no query can be scored, and for a junk rule whose labels are not known.
     """
-    groups = features.groups(options.junk)
+    groups = features.groups("none" if options.gallery == "redrawn" else options.junk)
     labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
     drawing: dict[str, Any] = {
         "draws": options.draws,
@@ -203,6 +208,7 @@ def score(
         "progress": Progress("random galleries"),
     }
     draws: tuple[Metrics, ...] = ()
+    identities = features.query_ids
     queries = _names(features.query_paths) or tuple(f"row {row}" for row in range(len(features.query)))
     if options.gallery == "all":
         metrics = evaluate_distances(distances, *labels, ap=options.ap, progress=Progress("ranking"))
@@ -210,20 +216,20 @@ def score(
         draws = evaluate_single_shot(distances, *labels, **drawing)
     else:
         pool = np.concatenate([features.query, features.gallery])
-        ids = np.concatenate([features.query_ids, features.gallery_ids])
+        identities = np.concatenate([features.query_ids, features.gallery_ids])
         queries += _names(features.gallery_paths) or tuple(f"gallery row {row}" for row in range(len(features.gallery)))
-        draws = evaluate_redrawn(pool, ids, distance=options.distance, device=distances.device, **drawing)
+        draws = evaluate_redrawn(pool, identities, distance=options.distance, device=distances.device, **drawing)
     if draws:
         metrics = mean_of_draws(draws)
     separation = None
     if verification:
-        cosine = FeatureDistances(features.query, features.gallery, "cosine", distances.device)
         progress = Progress("verification")
         try:
+            cosine = FeatureDistances(features.query, features.gallery, "cosine", distances.device)
             separation = verify(cosine, *labels, false_alarm_rate=options.false_alarm, progress=progress)
         except ValueError as error:  # such as a gallery of one identity, which has its metrics all the same
             log.warning("warning: no verification figures: %s", error)
-    return Result(metrics, {**protocol, **_choices(options)}, queries, draws, separation)
+    return Result(metrics, {**protocol, **_choices(options)}, queries, identities, draws, separation)
 
 
 def _choices(options: EvalOptions) -> dict[str, Any]:

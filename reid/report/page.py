@@ -180,7 +180,9 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
         f"{open_set.threshold:.6f}, {100 * open_set.identified:.1f} % of {open_set.mated_trials:,} queries whose "
         f"subject is in the gallery are identified at rank 1, and {100 * open_set.missed:.1f} % are missed, their best "
         f"right match being below. With its own identity taken out of the gallery, a query is rejected in "
-        f"{100 * open_set.rejected:.1f} % of {open_set.impostor_trials:,} trials."
+        f"{100 * open_set.rejected:.1f} % of {open_set.impostor_trials:,} trials"
+        f"{'.' if open_set.measurable else ', which are too few to measure that rate.'} All scores are cosine "
+        "similarities of the embeddings as they are, without re-ranking or expansion."
     )
     if calibration is not None:
         body += _chart(

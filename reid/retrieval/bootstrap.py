@@ -1,5 +1,7 @@
 """Paired bootstrap: whether a difference between two evaluations is more than the luck of their queries.
 
+Queries of one individual succeed and fail together, so individuals are resampled, each with all its queries.
+
 Q queries.
 """
 
@@ -22,25 +24,34 @@ class Difference:
 
 
 def paired_difference(
-    baseline: Floats, candidate: Floats, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    baseline: Floats,
+    candidate: Floats,
+    identities: npt.NDArray[np.int64],
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Difference:
-    """Resample the queries to see how far the mean of `candidate - baseline` would have moved.
+    """Resample the identities of the queries to see how far the mean of `candidate - baseline` would have moved.
 
-    Both are (Q,), one value a query in the same order, NaN for skipped queries, which are left out. Every resample
-    draws as many queries as there are, with replacement, and takes both values of each; the interval spans the central
-    `confidence` of the resampled means (the percentile method). The p-value is twice the share of resamples on the
-    rarer side of 0, one resample added to either. Queries count as independent; several of one identity are not quite,
-    which makes the interval somewhat too narrow.
+    All are (Q,), one value a query in the same order, NaN for skipped queries, which are left out. Every resample draws
+    as many identities as there are, with replacement, and takes both values of all queries of each; the interval spans
+    the central `confidence` of the resampled means (the percentile method). The p-value is twice the share of resamples
+    on the rarer side of 0, one resample added to either. Where each query is an identity of its own, this is the plain
+    bootstrap over queries.
 
-    Raises ValueError for values of different shapes, a query skipped in one only, fewer than two queries, and for
+    Raises ValueError for values of different shapes, a query skipped in one only, fewer than two identities, and for
     resamples or a confidence out of range.
     """
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(
             f"resamples={resamples}, confidence={confidence}; expected at least 1, and a share between 0 and 1"
         )
-    if baseline.shape != candidate.shape or baseline.ndim != 1:
-        raise ValueError(f"values have shapes {baseline.shape} and {candidate.shape}; expected one value a query")
+    if not baseline.shape == candidate.shape == identities.shape or baseline.ndim != 1:
+        raise ValueError(
+            f"values and identities have shapes {baseline.shape}, {candidate.shape} and {identities.shape}; "
+            "expected one a query"
+        )
     skipped = np.isnan(baseline)
     unpaired = np.flatnonzero(skipped != np.isnan(candidate))
     if len(unpaired):
@@ -49,12 +60,17 @@ def paired_difference(
             "expected the same junk rule and gallery labels in both"
         )
     differences = (candidate - baseline)[~skipped]
-    if len(differences) < 2:
-        raise ValueError(f"{len(differences)} queries are scored; an interval needs at least 2")
+    subject = np.unique(identities[~skipped], return_inverse=True)[1]
+    queries = np.bincount(subject)
+    if len(queries) < 2:
+        raise ValueError(f"{len(differences)} queries of {len(queries)} identities are scored; an interval needs 2")
+    sums = np.bincount(subject, differences)
     # A loop over resamples is as fast as drawing many at once, and holds one.
     generator = np.random.default_rng(seed)
-    count = len(differences)
-    means = np.array([differences[generator.integers(0, count, count)].mean() for _ in range(resamples)])
+    means = np.empty(resamples)
+    for resample in range(resamples):
+        drawn = generator.integers(0, len(queries), len(queries))
+        means[resample] = sums[drawn].sum() / queries[drawn].sum()
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     rarer = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     p_value = min(1.0, float(2 * (rarer + 1) / (resamples + 1)))

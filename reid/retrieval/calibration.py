@@ -119,8 +119,8 @@ def fit_calibration(
     Scores (Q,) are those of `Verification`, NaN where a query has no such row; identities are (Q,) and (G,). A query
     with both is tried once with its subject in the gallery, where its best match is right if it scores higher than any
     wrong one, and once with its subject taken out. Isotonic regression is given one more right match at the lowest
-    score and one more wrong one at the highest (the rule of succession), so that nothing is certain, and is joined up
-    at the means of its blocks.
+    score and one more wrong one at the highest (the rule of succession), so that nothing is certain; the gaps between
+    its blocks, where no score was seen, are bridged by straight lines.
 
     Raises ValueError for fewer than 10 identities with such a query, if no best match is right, and for a false alarm
     rate outside (0, 1).
@@ -173,14 +173,14 @@ def cross_fit(scores: Floats, labels: Floats, identities: Integers) -> Floats:
 
 
 def _fit(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """The knots of the map: the mean score and the probability of every block of the isotonic regression."""
+    """The knots of the map: the lowest and the highest score of every block of the isotonic regression."""
     labels = np.append(labels, [1, 0])
     distinct, index, count = np.unique(
         np.append(scores, [scores.min(), scores.max()]), return_inverse=True, return_counts=True
     )
     fitted = isotonic_regression(np.bincount(index, labels) / count, weights=count)
-    first = fitted.blocks[:-1]
-    return np.add.reduceat(distinct * count, first) / np.add.reduceat(count, first), fitted.x[first]
+    ends = np.unique([fitted.blocks[:-1], fitted.blocks[1:] - 1])
+    return distinct[ends], fitted.x[ends]
 
 
 def _low_quantile(scores: Scores, share: float) -> float:

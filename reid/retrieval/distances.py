@@ -65,8 +65,8 @@ class FeatureDistances:
         self.device = gallery.device if device is None else torch.device(device)
         self._distance = distance
         self._query, self._gallery = query.to(self.device), gallery.to(self.device)
-        self._gallery_norms = _norms(self._gallery, "gallery_features", zero_allowed=distance == "euclidean")
-        self._query_norms = _norms(self._query, "query_features", zero_allowed=distance == "euclidean")
+        self._gallery_sizes = _sizes(self._gallery, "gallery_features", distance)
+        self._query_sizes = _sizes(self._query, "query_features", distance)
         self._repeated, self._original = _repeated_rows(self._gallery)
 
     @torch.no_grad()
@@ -76,17 +76,17 @@ class FeatureDistances:
         Returns (B, G) float32 on `device`, written to `out` if given: 1 - cosine, in [0, 2] up to rounding, or the
         Euclidean distance of the features as they are.
         """
-        queries, norms = self._query[start:stop].float(), self._query_norms[start:stop, None]
-        queries = queries / -norms if self._distance == "cosine" else queries * -2
+        queries, sizes = self._query[start:stop].float(), self._query_sizes[start:stop, None]
+        queries = queries / -sizes if self._distance == "cosine" else queries * -2
         block = torch.empty(len(queries), self.shape[1], device=self.device) if out is None else out
         with _full_precision():
             for tile in _tiles(self.shape[1]):
-                part, gallery_norms = block[:, tile], self._gallery_norms[tile]
+                part, gallery_sizes = block[:, tile], self._gallery_sizes[tile]
                 torch.mm(queries, self._gallery[tile].float().T, out=part)
                 if self._distance == "cosine":
-                    part.div_(gallery_norms).add_(1)
+                    part.div_(gallery_sizes).add_(1)
                 else:
-                    part.add_(gallery_norms.square()).add_(norms.square()).clamp_(min=0).sqrt_()
+                    part.add_(gallery_sizes).add_(sizes).clamp_(min=0).sqrt_()
         if len(self._repeated):
             block[:, self._repeated] = block[:, self._original]
         return block
@@ -102,7 +102,7 @@ class FeatureDistances:
         for query, row in zip(queries.to(self.device).split(size), gallery.to(self.device).split(size), strict=True):
             left, right = self._query[query].float(), self._gallery[row].float()
             if self._distance == "cosine":
-                norms = self._query_norms[query] * self._gallery_norms[row]
+                norms = self._query_sizes[query] * self._gallery_sizes[row]
                 parts.append(1 - torch.linalg.vecdot(left, right) / norms)
             else:
                 parts.append(torch.linalg.vector_norm(left - right, dim=1))
@@ -115,10 +115,10 @@ def as_matrix(values: Array, name: str) -> torch.Tensor:
     Raises ValueError with `name` for anything else, and where there is no row or no column.
     """
     if isinstance(values, torch.Tensor):
-        values, real = values.detach(), not values.is_complex() and values.dtype != torch.bool
+        values, real = values.detach(), not values.is_complex() and values.dtype != torch.bool and not values.is_sparse
     else:
         values = np.asarray(values)
-        real = values.dtype.kind in "fiu"
+        real = values.dtype.kind in "fiu" and values.dtype.itemsize <= 8
     if not real:
         raise ValueError(f"{name} are of type {values.dtype}; expected real numbers")
     if values.ndim != 2 or 0 in values.shape:
@@ -139,13 +139,17 @@ def refuse_rows(refused: torch.Tensor, name: str, problem: str) -> None:
         raise ValueError(f"{name}: {len(rows)} of {len(refused)} rows {problem} (row {named})")
 
 
-def _norms(features: torch.Tensor, name: str, zero_allowed: bool) -> torch.Tensor:
-    tiles = [torch.linalg.vector_norm(features[tile].float(), dim=1) for tile in _tiles(len(features))]
-    norms = torch.cat(tiles)
-    refuse_rows(~norms.isfinite(), name, "are NaN, infinite or too large for float32")
-    if not zero_allowed:
-        refuse_rows(norms == 0, name, "have length zero, which has no cosine")
-    return norms
+def _sizes(features: torch.Tensor, name: str, distance: Distance) -> torch.Tensor:
+    """The length of each row for cosine, and its square for Euclidean: exact for whole numbers, as their ties are."""
+    tiles = (features[tile].float() for tile in _tiles(len(features)))
+    if distance == "cosine":
+        sizes = torch.cat([torch.linalg.vector_norm(tile, dim=1) for tile in tiles])
+    else:
+        sizes = torch.cat([tile.square().sum(dim=1) for tile in tiles])
+    refuse_rows(~sizes.isfinite(), name, "are NaN, infinite or too large for float32")
+    if distance == "cosine":
+        refuse_rows(sizes == 0, name, "have length zero, which has no cosine")
+    return sizes
 
 
 def _repeated_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +161,7 @@ def _repeated_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     first: dict[int, int] = {}
     original: list[int] = []
     for tile in _tiles(len(features)):
-        for row in features[tile].float().cpu().numpy():
+        for row in features[tile].float().add(0.0).cpu().numpy():  # -0.0 becomes 0.0
             original.append(first.setdefault(hash(row.tobytes()), len(original)))
     originals = torch.tensor(original)
     repeated = (originals != torch.arange(len(originals))).nonzero().flatten()

@@ -36,7 +36,7 @@ def expand_queries(
     distances = FeatureDistances(query, gallery, "cosine", device)
     _check(neighbours, distances.shape[1], alpha)
     found = nearest(distances, neighbours, progress=progress)
-    weights = (1 - found.distances).clip(min=0) ** np.float32(alpha)
+    weights = _weights(found.distances, alpha)
     return _weighted_sums(query, gallery, found.indices, weights, distances.device)
 
 
@@ -58,7 +58,7 @@ def augment_database(
     itself = found.indices == np.arange(len(found.indices))[:, None]
     itself[~itself.any(axis=1), -1] = True  # so many duplicates come before it that it is not among its nearest
     others = found.indices[~itself].reshape(-1, neighbours)
-    weights = (1 - found.distances[~itself].reshape(-1, neighbours)).clip(min=0) ** np.float32(alpha)
+    weights = _weights(found.distances[~itself].reshape(-1, neighbours), alpha)
     return _weighted_sums(gallery, gallery, others, weights, distances.device)
 
 
@@ -67,6 +67,11 @@ def _check(neighbours: int, available: int, alpha: float) -> None:
         raise ValueError(f"neighbours is {neighbours}; expected between 1 and {available}, as the gallery has no more")
     if not alpha >= 0:
         raise ValueError(f"alpha is {alpha}; expected at least 0")
+
+
+def _weights(distances: npt.NDArray[np.float32], alpha: float) -> npt.NDArray[np.float32]:
+    cosines = 1 - distances
+    return np.where(cosines > 0, cosines.clip(min=0) ** np.float32(alpha), np.float32(0))  # 0 ** 0 would be 1
 
 
 @torch.no_grad()

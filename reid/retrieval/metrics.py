@@ -8,6 +8,7 @@ Q queries, G gallery rows, E embedding size, B queries of one block, N positives
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -251,8 +252,8 @@ def _closer_negatives_on_cpu(
 ) -> Integers:
     """Count the negatives at most as far away as each positive, (N,), the positives sorted by query and place."""
     closer = np.empty(len(query), np.int64)
-    starts = np.flatnonzero(place == 1)
-    for start, stop in zip(starts, np.append(starts[1:], len(query)), strict=True):
+    bounds = np.append(np.flatnonzero(place == 1), len(query))
+    for start, stop in pairwise(bounds):
         positives, negatives = distances[start:stop], block[query[start]].numpy()
         negatives = negatives[negatives <= positives[-1]]
         # A pass over the negatives costs about 1/200 of sorting them, but sorting them serves all positives.

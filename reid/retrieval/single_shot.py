@@ -33,8 +33,9 @@ def evaluate_single_shot(
     query's own identity is drawn anew among its positives. Ties are pessimistic. With one positive a query, average
     precision and inverse negative penalty are both 1 / rank.
 
-    Raises ValueError for labels or a rule that `find_matches` refuses, and if no query has a positive.
+    Raises ValueError for labels or a rule that `find_matches` refuses, no draw at all, and if no query has a positive.
     """
+    _require_draws(draws)
     matches = find_matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
     scored = matches.positives > 0
     if not scored.any():
@@ -74,6 +75,7 @@ def evaluate_redrawn(
     This is the protocol of VehicleID, which has no cameras and no junk. Returns the metrics of each draw, whose arrays
     are (N,), NaN for the images in its gallery. Raises ValueError as `evaluate_single_shot` does.
     """
+    _require_draws(draws)
     generator = np.random.default_rng(seed)
     distances = FeatureDistances(features, features, distance, device)
     unknown = np.full(len(ids), -1)
@@ -116,6 +118,11 @@ def mean_of_draws(draws: Sequence[Metrics]) -> Metrics:
         inverse_negative_penalty=mean_by_query("inverse_negative_penalty"),
         first_hit=mean_by_query("first_hit"),
     )
+
+
+def _require_draws(draws: int) -> None:
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; expected at least 1")
 
 
 def _first_of_each(ids: Integers, priority: Integers) -> Integers:

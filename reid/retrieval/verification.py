@@ -67,6 +67,11 @@ class OpenSet:
     identified: float
     missed: float
 
+    @property
+    def measurable(self) -> bool:
+        """Whether the trials suffice for the rate: it must allow at least one false alarm among them."""
+        return self.false_alarm_rate * self.impostor_trials >= 1
+
 
 @dataclass(frozen=True, eq=False)
 class Verification:

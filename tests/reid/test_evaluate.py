@@ -334,3 +334,46 @@ def test_a_calibration_on_training_identities_is_refused(run, photos, capsys):
     assert main(["--checkpoint", str(run), "--device", "cpu", "--calibrate"]) == 1
     assert "1 of the query identities are training identities too, such as animal-0" in capsys.readouterr().err
     assert not (run / "calibration.json").exists()
+
+
+def test_verification_of_a_redrawn_gallery_has_no_junk(stored):
+    found = [
+        evaluate_stored(stored, {"gallery": "redrawn", "junk": junk}, verification=True).result
+        for junk in ("camera", "none")
+    ]
+    assert found[0].as_json() == found[1].as_json()
+    plain = evaluate_stored(stored, {"junk": "none"}, verification=True).result
+    assert found[0].verification.as_json() == plain.verification.as_json()
+
+
+def test_rows_without_a_cosine_cost_the_verification_only(stored, tmp_path, capsys):
+    features = Features.load(stored)
+    features.query[0] = 0
+    features.save(tmp_path / "zero.npz")
+    assert main(["--from-features", str(tmp_path / "zero.npz"), "distance=euclidean", "--verification"]) == 0
+    said = capsys.readouterr()
+    assert "mAP" in said.out
+    assert "no verification figures: query_features: 1 of 12 rows have length zero" in said.err
+
+
+def test_too_few_trials_for_a_false_alarm_rate_are_said(stored, capsys):
+    assert main(["--from-features", str(stored), "--verification"]) == 0
+    assert "12 trials cannot measure the rate asked for" in capsys.readouterr().out
+    assert main(["--from-features", str(stored), "--verification", "false_alarm=0.25"]) == 0
+    assert "cannot measure" not in capsys.readouterr().out
+
+
+def test_a_report_shows_no_calibration_of_other_embeddings(write_photos, tiny, tmp_path, capsys):
+    table = write_photos(tmp_path / "many", identities=16, tested=12)
+    train(
+        load_config("csv", None, {**tiny, "data.root": str(table), "train.epochs": 1}), tmp_path / "run", device="cpu"
+    )
+    command = ["--checkpoint", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*command, "--calibrate"]) == 0
+    assert main([*command, "--report", str(tmp_path / "same")]) == 0
+    assert main([*command, "--report", str(tmp_path / "other"), "--features", "sa", "flip_test=true"]) == 0
+    assert "the report leaves the calibration out: it was made with another features and flip_test" in (
+        capsys.readouterr().err
+    )
+    assert "Brier" in (tmp_path / "same" / "index.html").read_text()
+    assert "Brier" not in (tmp_path / "other" / "index.html").read_text()

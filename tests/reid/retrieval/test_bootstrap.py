@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reid.retrieval.bootstrap import paired_difference
+from reid.retrieval import bootstrap
+
+
+def paired_difference(baseline, candidate, **options):
+    """Each query of an identity of its own, which is the plain bootstrap over queries."""
+    return bootstrap.paired_difference(baseline, candidate, np.arange(len(baseline)), **options)
 
 
 def two_evaluations(seed, queries=80, gain=0.03):
@@ -77,9 +82,9 @@ def test_queries_skipped_in_both_are_left_out():
     ("baseline", "candidate", "options", "message"),
     [
         ([0.1, np.nan, 0.3], [0.1, 0.2, np.nan], {}, "2 queries, the first is number 1 .* skipped in one evaluation"),
-        ([0.1, 0.2], [0.1, 0.2, 0.3], {}, "shapes \\(2,\\) and \\(3,\\)"),
-        ([[0.1, 0.2]], [[0.1, 0.2]], {}, "expected one value a query"),
-        ([0.1, np.nan], [0.2, np.nan], {}, "1 queries are scored; an interval needs at least 2"),
+        ([0.1, 0.2], [0.1, 0.2, 0.3], {}, "shapes \\(2,\\), \\(3,\\) and"),
+        ([[0.1, 0.2]], [[0.1, 0.2]], {}, "expected one a query"),
+        ([0.1, np.nan], [0.2, np.nan], {}, "1 queries of 1 identities are scored; an interval needs 2"),
         ([0.1, 0.2], [0.1, 0.2], {"resamples": 0}, "resamples=0"),
         ([0.1, 0.2], [0.1, 0.2], {"confidence": 1.0}, "confidence=1.0"),
     ],
@@ -87,3 +92,36 @@ def test_queries_skipped_in_both_are_left_out():
 def test_what_cannot_be_compared_is_refused(baseline, candidate, options, message):
     with pytest.raises(ValueError, match=message):
         paired_difference(np.array(baseline), np.array(candidate), **options)
+
+
+def clustered(seed, identities=60, queries=5, gain=0.02):
+    """Differences that the queries of an identity share in part, as those of average precision do."""
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(rng.permutation(1000)[:identities], queries)
+    differences = gain + rng.normal(0, 0.05, identities).repeat(queries) + rng.normal(0, 0.08, len(ids))
+    baseline = rng.uniform(0.3, 0.7, len(ids))
+    return baseline, baseline + differences, ids
+
+
+def test_the_interval_holds_the_truth_also_with_several_queries_an_identity():
+    options = {"resamples": 400, "confidence": 0.9}
+    found = [bootstrap.paired_difference(*clustered(seed), **options, seed=seed) for seed in range(400)]
+    assert np.mean([one.low <= 0.02 <= one.high for one in found]) == pytest.approx(0.9, abs=0.04)
+    alone = [paired_difference(*clustered(seed)[:2], **options, seed=seed) for seed in range(400)]
+    assert np.mean([one.low <= 0.02 <= one.high for one in alone]) < 0.8, "the case would not show the difference"
+
+
+def test_an_identity_is_drawn_with_all_its_queries():
+    baseline, candidate, ids = clustered(3, identities=6, queries=3)
+    sums = {one: (candidate - baseline)[ids == one] for one in np.unique(ids)}
+    generator, means = np.random.default_rng(5), []
+    for _ in range(100):
+        drawn = np.unique(ids)[generator.integers(0, 6, 6)]
+        means.append(np.concatenate([sums[one] for one in drawn]).mean())
+    found = bootstrap.paired_difference(baseline, candidate, ids, resamples=100, seed=5)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_one_identity_is_not_enough():
+    with pytest.raises(ValueError, match="4 queries of 1 identities are scored; an interval needs 2"):
+        bootstrap.paired_difference(np.zeros(4), np.ones(4), np.zeros(4, int))

@@ -103,3 +103,8 @@ def test_bad_features_are_refused_by_side_and_row():
     for refused in (lambda: expand_queries(features(12, 0), gallery, 5), lambda: augment_database(gallery, 5)):
         with pytest.raises(ValueError, match=r"gallery_features: 1 of 30 rows have length zero.* \(row 7\)"):
             refused()
+
+
+def test_an_exponent_of_0_adds_no_opposite():
+    opposite = np.array([[1, 0], [-1, 0.0]], np.float32)
+    np.testing.assert_allclose(augment_database(opposite, 1, 0.0), opposite, atol=1e-6)

@@ -301,3 +301,23 @@ def test_memory_for_lists_of_positives_is_bounded_where_all_rows_are_positives(m
     tracemalloc.stop()
     assert metrics.mAP == pytest.approx(1)
     assert peak < 200 * 20_000 * 8  # one number for every positive
+
+
+def test_queries_without_a_positive_may_fill_a_block(monkeypatch):
+    """As in a large gallery asked first for known and then for unknown individuals."""
+    monkeypatch.setattr(module, "BLOCK_DISTANCES", 1)
+    for seed in range(20):
+        case = random_case(seed)
+        assert_equals_slow(evaluate_distances(*case), slow_metrics(*case))
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_whole_numbers_tie_exactly_by_euclidean_distance(width):
+    rng = np.random.default_rng(width)
+    features = rng.integers(0, 2, (220, width)).astype(np.float32)
+    ids, cameras = rng.integers(0, 10, 220), rng.integers(0, 3, 220)
+    query, gallery = np.arange(20), np.arange(20, 220)
+    exact = (features[query, None] != features[gallery]).sum(axis=2)
+    labels = (ids[query], cameras[query], ids[gallery], cameras[gallery])
+    found = evaluate_features(features[query], *labels[:2], features[gallery], *labels[2:], distance="euclidean")
+    assert_equals_slow(found, slow_metrics(exact, *labels))
