@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.checkpoint import fingerprint, model_file, write_text, write_whole
+from reid.checkpoint import MODEL_FILE, Checkpoint, fingerprint, model_file, write_text, write_whole
 from reid.data.samples import ReidDataset
 from reid.features import Features
 from reid.retrieval.calibration import Calibration, fit_calibration
@@ -15,8 +15,6 @@ from reid.scoring import Result
 
 log = logging.getLogger("reid")
 
-CALIBRATION_FILE = "calibration.json"
-PICTURE_FILE = "calibration.png"
 FEW_IDENTITIES = 100
 
 
@@ -30,24 +28,37 @@ class ModelCalibration:
 
 
 def calibrate(
-    checkpoint: Path | str, result: Result, features: Features, dataset: ReidDataset, false_alarm: float
+    path: Path | str,
+    checkpoint: Checkpoint,
+    result: Result,
+    features: Features,
+    dataset: ReidDataset,
+    false_alarm: float,
 ) -> Calibration:
-    """Fit a calibration to a verified result and write `calibration.json`, and its plot, beside the model.
+    """Fit a calibration to a verified result and write `calibration.json`, and its plot, beside the model at `path`.
 
-    Raises ValueError where queries show individuals that the dataset's training images show too, for fewer than 10
-    individuals, and for a result without verification.
+    `checkpoint` is what that model says of itself. Raises ValueError where queries show individuals that the dataset's
+    training images show too, for fewer than 10 individuals, and for a result without verification.
     """
     from reid.report.figures import draw_reliability, png  # matplotlib takes a second to import
 
     if result.verification is None:
         raise ValueError("calibration needs the verification figures, which these queries and gallery do not give")
-    trained = {sample.identity for sample in dataset.train}
-    seen = trained & set(features.query_ids.tolist())
+    queried = set(features.query_ids.tolist())
+    names = {identity: dataset.identity_names.get(identity, str(identity)) for identity in queried}
+    seen = sorted(queried & {sample.identity for sample in dataset.train})
     if seen:
         raise ValueError(
             f"{dataset.name}: {len(seen)} of the query identities are training identities too, such as "
-            f"{dataset.identity_names.get(min(seen), min(seen))}; a calibration needs others, because the scores of "
-            "those are too good"
+            f"{names[seen[0]]}; a calibration needs others, because the scores of those are too good"
+        )
+    namesakes = sorted(set(names.values()) & set(checkpoint.classes))
+    if namesakes and checkpoint.protocol.get("dataset") == dataset.name:
+        log.warning(
+            "warning: %d query identities are called like training identities of the model, such as %s; if they are "
+            "the same individuals, the calibration is too good to be true",
+            len(namesakes),
+            namesakes[0],
         )
     best = result.verification
     calibration = fit_calibration(
@@ -70,24 +81,30 @@ def calibrate(
             calibration.identities,
             FEW_IDENTITIES,
         )
-    file = model_file(checkpoint)
+    file = model_file(path)
     values = {"model": fingerprint(file), "protocol": dict(result.protocol), "calibration": calibration.as_json()}
-    write_text(file.with_name(CALIBRATION_FILE), json.dumps(values, indent=2) + "\n")
+    target = _calibration_file(file)
+    write_text(target, json.dumps(values, indent=2) + "\n")
     picture = png(partial(draw_reliability, calibration=calibration))
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(picture)
 
-    write_whole(file.with_name(PICTURE_FILE), write)
+    write_whole(target.with_suffix(".png"), write)
     log.info(
         "calibration of %d queries of %d identities in %s: known from score %.6f, unknown below %.6f",
         calibration.queries,
         calibration.identities,
-        file.with_name(CALIBRATION_FILE),
+        target,
         calibration.known_from,
         calibration.unknown_below,
     )
     return calibration
+
+
+def _calibration_file(model: Path) -> Path:
+    """`calibration.json` beside a run's model, and `NAME.calibration.json` beside a model file of another name."""
+    return model.with_name("calibration.json" if model.name == MODEL_FILE else f"{model.stem}.calibration.json")
 
 
 def load_calibration(checkpoint: Path | str) -> ModelCalibration | None:
@@ -96,7 +113,7 @@ def load_calibration(checkpoint: Path | str) -> ModelCalibration | None:
     Raises ValueError for a damaged file, and for one that was made with other weights.
     """
     file = model_file(checkpoint)
-    path = file.with_name(CALIBRATION_FILE)
+    path = _calibration_file(file)
     if not path.exists():
         return None
     try:

@@ -1,6 +1,7 @@
 """What all commands share: one-line errors, exit codes, devices and messages."""
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ def run(
     has_subcommands = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
     # Intermixed, because KEY=VALUE may stand before, between and after the flags.
     arguments = parser.parse_args(argv) if has_subcommands else parser.parse_intermixed_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     log = logging.getLogger("reid")
     log.handlers = [logging.StreamHandler(sys.stderr)]
     log.setLevel(logging.INFO)

@@ -25,9 +25,9 @@ RANKS = (1, 5, 10)
 class Evaluation:
     """One file of `reid-eval --json`, a value a query.
 
-    `identities` (Q,) are those of the queries. `figures` maps a figure's name to (Q,), fractions in [0, 1], NaN for
-    skipped queries; `protocol` holds the choices that should be alike where evaluations are compared, and the number of
-    gallery images.
+    `identities` (Q,) are those of the queries. `figures` maps a figure's name to (D, Q), fractions in [0, 1], one row a
+    draw of the gallery, NaN for skipped queries; `protocol` holds the choices that should be alike where evaluations
+    are compared, and the number of gallery images.
     """
 
     path: str
@@ -86,7 +86,7 @@ def compare(
 ) -> Comparison:
     """Compare evaluations written by `reid-eval --json` with the first of them, by a paired bootstrap over identities.
 
-    Where a gallery was drawn repeatedly, a query counts with its mean over the draws. Raises ValueError for fewer than
+    Where a gallery was drawn repeatedly, a query counts in every draw. Raises ValueError for fewer than
     two files, one that is no evaluation of a single dataset with values a query, different queries or skipped ones, and
     options out of range; FileNotFoundError for a missing file.
     """
@@ -100,12 +100,12 @@ def compare(
     baseline, *others = evaluations = [_read(Path(path)) for path in paths]
     for other in others:
         _refuse_other_queries(baseline, other)
-    scored = int(np.count_nonzero(~np.isnan(baseline.figures["mAP"])))
+    scored = ~np.isnan(baseline.figures["mAP"]).all(axis=0)
     return Comparison(
         files=tuple(evaluation.path for evaluation in evaluations),
-        queries=scored,
-        identities=len(np.unique(baseline.identities[~np.isnan(baseline.figures["mAP"])])),
-        queries_skipped=len(baseline.queries) - scored,
+        queries=int(scored.sum()),
+        identities=len(np.unique(baseline.identities[scored])),
+        queries_skipped=int((~scored).sum()),
         means={
             name: tuple(float(np.nanmean(evaluation.figures[name])) for evaluation in evaluations)
             for name in baseline.figures
@@ -113,9 +113,9 @@ def compare(
         differences={
             name: tuple(
                 paired_difference(
-                    values,
-                    other.figures[name],
-                    baseline.identities,
+                    values.ravel(),
+                    other.figures[name].ravel(),
+                    np.tile(baseline.identities, len(values)),
                     resamples=resamples,
                     confidence=confidence,
                     seed=seed,
@@ -159,14 +159,13 @@ def _read(path: Path) -> Evaluation:
         if identities.shape != (len(queries),):
             raise ValueError(f"{len(queries)} queries and identities of shape {identities.shape}")
         first_hit = _values(per_query["first_hit"], len(queries))
-        draws = {
+        figures = {
             "mAP": _values(per_query["average_precision"], len(queries)),
             "mINP": _values(per_query["inverse_negative_penalty"], len(queries)),
             **{f"Rank-{k}": np.where(np.isnan(first_hit), np.nan, first_hit <= k) for k in RANKS},
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"evaluation {path}: per_query is damaged ({type(error).__name__}: {error})") from error
-    figures = {name: np.ma.masked_invalid(values).mean(axis=0).filled(np.nan) for name, values in draws.items()}
     if any(np.isnan(values).all() for values in figures.values()):
         raise ValueError(f"evaluation {path}: none of its {len(queries)} queries is scored")
     return Evaluation(
@@ -191,12 +190,20 @@ def _refuse_other_queries(baseline: Evaluation, other: Evaluation) -> None:
                 f"{both}: of {counts[0]} and {counts[1]} queries number {number} (from 0) is the first to differ, "
                 f"{a!r} and {b!r}; expected the same queries in the same order"
             )
+    moved = np.flatnonzero(baseline.identities != other.identities)
+    if len(moved):
+        raise ValueError(
+            f"{both}: {len(moved)} queries show other identities, the first is {baseline.queries[moved[0]]!r}; "
+            "expected the same queries in the same order"
+        )
     for name, values in baseline.figures.items():
-        unpaired = np.flatnonzero(np.isnan(values) != np.isnan(other.figures[name]))
+        if values.shape != other.figures[name].shape:
+            raise ValueError(f"{both}: {len(values)} and {len(other.figures[name])} draws; expected the same")
+        unpaired = np.flatnonzero((np.isnan(values) != np.isnan(other.figures[name])).any(axis=0))
         if len(unpaired):
             raise ValueError(
                 f"{both}: {len(unpaired)} queries are skipped in one of them only, the first is "
-                f"{baseline.queries[unpaired[0]]!r}; expected the same junk rule and gallery"
+                f"{baseline.queries[unpaired[0]]!r}; expected the same junk rule, gallery and draws"
             )
 
 

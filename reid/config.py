@@ -138,7 +138,9 @@ class EvalOptions(_Options):
     rerank_lambda: Fraction | None = Field(None, description="weight of the original distance; default the preset's")
     query_expansion: int = Field(0, ge=0, description="gallery images added to each query (alpha-QE); 0 is off")
     database_augmentation: int = Field(0, ge=0, description="neighbours added to each gallery image; 0 is off")
-    alpha: float = Field(3.0, ge=0, description="exponent of the similarity that weighs what is added")
+    alpha: float = Field(
+        3.0, ge=0, allow_inf_nan=False, description="exponent of the similarity that weighs what is added"
+    )
     false_alarm: float = Field(
         0.01, gt=0, lt=1, description="share of unknown queries that may be taken for known, for the threshold"
     )
@@ -154,6 +156,8 @@ class EvalOptions(_Options):
             raise ValueError(f"rerank={self.rerank} with gallery={self.gallery}: re-ranking needs the whole gallery")
         if self.gallery == "redrawn" and (self.query_expansion or self.database_augmentation):
             raise ValueError("query_expansion and database_augmentation do not work with gallery=redrawn")
+        if self.distance != "cosine" and (self.query_expansion or self.database_augmentation):
+            raise ValueError("query_expansion and database_augmentation work on unit vectors: use distance=cosine")
         if self.gallery != "all" and self.ap != "hits":
             raise ValueError(f"ap={self.ap} with gallery={self.gallery}: only hits is defined for one match a query")
         return self

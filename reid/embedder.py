@@ -60,7 +60,7 @@ class Embedder:
                 f"features 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
             )
         self.model = model
-        self.features: Features = features
+        self.features: Features = features if model.glca is not None else "sa"
         self.flip_test = flip_test
         self.device = torch.device(device)
         self.batch_size = batch_size

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,9 @@ from typing import Any
 
 from reid import cli, compare
 from reid.calibrate import calibrate, load_calibration
-from reid.checkpoint import load_model, write_text
+from reid.checkpoint import Checkpoint, load_model, write_text
 from reid.config import Config, ConfigError, DataOptions, EvalOptions, full_name, load_config, override, parse_override
-from reid.data.datasets import DATASETS, load_dataset
+from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.loaders import drop_unreadable
 from reid.data.samples import ReidDataset
 from reid.data.synthetic import generate
@@ -32,7 +33,7 @@ TOY_ROOT = "data/toy"
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """A result with what it was made of; `dataset` and `embedder` are None for stored features."""
+    """A result with what it was made of; the last three are None for stored features."""
 
     result: Result
     features: Features
@@ -40,6 +41,7 @@ class Evaluated:
     options: EvalOptions
     dataset: ReidDataset | None = None
     embedder: Embedder | None = None
+    checkpoint: Checkpoint | None = None
 
 
 def open_dataset(options: DataOptions) -> ReidDataset:
@@ -111,7 +113,7 @@ def evaluate(
     distances = rank(features, config.eval, str(chosen))
     protocol = {**data_protocol(dataset), **embedding_protocol(described.protocol, embedder)}
     result = score(features, distances, config.eval, protocol, verification=verification)
-    return Evaluated(result, features, distances, config.eval, dataset, embedder)
+    return Evaluated(result, features, distances, config.eval, dataset, embedder, described)
 
 
 def evaluate_stored(
@@ -123,7 +125,8 @@ def evaluate_stored(
     """
     options = stored_options(overrides or {})
     features = Features.load(path)
-    protocol = {"dataset": path.name, "version": None, "split": None, "features": "stored"}
+    name = os.fsencode(path.name).decode("utf-8", "replace")
+    protocol = {"dataset": name, "version": None, "split": None, "features": "stored"}
     try:
         distances = rank(features, options, str(choose_device(device)))
         result = score(features, distances, options, protocol, verification=verification)
@@ -254,60 +257,80 @@ def _command(arguments: argparse.Namespace) -> None:
     sets = _datasets(arguments.dataset, arguments.data_root)
     if len(sets) > 1 and (arguments.save_features or arguments.calibrate):
         raise cli.UsageError(f"--save-features and --calibrate take one dataset, given {len(sets)}")
-    results = []
-    for index, chosen in enumerate(sets, start=1):
-        report = arguments.report
-        if report and len(sets) > 1:
-            report = report / f"{index}-{chosen['data.dataset']}"
-        results.append(_evaluate_one(arguments, {**overrides, **chosen}, report))
-        if arguments.json != "-":
-            print(results[-1])
-    values = [result.as_full_json() for result in results]
-    text = json.dumps(values[0] if len(values) == 1 else values, indent=2) + "\n"
-    if arguments.json == "-":
-        sys.stdout.write(text)
-    elif arguments.json:
-        write_text(Path(arguments.json), text)
+    _require_places(arguments)
+    evaluations: list[Evaluated] = []
+    try:
+        for chosen in sets:
+            evaluations.append(_evaluate_one(arguments, {**overrides, **chosen}))
+    finally:  # what is evaluated is not lost to what fails after it
+        if evaluations and arguments.json:
+            _write_json(arguments.json, [evaluated.result for evaluated in evaluations])
+    calibration: Calibration | None = None
+    for index, evaluated in enumerate(evaluations, start=1):
+        if arguments.save_features:
+            evaluated.features.save(arguments.save_features)
+        if arguments.calibrate:
+            assert evaluated.dataset is not None and evaluated.checkpoint is not None
+            calibration = calibrate(
+                arguments.checkpoint,
+                evaluated.checkpoint,
+                evaluated.result,
+                evaluated.features,
+                evaluated.dataset,
+                evaluated.options.false_alarm,
+            )
+        if arguments.report:
+            name = f"{index}-{evaluated.result.protocol['dataset']}" if len(evaluations) > 1 else ""
+            _report(arguments.report / name, arguments.checkpoint, evaluated, calibration)
 
 
-def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], report: Path | None) -> Result:
-    if report and report.exists() and not report.is_dir():
-        raise NotADirectoryError(f"report {report} is a file, expected a folder or a new name")
+def _require_places(arguments: argparse.Namespace) -> None:
+    """Refuse before the work what could not be written after it."""
+    for option, place in (("--json", arguments.json), ("--save-features", arguments.save_features)):
+        if place not in (None, "-") and not Path(place).absolute().parent.is_dir():
+            raise FileNotFoundError(f"{option} {place}: there is no folder {Path(place).parent}")
+    if arguments.report and arguments.report.exists() and not arguments.report.is_dir():
+        raise NotADirectoryError(f"report {arguments.report} is a file, expected a folder or a new name")
+
+
+def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -> Evaluated:
+    """Evaluate, and print the result unless the JSON is what is printed."""
     how: dict[str, Any] = {
         "device": arguments.device,
-        "verification": arguments.verification or arguments.calibrate or report is not None,
+        "verification": arguments.verification or arguments.calibrate or arguments.report is not None,
     }
     if arguments.checkpoint:
         evaluated = evaluate(arguments.checkpoint, overrides, **how)
     else:
         evaluated = evaluate_stored(arguments.from_features, overrides, **how)
-    if arguments.save_features:
-        evaluated.features.save(arguments.save_features)
-    calibration: Calibration | None = None
-    if arguments.calibrate:
-        assert evaluated.dataset is not None
-        calibration = calibrate(
-            arguments.checkpoint,
-            evaluated.result,
-            evaluated.features,
-            evaluated.dataset,
-            evaluated.options.false_alarm,
-        )
-    if report:
-        if arguments.checkpoint and calibration is None:
-            calibration = _kept_calibration(arguments.checkpoint, evaluated.result.protocol)
-        from reid.report.page import write_report  # matplotlib takes a second to import
+    if arguments.json != "-":
+        print(evaluated.result)
+    return evaluated
 
-        page = write_report(
-            report,
-            evaluated.result,
-            evaluated.features,
-            evaluated.distances,
-            embedder=evaluated.embedder,
-            calibration=calibration,
-        )
-        log.info("report: %s", page)
-    return evaluated.result
+
+def _write_json(place: str, results: Sequence[Result]) -> None:
+    values = [result.as_full_json() for result in results]
+    text = json.dumps(values[0] if len(values) == 1 else values, indent=2) + "\n"
+    if place == "-":
+        sys.stdout.write(text)
+    else:
+        write_text(Path(place), text)
+
+
+def _report(folder: Path, checkpoint: str | None, evaluated: Evaluated, calibration: Calibration | None) -> None:
+    from reid.report.page import write_report  # matplotlib takes a second to import
+
+    if checkpoint and calibration is None:
+        calibration = _kept_calibration(checkpoint, evaluated.result.protocol)
+    page = write_report(
+        folder,
+        evaluated.result,
+        evaluated.features,
+        evaluated.distances,
+        embedder=evaluated.embedder,
+        calibration=calibration,
+    )
+    log.info("report: %s", page)
 
 
 def _kept_calibration(checkpoint: str, protocol: Mapping[str, Any]) -> Calibration | None:
@@ -337,6 +360,10 @@ def _datasets(names: Sequence[str], roots: Sequence[str]) -> list[dict[str, Any]
     sets: list[dict[str, Any]] = []
     for name, root in zip_longest(names, roots):
         dataset, _, version = name.partition(":")
+        try:
+            choose_protocol(dataset, version=version or None)
+        except ValueError as error:
+            raise cli.UsageError(str(error)) from error
         options = {"data.dataset": dataset, "data.version": version or None, "data.root": root}
         sets.append({key: value for key, value in options.items() if value is not None})
     return sets

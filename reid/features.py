@@ -1,5 +1,6 @@
 """Embeddings of a query and a gallery set, and the file they are stored in."""
 
+import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from reid.checkpoint import write_whole
 from reid.data.images import read_image
 
 Integers = npt.NDArray[np.int64]
+log = logging.getLogger("reid")
+
 SPLITS = ("query", "gallery")
 LABELS = ("ids", "cameras", "sequences")
 
@@ -94,6 +97,18 @@ class Features:
         missing = [name for name in needed if name not in arrays]
         if missing:
             raise ValueError(f"features {path}: missing {', '.join(missing)}; found {', '.join(arrays) or 'nothing'}")
+        known = [f"{split}_{part}" for split in SPLITS for part in ("features", *LABELS, "boxes", "paths")]
+        strange = [name for name in arrays if name not in known]
+        if strange:
+            log.warning("warning: features %s: %s not read; known are %s", path, ", ".join(strange), ", ".join(known))
+        for name in set(known) & set(arrays):
+            dimensions = 2 if name.endswith(("features", "boxes")) else 1
+            if arrays[name].ndim != dimensions or (name in needed and not len(arrays[name])):
+                raise ValueError(
+                    f"features {path}: {name} has shape {arrays[name].shape}; expected {dimensions} dimensions and rows"
+                )
+            if name.endswith("paths") and len(arrays[name]) and arrays[name].dtype.kind != "U":
+                raise ValueError(f"features {path}: {name} is of type {arrays[name].dtype}; expected text")
         values: dict[str, Any] = {split: arrays[f"{split}_features"] for split in SPLITS}
         for name in (*LABELS, "boxes", "paths"):
             present = [split for split in SPLITS if len(arrays.get(f"{split}_{name}", ()))]
@@ -122,7 +137,10 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     try:
         if path.is_dir():
             return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise ValueError("a single array; expected several, by name")
+        with stored:
             return {name: stored[name] for name in stored.files}
     except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
         raise ValueError(f"features {path}: cannot be read as .npz or .npy ({' '.join(str(error).split())})") from error

@@ -66,8 +66,8 @@ class Result:
             f"mAP {100 * metrics.mAP:5.1f}  {ranks}  mINP {100 * metrics.mINP:5.1f}",
             f"{metrics.queries} queries{skipped}, {metrics.gallery} gallery images; {describe_protocol(self.protocol)}",
         ]
-        if self.draws:
-            spread = 100 * np.std([draw.mAP for draw in self.draws], ddof=1) if len(self.draws) > 1 else 0.0
+        if len(self.draws) > 1:
+            spread = 100 * np.std([draw.mAP for draw in self.draws], ddof=1)
             lines.append(f"mean of {len(self.draws)} random galleries, standard deviation of mAP {spread:.1f}")
         if self.protocol.get("rerank"):
             lines.append("re-ranked with the help of the other queries: not what a single query would be answered")
@@ -98,7 +98,11 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
     def text(value: Any) -> str:
         return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
 
-    return ", ".join(name if value is True else f"{name} {text(value)}" for name, value in protocol.items() if value)
+    return ", ".join(
+        name if value is True else f"{name} {text(value)}"
+        for name, value in protocol.items()
+        if value is not None and value is not False
+    )
 
 
 def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Features:
@@ -201,6 +205,8 @@ def score(
     Raises ValueError if no query can be scored, and for a junk rule whose labels are not known.
     """
     groups = features.groups("none" if options.gallery == "redrawn" else options.junk)
+    if options.junk != "none" and options.gallery != "redrawn" and not any((group >= 0).any() for group in groups):
+        log.warning("warning: no %s is known, so junk=%s leaves no image out", options.junk, options.junk)
     labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
     drawing: dict[str, Any] = {
         "draws": options.draws,
@@ -249,7 +255,9 @@ def _choices(options: EvalOptions) -> dict[str, Any]:
 
 def _names(paths: Sequence[str]) -> tuple[str, ...]:
     """Paths below the folder they share, so that they are the same wherever the dataset lies."""
-    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    if len({os.path.isabs(path) for path in paths}) != 1:
+        return tuple(paths)
+    shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     return tuple(os.path.relpath(path, shared or ".") for path in paths)
 
 

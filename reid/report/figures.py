@@ -48,6 +48,7 @@ def theme(ink: str, muted: str, grid: str, paper: str, cycle: Sequence[str]) -> 
         "legend.framealpha": 0.8,
         "legend.fontsize": 9,
         "font.family": "DejaVu Sans",
+        "text.parse_math": False,  # file names may hold dollar signs
         "font.size": 10,
         "lines.linewidth": 2,
     }

@@ -26,6 +26,7 @@ from reid.retrieval.verification import Verification
 from reid.scoring import Result
 
 MATCHES_WITH_ATTENTION = 6
+FIGURES = ("cmc", "scores", "roc", "reliability", "camera_pairs", "ranked_lists", "attention", "embeddings")
 
 # What a choice of the protocol means, for readers who do not know our words.
 MEANINGS = {
@@ -64,6 +65,8 @@ def write_report(
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"report {folder} is a file, expected a folder or a new name")
     folder.mkdir(parents=True, exist_ok=True)
+    for name in FIGURES:  # an earlier report may have had more
+        (folder / f"{name}.png").unlink(missing_ok=True)
     protocol = result.protocol
     groups = features.groups(protocol["junk"])
     per_query = result.metrics
@@ -116,7 +119,9 @@ def _range(shares: Iterable[float]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {part}" for name, part in value.items())
-    return {None: "none", True: "yes", False: "no"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _chart(
@@ -155,7 +160,9 @@ def _cmc(folder: Path, result: Result) -> Section:
 def _verification(folder: Path, verification: Verification | None, calibration: Calibration | None) -> Section:
     heading = "Scores and thresholds"
     if verification is None:
-        return Section("scores", heading, markup.paragraph("Verification figures were not asked for."))
+        return Section(
+            "scores", heading, markup.paragraph("There are no verification figures: not asked for, or not to be had.")
+        )
     open_set = verification.open_set
     pairs = f"{verification.positives:,} positive and {verification.negatives:,} negative pairs, junk left out"
     charts = [

@@ -1,5 +1,6 @@
 """Ranked lists: what a query found, best matches first."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,12 +85,17 @@ def ranked_list(
 def list_title(kind: str, features: Features, metrics: Metrics, query: int) -> str:
     """What stands above a query's ranked list."""
     precision, hit = 100 * metrics.average_precision[query], metrics.first_hit[query]
-    name = Path(features.query_paths[query]).name
+    name = _readable(Path(features.query_paths[query]).name)
     return f"{kind.capitalize()}: {name}, average precision {precision:.1f} %, first right match at rank {hit:.0f}"
 
 
 def _tile(features: Features, split: Split, row: int, kind: Kind, heading: str, notes: tuple[str, ...]) -> Tile:
     camera = (features.query_cameras if split == "query" else features.gallery_cameras)[row]
-    path = (features.query_paths if split == "query" else features.gallery_paths)[row]
+    path = _readable((features.query_paths if split == "query" else features.gallery_paths)[row])
     picture = ImageOps.contain(features.picture(split, row), (SIDE, SIDE))
     return Tile(picture, split, row, kind, heading, (*notes, f"camera {camera}") if camera != UNKNOWN else notes, path)
+
+
+def _readable(path: str) -> str:
+    """A path with marks for the bytes that are no UTF-8, which neither a page nor a figure can hold."""
+    return os.fsencode(path).decode("utf-8", "replace")

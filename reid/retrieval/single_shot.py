@@ -56,7 +56,8 @@ def evaluate_single_shot(
         if progress is not None:
             progress(stop, len(scored))
     rank[:, ~scored] = np.nan
-    return tuple(_one_positive_each(row, len(rows), ranks) for row, rows in zip(rank, drawn, strict=True))
+    skipped = int(np.count_nonzero(~scored))
+    return tuple(_one_positive_each(row, len(rows), ranks, skipped) for row, rows in zip(rank, drawn, strict=True))
 
 
 def evaluate_redrawn(
@@ -95,7 +96,7 @@ def evaluate_redrawn(
         rank[draw, rows] = np.nan
     if np.isnan(rank).all():
         raise ValueError("no query can be scored: every identity has one image, which is its gallery image")
-    return tuple(_one_positive_each(row, len(drawn[0]), ranks) for row in rank)
+    return tuple(_one_positive_each(row, len(drawn[0]), ranks, skipped=0) for row in rank)
 
 
 def mean_of_draws(draws: Sequence[Metrics]) -> Metrics:
@@ -144,8 +145,8 @@ def _own_rows(matches: Matches, start: int, stop: int, priorities: Integers) -> 
     return own
 
 
-def _one_positive_each(rank: npt.NDArray[np.float64], gallery: int, ranks: Sequence[int]) -> Metrics:
-    """The metrics of queries with one positive each, at `rank` (Q,), NaN for skipped ones."""
+def _one_positive_each(rank: npt.NDArray[np.float64], gallery: int, ranks: Sequence[int], skipped: int) -> Metrics:
+    """The metrics of queries with one positive each, at `rank` (Q,), NaN for those that are skipped or no queries."""
     hits = rank[~np.isnan(rank)]
     inverse = 1 / rank
     return Metrics(
@@ -153,7 +154,7 @@ def _one_positive_each(rank: npt.NDArray[np.float64], gallery: int, ranks: Seque
         mINP=float(np.mean(1 / hits)),
         cmc={k: float(np.mean(hits <= k)) for k in ranks},
         queries=len(hits),
-        queries_skipped=len(rank) - len(hits),
+        queries_skipped=skipped,
         gallery=gallery,
         average_precision=inverse,
         inverse_negative_penalty=inverse,

@@ -96,16 +96,30 @@ def test_several_are_compared_with_the_first(two, tmp_path, capsys):
     assert capsys.readouterr().out.count("against the baseline") == 2
 
 
-def test_a_query_counts_with_its_mean_over_the_draws(tmp_path):
+def test_a_query_counts_in_every_draw(tmp_path):
     draws = [[0.2, 0.4, np.nan], [0.6, np.nan, np.nan]]
     hits = [[1, 7, np.nan], [2, np.nan, np.nan]]
     one = evaluation(tmp_path / "a.json", draws, hits)
-    other = evaluation(tmp_path / "b.json", [[0.5, 0.5, np.nan]], [[1, 1, np.nan]])
+    other = evaluation(
+        tmp_path / "b.json", [[0.5, 0.5, np.nan], [0.5, np.nan, np.nan]], [[1, 1, np.nan], [1, np.nan, np.nan]]
+    )
     comparison = compare([one, other], resamples=10)
     assert (comparison.queries, comparison.queries_skipped) == (2, 1)
     assert comparison.means["mAP"] == pytest.approx((0.4, 0.5))
-    assert comparison.means["Rank-1"] == pytest.approx((0.25, 1))
+    assert comparison.means["Rank-1"] == pytest.approx((1 / 3, 1))
     assert comparison.means["Rank-10"] == (1, 1)
+    fewer = evaluation(tmp_path / "c.json", [[0.5, 0.5, np.nan]], [[1, 1, np.nan]])
+    with pytest.raises(ValueError, match="2 and 1 draws; expected the same"):
+        compare([one, fewer])
+
+
+def test_rows_in_another_order_are_noticed_by_their_identities(tmp_path):
+    files = [evaluation(tmp_path / f"{name}.json", [0.1, 0.2], [1, 2], queries=["row 0", "row 1"]) for name in "ab"]
+    stored = json.loads(Path(files[1]).read_text())
+    stored["per_query"]["identity"].reverse()
+    Path(files[1]).write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="2 queries show other identities, the first is 'row 0'"):
+        compare(files)
 
 
 def test_different_protocols_are_named(tmp_path, capsys):

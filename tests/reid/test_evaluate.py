@@ -167,7 +167,7 @@ def test_bad_arguments_cost_one_line(run, tmp_path, capsys):
         (["--checkpoint", str(tmp_path / "absent")], 1, "absent: no such file"),
         (["--checkpoint", str(tmp_path)], 1, "no model.safetensors in this folder"),
         (["--checkpoint", str(run), "junks=none"], 2, "unknown option 'junks'; near ones: eval.junk"),
-        (["--checkpoint", str(run), "--dataset", "msmt18"], 1, "unknown dataset 'msmt18'"),
+        (["--checkpoint", str(run), "--dataset", "msmt18"], 2, "unknown dataset 'msmt18'"),
         (["--checkpoint", str(run), "--dataset", "veri776"], 2, "'veri776' needs --data-root"),
         (["--from-features", str(tmp_path / "half.npz")], 1, "missing query_ids, gallery_features, gallery_ids"),
         (["--from-features", str(tmp_path / "text.npz")], 1, "cannot be read as .npz"),
@@ -377,3 +377,74 @@ def test_a_report_shows_no_calibration_of_other_embeddings(write_photos, tiny, t
     )
     assert "Brier" in (tmp_path / "same" / "index.html").read_text()
     assert "Brier" not in (tmp_path / "other" / "index.html").read_text()
+
+
+def test_what_is_evaluated_outlives_what_fails_after_it(write_photos, tiny, tmp_path, capsys):
+    """Too few identities for a calibration: the numbers are printed and written all the same."""
+    table = write_photos(tmp_path / "few", identities=10, tested=4)
+    train(
+        load_config("csv", None, {**tiny, "data.root": str(table), "train.epochs": 1}), tmp_path / "run", device="cpu"
+    )
+    command = ["--checkpoint", str(tmp_path / "run"), "--device", "cpu", "--json", str(tmp_path / "kept.json")]
+    assert main([*command, "--calibrate"]) == 1
+    said = capsys.readouterr()
+    assert "4 identities have a right and a wrong match" in said.err
+    assert "mAP" in said.out
+    assert json.loads((tmp_path / "kept.json").read_text())["queries"] == 4
+    missing = ["--dataset", "csv", "--data-root", str(table), "--dataset", "csv", "--data-root", "nowhere.csv"]
+    assert main([*command, *missing]) == 1
+    assert json.loads((tmp_path / "kept.json").read_text())["queries"] == 4
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_work(stored, tmp_path, capsys):
+    for option in ("--json", "--save-features"):
+        assert main(["--from-features", str(stored), option, str(tmp_path / "nowhere" / "x")]) == 1
+        said = capsys.readouterr()
+        assert f"{option} {tmp_path}/nowhere/x: there is no folder" in said.err
+        assert "mAP" not in said.out
+
+
+def test_unknown_cameras_are_said_to_leave_nothing_out(stored, tmp_path, capsys):
+    features = Features.load(stored)
+    unknown = {f"{split}_cameras": np.full(len(getattr(features, split)), -1) for split in ("query", "gallery")}
+    replace(features, **unknown).save(tmp_path / "f.npz")
+    assert main(["--from-features", str(tmp_path / "f.npz")]) == 0
+    assert "no camera is known, so junk=camera leaves no image out" in capsys.readouterr().err
+    assert main(["--from-features", str(tmp_path / "f.npz"), "junk=none"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_expansion_of_raw_features_is_not_mixed_with_euclidean_distance(stored, capsys):
+    assert main(["--from-features", str(stored), "distance=euclidean", "query_expansion=3"]) == 2
+    assert "work on unit vectors: use distance=cosine" in capsys.readouterr().err
+
+
+def test_calibrations_of_two_model_files_do_not_meet(write_photos, tiny, tmp_path):
+    table = write_photos(tmp_path / "many", identities=16, tested=12)
+    train(
+        load_config("csv", None, {**tiny, "data.root": str(table), "train.epochs": 1}), tmp_path / "run", device="cpu"
+    )
+    for name in ("", "best.safetensors"):
+        assert main(["--checkpoint", str(tmp_path / "run" / name), "--device", "cpu", "--calibrate"]) == 0
+    assert load_calibration(tmp_path / "run") is not None
+    assert load_calibration(tmp_path / "run" / "best.safetensors") is not None
+    assert (tmp_path / "run" / "best.calibration.json").exists()
+
+
+def test_a_baseline_says_that_its_features_are_the_sa_token(photos, tiny, tmp_path):
+    options = {**tiny, "data.root": str(photos), "train.epochs": 1, "model.method": "baseline"}
+    train(load_config("csv", None, options), tmp_path / "base", device="cpu")
+    assert evaluate(tmp_path / "base", device="cpu").result.protocol["features"] == "sa"
+
+
+def test_compare_agrees_with_the_mean_over_draws(stored, tmp_path, capsys):
+    for gallery in ("single", "redrawn"):
+        file = str(tmp_path / f"{gallery}.json")
+        assert main(["--from-features", str(stored), f"gallery={gallery}", "--json", file]) == 0
+        capsys.readouterr()
+        assert main(["compare", file, file, "--json", "-"]) == 0
+        means = json.loads(capsys.readouterr().out)["means"]
+        result = json.loads(Path(file).read_text())
+        assert means["mAP"][0] == pytest.approx(result["mAP"])
+        assert means["Rank-1"][0] == pytest.approx(result["cmc"]["1"])
+        assert result["queries_skipped"] == 0

@@ -106,3 +106,38 @@ def test_bad_files_are_refused_in_one_line(tmp_path, change, message):
         Features.load(tmp_path / "f.npz")
     assert str(tmp_path / "f.npz") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_read_is_said(tmp_path, caplog):
+    features = some()
+    features.save(tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as stored:
+        np.savez(tmp_path / "g.npz", **dict(stored), query_camids=np.arange(2))
+    Features.load(tmp_path / "g.npz")
+    assert "query_camids not read; known are query_features" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_ids": np.array(3)}, r"query_ids has shape \(\); expected 1 dimensions"),
+        (
+            {"gallery_features": np.empty((0, 4)), "gallery_ids": np.arange(0)},
+            "gallery_.* expected . dimensions and rows",
+        ),
+        ({"query_paths": np.arange(2)}, "query_paths is of type int64; expected text"),
+    ],
+)
+def test_arrays_of_another_shape_are_named(tmp_path, change, message):
+    features = some()
+    features.save(tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as stored:
+        np.savez(tmp_path / "g.npz", **(dict(stored) | change))
+    with pytest.raises(ValueError, match=message):
+        Features.load(tmp_path / "g.npz")
+
+
+def test_a_single_array_is_no_features_file(tmp_path):
+    np.save(tmp_path / "f.npy", np.eye(3))
+    with pytest.raises(ValueError, match="a single array; expected several, by name"):
+        Features.load(tmp_path / "f.npy")

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import os
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_two_queries_and_one_gallery_row(tmp_path):
     parsed = check(page)
     assert (result.metrics.queries, result.metrics.queries_skipped) == (1, 1)
     assert "1 skipped" in parsed.text
-    assert "Verification figures were not asked for" in parsed.text
+    assert "There are no verification figures" in parsed.text
     assert "GLCA" not in parsed.text
     assert {"attention.png", "ranked_lists.png", "embeddings.png", "camera_pairs.png"} <= files(page)
 
@@ -251,3 +252,23 @@ def test_a_browser_shows_it_without_network(full):
                 assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
                 context.close()
         browser.close()
+
+
+def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path):
+    """Bytes that are no UTF-8, and what matplotlib would read as a formula."""
+    features = world(tmp_path)
+    renamed = [
+        Path(os.fsdecode(os.fsencode(path).replace(b".", b"\xff $\\frac{1}$."))) for path in features.query_paths
+    ]
+    for old, new in zip(features.query_paths, renamed, strict=True):
+        os.rename(old, new)
+    _, page = make(tmp_path, replace(features, query_paths=tuple(map(str, renamed))))
+    assert "frac" in check(page).text
+
+
+def test_figures_of_an_earlier_report_do_not_stay(tmp_path):
+    features = world(tmp_path)
+    _, page = make(tmp_path, features)
+    assert (page.parent / "ranked_lists.png").exists()
+    _, page = make(tmp_path, replace(features, query_paths=(), gallery_paths=()))
+    assert not (page.parent / "ranked_lists.png").exists()
