@@ -1,0 +1,126 @@
+"""The words of the search service: what is enrolled, what is asked, what is found; and what a search engine must do.
+
+Public ids are opaque strings; inside, an item is known by its number, which is never used again.
+E is the embedding size.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+
+class NotFound(LookupError):
+    """No such item; the message names what was asked for."""
+
+
+class Conflict(ValueError):
+    """What is asked contradicts what is there, such as a key that another photo has; the message names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One stored photo: the SHA-256 of the bytes that were sent, and the size in pixels of the upright picture."""
+
+    sha256: str
+    width: int
+    height: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What people say of an item. `captured_at` has a time zone; `label` is the name of its identity."""
+
+    key: str | None = None
+    label: str | None = None
+    camera: str | None = None
+    captured_at: datetime | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """A photo to be enrolled, with its unit embedding (E,) float32."""
+
+    medium: Medium
+    vector: Vectors
+    details: Details = Details()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An enrolled photo. `identity_id` is that of its label."""
+
+    number: int
+    item_id: str
+    medium: Medium
+    details: Details
+    identity_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a search engine keeps of an item; `captured_at` is in microseconds since 1970, UTC."""
+
+    number: int
+    vector: Vectors
+    camera: str | None
+    captured_at: int | None
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which items may be found: all conditions must hold, and None is no condition.
+
+    An item without camera, time or label fails a condition that asks for one, and passes `exclude_cameras`. `since` and
+    `until` are aware times, half open: since <= captured_at < until.
+    """
+
+    cameras: frozenset[str] | None = None
+    exclude_cameras: frozenset[str] = frozenset()
+    since: datetime | None = None
+    until: datetime | None = None
+    labels: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An item found: its number and its cosine similarity to the query, in [-1, 1]."""
+
+    number: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to one query: hits by falling score, ties by rising number; `candidates` passed the filter."""
+
+    hits: tuple[Hit, ...]
+    candidates: int
+
+
+class SearchEngine(Protocol):
+    """A cache of the store's vectors that finds the nearest; exact unless it says otherwise.
+
+    One owner thread calls it. What `upsert` and `remove` did holds for every later `search`.
+    """
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Add rows, or replace those of the same numbers; raises ValueError for a vector that is not finite or unit."""
+
+    def remove(self, numbers: Collection[int]) -> None:
+        """Forget rows; numbers that are not there are none."""
+
+    def search(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
+        """Find the `count` best items for each of the unit vectors (n, E) among those that pass the filter."""
+
+    def __len__(self) -> int:
+        """The number of rows."""

@@ -1,0 +1,186 @@
+"""The file of a gallery: one process, whole transactions, and one readable line for whatever is wrong with it."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.database import Database
+from service.migrations import APPLICATION_ID, MIGRATIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = "INSERT INTO operations (time, actor, request_id, batch_id, kind, target) VALUES (0, '', '', '', 'test', ?)"
+TARGETS = "SELECT target FROM operations ORDER BY seq"
+
+
+def open_elsewhere(folder, before=""):
+    """Open the gallery in another process, which runs `before` first; returns what it prints."""
+    script = f"""
+import os, sys
+from pathlib import Path
+from service.database import Database
+{before}
+try:
+    Database(Path({str(folder)!r})).close()
+    print("opened")
+except (OSError, ValueError) as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.removesuffix("\n")
+
+
+def one_line(refused, named):
+    message = str(refused.value)
+    return str(named) in message and "\n" not in message
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A gallery with one entry in its log."""
+    folder = tmp_path / "gallery"
+    with closing(Database(folder)) as database, database.transaction() as connection:
+        connection.execute(LOG, ("first",))
+    return folder
+
+
+def test_a_new_an_empty_and_an_existing_folder_open(tmp_path, folder):
+    with closing(Database(tmp_path / "some" / "new one")) as database:
+        assert database.read(TARGETS) == []
+    (tmp_path / "empty" / "lost+found").mkdir(parents=True)
+    Database(tmp_path / "empty").close()
+    with closing(Database(folder)) as database:
+        assert database.read(TARGETS) == [("first",)]
+        assert database.read("PRAGMA journal_mode") == [("wal",)]
+        with database.transaction() as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+            assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+
+
+def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    with pytest.raises(ValueError, match=r"holds files but no gallery\.db") as refused:
+        Database(tmp_path)
+    assert one_line(refused, tmp_path)
+    assert os.listdir(tmp_path) == ["photo.jpg"]
+    with pytest.raises(OSError, match="not a folder") as refused:
+        Database(tmp_path / "photo.jpg")
+    assert one_line(refused, tmp_path / "photo.jpg")
+
+
+def test_a_second_owner_is_refused_until_the_first_closes(folder):
+    with closing(Database(folder)):
+        expected = f"{folder}: another process has this gallery open"
+        assert open_elsewhere(folder) == f"OSError {expected}"
+        with pytest.raises(OSError) as refused:
+            Database(folder)
+        assert str(refused.value) == expected
+    assert open_elsewhere(folder) == "opened"
+
+
+def test_a_failed_opening_lets_go_of_the_folder(tmp_path):
+    (tmp_path / "gallery.db").write_bytes(b"no database" * 100)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="damaged, or not a gallery"):
+            Database(tmp_path)
+
+
+def test_a_transaction_is_whole_or_nothing_and_readers_see_the_last_whole_one(folder):
+    with closing(Database(folder)) as database:
+        with database.transaction() as connection:
+            connection.execute(LOG, ("second",))
+            assert database.read(TARGETS) == [("first",)]
+        assert database.read(TARGETS) == [("first",), ("second",)]
+        with pytest.raises(KeyError), database.transaction() as connection:
+            connection.execute(LOG, ("third",))
+            raise KeyError
+        with pytest.raises(ValueError, match="'\\\\udcff' is not valid Unicode"), database.transaction() as connection:
+            connection.execute(LOG, ("fourth",))
+            connection.execute(LOG, ("\udcff",))
+        assert database.read(TARGETS) == [("first",), ("second",)]
+
+
+def test_reading_cannot_write(folder):
+    with closing(Database(folder)) as database, pytest.raises(OSError, match="readonly"):
+        database.read("DELETE FROM items")
+
+
+@pytest.mark.parametrize("change", ["UPDATE operations SET actor = 'else'", "DELETE FROM operations"])
+def test_the_operation_log_cannot_be_rewritten(folder, change):
+    with closing(Database(folder)) as database:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"), database.transaction() as connection:
+            connection.execute(change)
+        assert database.read(TARGETS) == [("first",)]
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "gallery.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE items (name)")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="another program") as refused:
+        Database(tmp_path)
+    assert one_line(refused, path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_version_is_refused_and_left_alone(folder):
+    with closing(sqlite3.connect(folder / "gallery.db")) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = (folder / "gallery.db").read_bytes()
+    with pytest.raises(ValueError, match=f"version {len(MIGRATIONS) + 1}, .* up to {len(MIGRATIONS)} only") as refused:
+        Database(folder)
+    assert one_line(refused, folder / "gallery.db")
+    assert (folder / "gallery.db").read_bytes() == before
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "text":
+        data = bytearray(b"camera,label\n" * 1000)
+    elif how == "cut":
+        del data[len(data) // 2 :]
+    elif how == "header":
+        data[:100] = bytes(100)
+    elif how == "inside":
+        data[4096:] = b"\xa5" * (len(data) - 4096)
+    path.write_bytes(data)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("how", ["text", "cut", "header", "inside"])
+def test_a_damaged_file_is_named_and_left_alone(folder, how):
+    path = folder / "gallery.db"
+    damaged = damage(path, how)
+    with pytest.raises(ValueError, match="damaged, or not a gallery") as refused, closing(Database(folder)) as database:
+        database.read(TARGETS)
+    assert one_line(refused, path)
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("lock_mode", [0o444, 0o666])
+def test_a_read_only_folder_is_refused_in_one_line(folder, tmp_path, lock_mode):
+    (folder / "gallery.lock").chmod(lock_mode)
+    (folder / "gallery.db").chmod(0o444)
+    folder.chmod(0o555)
+    tmp_path.chmod(0o755)
+    # The superuser may write anywhere: be somebody else, who reaches the folder from where he stands.
+    nobody = f"os.chdir({str(tmp_path)!r})\nif os.getuid() == 0: os.setuid(65534)"
+    before = (folder / "gallery.db").read_bytes()
+    printed = open_elsewhere("gallery", nobody)
+    folder.chmod(0o755)
+    assert printed.startswith("OSError gallery")
+    assert "\n" not in printed
+    assert (folder / "gallery.db").read_bytes() == before
+
+
+def test_an_opening_that_was_cut_short_is_done_again(tmp_path):
+    (tmp_path / "gallery.lock").touch()
+    (tmp_path / "gallery.db").touch()
+    with closing(Database(tmp_path)) as database:
+        assert database.read("PRAGMA application_id") == [(APPLICATION_ID,)]
+        assert database.read("PRAGMA user_version") == [(len(MIGRATIONS),)]

@@ -1,0 +1,315 @@
+"""What the store is told and what it answers."""
+
+import hashlib
+import random
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+
+from service.records import Conflict, Details, Filter, Medium, NewItem, NotFound
+from service.store import Model, ModelMismatch, Store
+
+NAMES = ["plain", "Åsa", "日本", "it's", 'say "x"', "x'; DROP TABLE items;--", "a,b\n%_?:", "nul\0nul", "", "🦓"]
+SIZE = 8
+
+
+def vector(number):
+    drawn = np.random.default_rng(number).standard_normal(SIZE).astype(np.float32)
+    return drawn / np.linalg.norm(drawn)
+
+
+def photo(number, **details):
+    """Photo `number`, always the same."""
+    sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+    return NewItem(Medium(sha256, 640, 480, str(number)), vector(number), Details(**details))
+
+
+def enrol(store, *photos, **who):
+    return [enrolled.item for enrolled in store.enrol(photos, **who)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty gallery that belongs to model `m`."""
+    with closing(Store(tmp_path / "gallery")) as store:
+        store.bind("m", SIZE, {"features": "sa"})
+        yield store
+
+
+def test_the_first_model_keeps_the_gallery(tmp_path):
+    with closing(Store(tmp_path)) as store:
+        assert store.model is None
+        with pytest.raises(ValueError, match="no model yet"):
+            store.enrol([photo(0)])
+        store.bind("vit-a", SIZE, {"image_size": [256, 128]})
+        store.bind("vit-a", SIZE, {})
+        for other in [("vit-b", SIZE), ("vit-a", SIZE + 1)]:
+            with pytest.raises(
+                ModelMismatch, match=rf"model vit-a \(E = 8\), not to model {other[0]} \(E = {other[1]}"
+            ):
+                store.bind(*other, {})
+    with closing(Store(tmp_path)) as store:
+        assert store.model == Model("vit-a", SIZE, {"image_size": [256, 128]})
+        assert [operation.kind for operation in store.operations()] == ["model.bind"]
+
+
+def test_what_was_enrolled_is_there_after_reopening(tmp_path, store):
+    when = datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=-7)))
+    sent = [
+        photo(
+            n, key=f"key {name}", label=name, camera=name, captured_at=when, attributes={name: [1.5, None, {"é": name}]}
+        )
+        for n, name in enumerate(NAMES)
+    ]
+    sent.append(photo(len(NAMES)))
+    before = datetime.now(UTC)
+    items = enrol(store, *sent)
+    store.close()
+    with closing(Store(tmp_path / "gallery")) as store:
+        assert store.page(Filter()) == items
+        for new, item in zip(sent, items, strict=True):
+            assert (item.medium, item.details) == (new.medium, new.details)
+            assert before <= item.created_at <= datetime.now(UTC)
+            assert store.get(item.item_id) == item
+        assert items[0].details.captured_at.utcoffset() == timedelta(0)
+        numbers = [item.number for item in items]
+        assert store.get_many([*numbers, 99]) == dict(zip(numbers, items, strict=True))
+        assert store.get_many([]) == {}
+        assert len({item.item_id for item in items}) == len(items)
+        rows = list(store.rows("m"))
+        assert [row.number for row in rows] == sorted(numbers)
+        for row, new in zip(rows, sent, strict=True):
+            assert row.vector.dtype == np.float32
+            np.testing.assert_array_equal(row.vector, new.vector)
+            assert (row.camera, row.label) == (new.details.camera, new.details.label)
+        exact = (datetime(2024, 3, 1, 6, 59, 59, 999999) - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+        assert {row.captured_at for row in rows[:-1]} == {exact}
+        assert rows[-1].captured_at is None
+        assert list(store.rows("another")) == []
+
+
+def test_rows_come_in_portions_and_by_number(store, monkeypatch):
+    monkeypatch.setattr("service.store.ROWS_AT_ONCE", 3)
+    numbers = [item.number for item in enrol(store, *map(photo, range(10)))]
+    assert [row.number for row in store.rows("m")] == numbers
+    chosen = [numbers[7], numbers[0], 99, numbers[5], numbers[6], numbers[9]]
+    assert [row.number for row in store.rows("m", chosen)] == sorted(set(chosen) & set(numbers))
+    assert list(store.rows("m", [])) == []
+    # A reader that takes its time does not keep anybody from writing.
+    rows = store.rows("m")
+    next(rows)
+    store.delete([store.get_many([numbers[8]])[numbers[8]].item_id])
+    assert [row.number for row in rows] == [n for n in numbers[1:] if n != numbers[8]]
+
+
+def test_a_photo_is_enrolled_once(store):
+    [first] = enrol(store, photo(1, key="a", label="Åsa"))
+    again = store.enrol([photo(1), photo(2), photo(2, key="b"), photo(1, key="c", label="other")])
+    assert [enrolled.created for enrolled in again] == [False, True, False, False]
+    assert again[0].item == again[3].item == first
+    assert again[1].item == again[2].item
+    assert store.count(Filter()) == 2
+    assert len(list(store.rows("m"))) == 2
+
+
+def test_a_key_of_another_photo_is_refused_and_the_rest_enrolled(store):
+    [first] = enrol(store, photo(1, key="a"))
+    results = store.enrol([photo(2, key="b"), photo(3, key="a", label="new"), photo(4, key="b"), photo(5)])
+    assert [type(result) is Conflict for result in results] == [False, True, True, False]
+    assert str(results[1]) == f"key 'a' belongs to item {first.item_id}, so 3 cannot have it"
+    assert results[0].item.item_id in str(results[2])
+    assert [item.medium.source for item in store.page(Filter())] == ["1", "2", "5"]
+    assert "identity.create" not in [operation.kind for operation in store.operations()]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        vector(0)[:-1],
+        vector(0)[None],
+        vector(0).astype(np.float64),
+        vector(0) * np.float32(1.01),
+        np.zeros(SIZE, np.float32),
+        np.full(SIZE, np.nan, np.float32),
+        np.full(SIZE, np.inf, np.float32),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_vector_that_no_engine_takes_enrols_nothing(store, wrong):
+    with pytest.raises(ValueError, match=r"^1: the vector is .*; expected \(8,\) float32 of length 1$"):
+        store.enrol([photo(0), replace(photo(1), vector=wrong)])
+    assert store.count(Filter()) == 0
+
+
+@pytest.mark.parametrize(
+    ("details", "message"),
+    [
+        ({"captured_at": datetime(2024, 1, 1)}, "2024-01-01T00:00:00 has no time zone"),
+        ({"attributes": {"weight": float("nan")}}, "'weight': nan} is not JSON"),
+        ({"camera": "file \udcff"}, "'file .udcff' is not valid Unicode"),
+        ({"attributes": {"note": "\udcff"}}, "is not valid Unicode"),
+    ],
+)
+def test_details_that_cannot_be_kept_change_nothing(store, details, message):
+    [item] = enrol(store, photo(0, label="Åsa"))
+    operations = store.operations()
+    with pytest.raises(ValueError, match=message):
+        store.enrol([photo(1, label="new"), photo(2, **details)])
+    with pytest.raises(ValueError, match=message):
+        store.edit(item.item_id, {"label": "new", **details})
+    assert store.page(Filter()) == [item]
+    assert store.operations() == operations
+
+
+def test_an_edit_changes_what_it_names_and_nothing_else(store):
+    when = datetime(2024, 1, 1, tzinfo=UTC)
+    item, other = enrol(store, photo(1, key="a", camera="c1", label="Åsa", attributes={"x": 1}), photo(2, label="Åsa"))
+    assert item.identity_id == other.identity_id is not None
+    edited = store.edit(item.item_id, {"label": "new", "captured_at": when})
+    assert edited.details == replace(item.details, label="new", captured_at=when)
+    assert edited.identity_id not in (None, item.identity_id)
+    assert store.get(item.item_id) == edited
+    assert replace(edited, details=item.details, identity_id=item.identity_id) == item
+    assert store.get(other.item_id) == other
+    assert store.edit(item.item_id, {"label": "Åsa"}).identity_id == other.identity_id
+    cleared = store.edit(
+        item.item_id, {"key": None, "camera": None, "label": None, "captured_at": None, "attributes": {}}
+    )
+    assert (cleared.details, cleared.identity_id) == (Details(), None)
+    [row] = store.rows("m", [item.number])
+    assert (row.camera, row.captured_at, row.label) == (None, None, None)
+    assert store.edit(other.item_id, {"key": "a"}).details.key == "a"
+
+
+def test_an_edit_of_nothing_is_no_operation(store):
+    [item] = enrol(store, photo(1, key="a", label="Åsa", attributes={"x": [1]}))
+    operations = store.operations()
+    for changes in [{}, {"key": "a"}, {"label": "Åsa", "camera": None, "attributes": {"x": [1]}}]:
+        assert store.edit(item.item_id, changes) == item
+    assert store.operations() == operations
+
+
+def test_an_edit_that_contradicts_is_refused(store):
+    first, second = enrol(store, photo(1, key="a"), photo(2, key="b"))
+    with pytest.raises(Conflict) as refused:
+        store.edit(second.item_id, {"key": "a", "label": "new"})
+    assert str(refused.value) == f"key 'a' belongs to item {first.item_id}, so item {second.item_id} cannot have it"
+    assert store.get(second.item_id) == second
+
+
+def test_what_is_not_there_is_named(store):
+    for ask in (store.get, lambda item_id: store.edit(item_id, {"label": "x"})):
+        with pytest.raises(NotFound, match='no item "it\'s"'):
+            ask("it's")
+
+
+def test_a_deleted_item_is_gone_for_good(tmp_path, store):
+    items = enrol(store, *(photo(n, key=str(n), label="Åsa") for n in range(4)))
+    last = items[3]
+    assert store.delete([last.item_id, items[1].item_id, "never there", last.item_id]) == [last, items[1]]
+    assert store.delete([last.item_id]) == []
+    with pytest.raises(NotFound):
+        store.get(last.item_id)
+    assert [row.number for row in store.rows("m")] == [items[0].number, items[2].number]
+    store.close()
+    with closing(Store(tmp_path / "gallery")) as store:
+        [again] = enrol(store, photo(3, key="3", label="Åsa"))
+        assert again.number > last.number
+        assert again.item_id != last.item_id
+        assert again.identity_id == last.identity_id
+        assert store.operations()[-2].before["key"] in ("1", "3")
+    with closing(sqlite3.connect(tmp_path / "gallery" / "gallery.db")) as connection:
+        left = [items[0].number, items[2].number, again.number]
+        for table in ("items", "media", "vectors"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (len(left),)
+        assert connection.execute("SELECT owner_number FROM vectors ORDER BY 1").fetchall() == [(n,) for n in left]
+
+
+def test_operations_tell_who_did_what_and_what_was_before(store):
+    start = datetime.now(UTC)
+    a, b = enrol(store, photo(1, key="a", label="Åsa"), photo(2), actor="key-1", request_id="r1")
+    store.edit(b.item_id, {"label": "Åsa", "attributes": {"note": "é"}}, actor="key-2", request_id="r2")
+    store.delete([a.item_id, b.item_id], actor="key-2", request_id="r3")
+    log = store.operations()
+    assert [operation.seq for operation in log] == sorted({operation.seq for operation in log})
+    assert all(start <= operation.time <= datetime.now(UTC) for operation in log[1:])
+    changed = [(operation.kind, operation.target, operation.actor, operation.request_id) for operation in log[1:]]
+    assert changed == [
+        ("identity.create", a.identity_id, "key-1", "r1"),
+        ("item.enrol", a.item_id, "key-1", "r1"),
+        ("item.enrol", b.item_id, "key-1", "r1"),
+        ("item.edit", b.item_id, "key-2", "r2"),
+        ("item.delete", a.item_id, "key-2", "r3"),
+        ("item.delete", b.item_id, "key-2", "r3"),
+    ]
+    create, enrol_a, enrol_b, edit, delete_a, delete_b = log[1:]
+    batches = [operation.batch_id for operation in log[1:]]
+    assert batches == [create.batch_id] * 3 + [edit.batch_id] + [delete_a.batch_id] * 2
+    assert len(set(batches)) == 3
+    assert create.after == {"name": "Åsa"}
+    assert enrol_a.before is enrol_b.before is delete_a.after is None
+    assert enrol_a.after == delete_a.before
+    assert enrol_a.after["sha256"] == a.medium.sha256
+    assert edit.before == enrol_b.after
+    assert edit.after == delete_b.before
+    assert edit.after == {**edit.before, "label": "Åsa", "identity_id": a.identity_id, "attributes": {"note": "é"}}
+    assert [operation.seq for operation in store.operations(after=edit.seq, limit=1)] == [delete_a.seq]
+
+
+def passes(details, chosen):
+    """A filter, word by word."""
+    return (
+        (chosen.cameras is None or details.camera in chosen.cameras)
+        and (details.camera is None or details.camera not in chosen.exclude_cameras)
+        and (chosen.since is None or (details.captured_at is not None and details.captured_at >= chosen.since))
+        and (chosen.until is None or (details.captured_at is not None and details.captured_at < chosen.until))
+        and (chosen.labels is None or details.label in chosen.labels)
+    )
+
+
+def test_pages_hold_what_passes_the_filter(store):
+    draw = random.Random(0)
+    zones = [UTC, timezone(timedelta(hours=9, minutes=30))]
+    hours = [datetime(2024, 1, 1, hour, tzinfo=zone) for hour in range(6) for zone in zones]
+
+    def some(pool, least=0):
+        return frozenset(draw.sample(pool, draw.randint(least, 4)))
+
+    items = enrol(
+        store,
+        *(
+            photo(
+                n,
+                camera=draw.choice([None, *NAMES]),
+                label=draw.choice([None, *NAMES]),
+                captured_at=draw.choice([None, *hours]),
+            )
+            for n in range(150)
+        ),
+    )
+    sizes = set()
+    for _ in range(300):
+        chosen = Filter(
+            cameras=draw.choice([None, some(NAMES)]),
+            exclude_cameras=draw.choice([frozenset(), some(NAMES)]),
+            since=draw.choice([None, *hours]),
+            until=draw.choice([None, *hours]),
+            labels=draw.choice([None, some(NAMES, 1)]),
+        )
+        expected = [item for item in items if passes(item.details, chosen)]
+        assert store.count(chosen) == len(expected)
+        assert store.page(chosen, limit=1000) == expected
+        paged, after = [], 0
+        while page := store.page(chosen, after, limit=7):
+            assert len(page) <= 7
+            paged += page
+            after = page[-1].number
+        assert paged == expected
+        sizes.add(len(expected))
+    assert {0, 1} < sizes
+    with pytest.raises(ValueError, match="has no time zone"):
+        store.count(Filter(since=datetime(2024, 1, 1)))
