@@ -47,6 +47,10 @@ def test_evaluate_agrees_with_the_usual_way():
     assert "largest difference" in table
 
 
+def test_search_is_exact_beside_its_rivals():
+    assert "largest difference" in run("benchmarks.search", "--rows", 1000, "--dim", 16, "--rounds", 1)
+
+
 def test_rerank_prints_its_stages():
     table = run("benchmarks.rerank", "--queries", 100, "--gallery", 2000, "--dim", 16)
     assert "estimated memory" in table

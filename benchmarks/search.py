@@ -1,0 +1,125 @@
+"""Time of a search alone: the engine in memory, over the best of FAISS's IndexFlatIP and a plain matrix product.
+
+    python -m benchmarks.search [--rows 1000 100000 1000000]
+
+Each cell is the median of interleaved rounds. The engine makes its own row mask of the filter, one camera of 15; the
+others are given theirs ready. The plain product gathers the rows of the filter first, which is its faster way.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.evaluate import CAMERAS, make_sides
+from service.engines import MemoryEngine
+from service.records import Filter, Row
+
+COUNT = 10
+BATCHES = (1, 64)  # queries asked at once
+UPSERT_ROWS = 10_000
+LARGEST_DIFFERENCE = 1e-5
+
+Scores = npt.NDArray[np.float32]
+
+
+def make_rows(features: torch.Tensor, cameras: npt.NDArray[np.int64]) -> Iterator[list[Row]]:
+    """Rows of a gallery, some at a time; row i has the number i."""
+    vectors, names = features.numpy(), [str(camera) for camera in cameras]
+    for start in range(0, len(vectors), UPSERT_ROWS):
+        stop = min(start + UPSERT_ROWS, len(vectors))
+        yield [Row(i, vectors[i], names[i], None, None) for i in range(start, stop)]
+
+
+def with_engine(engine: MemoryEngine, chosen: Filter, queries: torch.Tensor) -> Scores:
+    found = engine.search(queries.numpy(), COUNT, chosen)
+    return np.array([[hit.score for hit in answer.hits] for answer in found], np.float32)
+
+
+def with_product(gallery: torch.Tensor, places: torch.Tensor | None, queries: torch.Tensor) -> Scores:
+    products = queries @ (gallery if places is None else gallery[places]).T
+    return products.topk(COUNT, dim=1).values.numpy()
+
+
+def with_faiss(index: Any, parameters: Any, queries: torch.Tensor) -> Scores:
+    scores: Scores = index.search(queries.numpy(), COUNT, params=parameters)[0]
+    return scores
+
+
+def ways_to_search(features: torch.Tensor, cameras: npt.NDArray[np.int64]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For no filter and for one camera: functions by name, from queries (n, E) to the best scores (n, COUNT)."""
+    engine = MemoryEngine()
+    for rows in make_rows(features, cameras):
+        engine.upsert(rows)
+    faiss = import_module("faiss") if find_spec("faiss") else None
+    if faiss:
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        index = faiss.IndexFlatIP(features.shape[1])
+        index.add(features.numpy())
+    for camera in (None, 0):
+        passing = cameras == camera
+        chosen, places, parameters = Filter(), None, None
+        if camera is not None:
+            chosen, places = Filter(cameras=frozenset([str(camera)])), torch.from_numpy(np.flatnonzero(passing))
+        ways = {
+            "engine": partial(with_engine, engine, chosen),
+            "product": partial(with_product, features, places),
+        }
+        if faiss:
+            if camera is not None:
+                bits = np.packbits(passing, bitorder="little")
+                parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+            ways["faiss"] = partial(with_faiss, index, parameters)
+        yield "none" if camera is None else f"1 of {CAMERAS} cameras", ways
+
+
+def measure(
+    ways: dict[str, Callable[[torch.Tensor], Scores]], queries: torch.Tensor, rounds: int
+) -> tuple[dict[str, float], float]:
+    """Median milliseconds of each way, the first round not counted, and the largest difference between their scores."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    scores = {}
+    for _ in range(rounds + 1):
+        for name, search in ways.items():
+            started = time.perf_counter()
+            scores[name] = search(queries)
+            seconds[name].append(time.perf_counter() - started)
+    difference = max(float(abs(scores["engine"] - other).max()) for other in scores.values())
+    return {name: 1000 * median(spent[1:]) for name, spent in seconds.items()}, difference
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000], help="gallery sizes (1000 100000)")
+    parser.add_argument("--dim", type=int, nargs="+", default=[384, 768], help="embedding sizes (384 768)")
+    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds to take medians of (9)")
+    options = parser.parse_args(argv)
+
+    print(f"milliseconds a search for the best {COUNT}; {torch.get_num_threads()} threads")
+    print(f"{'rows':>9}{'E':>6}{'queries':>9}  {'filter':<18}{'engine':>9}{'product':>9}{'faiss':>9}{'ratio':>8}")
+    largest = 0.0
+    for rows in options.rows:
+        for size in options.dim:
+            query, gallery = make_sides(max(BATCHES), rows, size)
+            for name, ways in ways_to_search(gallery.features, gallery.cameras):
+                for batch in BATCHES:
+                    spent, difference = measure(ways, query.features[:batch], options.rounds)
+                    largest = max(largest, difference)
+                    others = [spent.get(other, float("nan")) for other in ("product", "faiss")]
+                    cells = "".join(f"{value:>9.2f}" for value in (spent["engine"], *others))
+                    ratio = spent["engine"] / np.nanmin(others)
+                    print(f"{rows:>9}{size:>6}{batch:>9}  {name:<18}{cells}{ratio:>7.2f}x", flush=True)
+    print(f"largest difference between scores: {largest:.1e} (must be below {LARGEST_DIFFERENCE:.0e})")
+    return int(largest >= LARGEST_DIFFERENCE)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,133 @@
+"""Uploads become pictures, safely, and a copy of each enrolled photo is kept for people and for a later re-index."""
+
+import io
+import re
+from collections.abc import Container
+from pathlib import Path
+from threading import Lock
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from reid.checkpoint import write_whole
+from service.records import NotFound
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_SIDE = 16_383  # pixels; the most that WebP, the format of the copies, can hold
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COPY = re.compile(r"(?P<sha256>[0-9a-f]{64})\.webp")
+_LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.webp\.tmp")  # of a `write_whole` that was killed
+
+
+class UnknownFormat(ValueError):
+    """The bytes are no JPEG, PNG, WebP or BMP picture."""
+
+
+class UnusableImage(ValueError):
+    """The bytes are a picture, but too large, damaged or cut short."""
+
+
+def decode(data: bytes, *, max_pixels: int = 50_000_000) -> Image.Image:
+    """Turn the bytes of an upload into an upright RGB picture without metadata, the first frame of several.
+
+    The pixels are those that `read_image` gives for the same file. The format is what the bytes say, whatever name came
+    with them. Nothing is decoded before the header has shown at most `max_pixels` pixels and MAX_SIDE a side.
+
+    Raises UnknownFormat and UnusableImage, whose messages are one line to show to the sender.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _require_size(*opened.size, max_pixels)
+            image = ImageOps.exif_transpose(opened).convert("RGB")  # loads: verify() would pass a file cut in half
+    except UnidentifiedImageError:
+        reason = "is no JPEG, PNG, WebP or BMP image, or its header is damaged" if data else "is empty"
+        raise UnknownFormat(f"the file {reason}") from None
+    except UnusableImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusableImage(f"the image has too many pixels, expected at most {max_pixels:,}") from None
+    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnusableImage(f"the image is damaged or cut short ({reason})") from error
+    image.info.clear()  # GPS position and the like; and an orientation left here could turn the picture twice
+    return image
+
+
+def _require_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UnusableImage(
+            f"the image has {width:,} x {height:,} = {width * height:,} pixels, expected at most {max_pixels:,}"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise UnusableImage(f"the image has {width:,} x {height:,} pixels, expected at most {MAX_SIDE:,} a side")
+
+
+class Pictures:
+    """A folder of copies of enrolled photos, each under the SHA-256 of the bytes that were sent; any thread may use it.
+
+    The copies are lossless WebP, so that a re-index sees the very pixels that were enrolled. With ViT-Tiny on small
+    photos of animals and things, JPEG of quality 95 moved embeddings by a cosine of 0.0003 to 0.0007 in the median,
+    which changed 20 to 40 % of the first ten places of a ranking. Lossless takes 2.2 to 2.6 times its space, two thirds
+    to four fifths of PNG's. A copy holds pixels only: no metadata, and nothing that was hidden behind the image.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder where it is not there; raises OSError where it cannot be made."""
+        self._folder = folder
+        # `write_whole` has one temporary name for each file, so that one thread at a time may write it.
+        self._locks = [Lock() for _ in range(256)]
+        for shard in range(256):
+            (folder / f"{shard:02x}").mkdir(parents=True, exist_ok=True)
+
+    def save(self, sha256: str, image: Image.Image) -> None:
+        """Keep a copy of an RGB picture, durable on return; one that is there already stays.
+
+        Raises ValueError for what is no SHA-256 and OSError, naming the file, when it cannot be written.
+        """
+        path = self._path(sha256)
+        with self._locks[int(sha256[:2], 16)]:
+            if not path.exists():
+                # Pillow writes no metadata into WebP unless told to. Method and quality mean effort here: the least
+                # takes a twentieth of the time of the default, for files a tenth to a fifth larger.
+                write_whole(path, lambda temporary: image.save(temporary, "WEBP", lossless=True, method=0, quality=0))
+
+    def read(self, sha256: str) -> bytes:
+        """The WebP file of a copy; raises NotFound where there is none and ValueError for what is no SHA-256."""
+        try:
+            return self._path(sha256).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"picture {sha256}: no copy of it is kept") from None
+
+    def thumbnail(self, sha256: str, side: int = 256) -> bytes:
+        """A JPEG file of at most `side` x `side` pixels, never enlarged; errors as for `read`.
+
+        Made anew each time: 2 ms for a photo of one subject, 0.5 s for one of 12 megapixels.
+        """
+        written = io.BytesIO()
+        with Image.open(io.BytesIO(self.read(sha256)), formats=("WEBP",)) as image:
+            image.thumbnail((side, side))
+            image.save(written, "JPEG", quality=85)
+        return written.getvalue()
+
+    def delete(self, sha256: str) -> None:
+        """Remove a copy; one that is not there is none. Raises ValueError for what is no SHA-256."""
+        self._path(sha256).unlink(missing_ok=True)
+
+    def sweep(self, known: Container[str]) -> int:
+        """Remove copies that are not `known` by their SHA-256, and what a kill left half written; returns how many.
+
+        For the start of a service, before anything is saved: a picture is saved before it is known.
+        """
+        orphans = []
+        for path in self._folder.glob("??/*"):
+            copy = _COPY.fullmatch(path.name)
+            if (copy and copy["sha256"] not in known) or _LEFT_OVER.fullmatch(path.name):
+                orphans.append(path)
+        for path in orphans:
+            path.unlink()
+        return len(orphans)
+
+    def _path(self, sha256: str) -> Path:
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"picture {sha256!r}: expected a SHA-256 of 64 hexadecimal digits in lower case")
+        return self._folder / sha256[:2] / f"{sha256}.webp"

@@ -1,0 +1,347 @@
+import hashlib
+import io
+import random
+import struct
+import threading
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageFile
+
+from reid.data.images import read_image
+from service.images import MAX_SIDE, Pictures, UnknownFormat, UnusableImage, decode
+from service.records import NotFound
+
+ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
+# Pillow says so of palettes with several transparencies, which become plain RGB.
+pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+
+
+def noise(size=(31, 21), seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def encode(image, form, **save):
+    written = io.BytesIO()
+    image.save(written, form, **save)
+    return written.getvalue()
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    exif[MAKER] = "maker-of-cameras"
+    exif[GPS] = {1: "N", 2: (52.0, 31.0, 12.0)}
+    return exif
+
+
+def sixteen_bit():
+    return Image.fromarray((np.arange(600, dtype=np.uint16) * 100).reshape(20, 30))
+
+
+def clear_palette():
+    """A palette picture of which every other entry is transparent in another degree."""
+    return encode(noise().convert("P"), "PNG", transparency=bytes(range(256)))
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of_size(width, height):
+    """A PNG file of few bytes that is as large as it says."""
+    rows = zlib.compressobj(9)
+    packed = b"".join(rows.compress(bytes(1 + width)) for _ in range(height)) + rows.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
+
+
+def zip_archive():
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("hidden.txt", "hidden words " * 10)
+    return written.getvalue()
+
+
+def frames(form):
+    return encode(noise(), form, save_all=True, append_images=[noise(seed=1), noise(seed=2)])
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+ACCEPTED = {
+    "rgb.jpg": lambda: encode(noise(), "JPEG"),
+    "progressive.jpg": lambda: encode(noise(), "JPEG", progressive=True),
+    "grey.jpg": lambda: encode(noise().convert("L"), "JPEG"),
+    "cmyk.jpg": lambda: encode(noise().convert("CMYK"), "JPEG"),
+    "profile.jpg": lambda: encode(noise(), "JPEG", icc_profile=SRGB, comment="taken at home"),
+    "several.jpg": lambda: frames("MPO"),  # as many phones write it
+    "jpeg_and_zip.jpg": lambda: encode(noise(), "JPEG") + zip_archive(),
+    "jpeg_and_html.jpg": lambda: encode(noise(), "JPEG") + b"<html><script>alert(1)</script></html>",
+    "rgb.png": lambda: encode(noise(), "PNG"),
+    "alpha.png": lambda: encode(Image.merge("RGBA", [*noise().split(), noise().convert("L")]), "PNG"),
+    "grey_alpha.png": lambda: encode(noise().convert("LA"), "PNG"),
+    "one_bit.png": lambda: encode(noise().convert("1"), "PNG"),
+    "sixteen_bit.png": lambda: encode(sixteen_bit(), "PNG"),
+    "palette.png": lambda: encode(noise().convert("P"), "PNG"),
+    "palette_clear.png": clear_palette,
+    "animated.png": lambda: frames("PNG"),
+    "profile.png": lambda: encode(noise(), "PNG", icc_profile=SRGB),
+    "wide.png": lambda: encode(noise((MAX_SIDE, 1)), "PNG"),
+    "lossy.webp": lambda: encode(noise(), "WEBP"),
+    "alpha.webp": lambda: encode(noise().convert("RGBA"), "WEBP", lossless=True),
+    "animated.webp": lambda: frames("WEBP"),
+    "rgb.bmp": lambda: encode(noise(), "BMP"),
+    "palette.bmp": lambda: encode(noise().convert("P"), "BMP"),
+    "jpeg_inside.png": lambda: encode(noise(), "JPEG"),  # the bytes decide, not the name
+} | {
+    f"orientation_{n}.{extension}": lambda n=n, form=form: encode(noise(), form, exif=oriented(n))
+    for n in range(1, 9)
+    for extension, form in (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"))
+}
+UNKNOWN = {
+    "empty": lambda: b"",
+    "text": lambda: b"no image at all",
+    "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>',
+    "gif": lambda: frames("GIF"),
+    "tiff": lambda: encode(noise(), "TIFF"),
+    "icon": lambda: encode(noise(), "ICO"),
+    "html_before_jpeg": lambda: b"<html>" + encode(noise(), "JPEG"),
+    "zip": zip_archive,
+    "only_magic": lambda: b"\xff\xd8\xff",
+}
+UNUSABLE = {
+    "half_jpeg": lambda: encode(noise((200, 200)), "JPEG")[:8000],
+    "half_png": lambda: encode(noise((200, 200)), "PNG")[:8000],
+    "half_webp": lambda: encode(noise((200, 200)), "WEBP")[:4000],
+    "half_bmp": lambda: encode(noise((200, 200)), "BMP")[:8000],
+    "too_many_pixels": lambda: png_of_size(10_001, 5_000),
+    "bomb_that_pillow_warns_of": lambda: png_of_size(12_000, 12_000),
+    "bomb_that_pillow_refuses": lambda: png_of_size(14_000, 14_000),
+    "too_wide": lambda: png_of_size(MAX_SIDE + 1, 1),
+    "too_high": lambda: png_of_size(1, MAX_SIDE + 1),
+    "text_bomb": lambda: (
+        png_of_size(2, 2)[:33] + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**7))) + png_of_size(2, 2)[33:]
+    ),
+}
+
+
+def sha256_of(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def pixels(image):
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_an_upload_has_the_pixels_that_are_measured(tmp_path, name):
+    data = ACCEPTED[name]()
+    (tmp_path / name).write_bytes(data)
+    image, measured = decode(data), read_image(tmp_path / name)
+    assert image.mode == "RGB"
+    assert np.array_equal(pixels(image), pixels(measured))
+    assert not image.info
+
+
+def test_pictures_stand_upright():
+    stored = pixels(noise())
+    upright = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1),
+        7: np.rot90(stored, 2).transpose(1, 0, 2),
+        8: np.rot90(stored),
+    }
+    for orientation, expected in upright.items():
+        assert np.array_equal(pixels(decode(encode(noise(), "PNG", exif=oriented(orientation)))), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_the_first_frame_counts(form):
+    stills = {seed: pixels(decode(encode(noise(seed=seed), form))) for seed in range(3)}
+    animated = pixels(decode(frames(form))).astype(int)
+    assert min(stills, key=lambda seed: np.abs(stills[seed] - animated).mean()) == 0
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_no_picture_of_ours_is_refused(name):
+    with pytest.raises(UnknownFormat, match=r"^the file is (empty|no JPEG, PNG, WebP or BMP image.*)$"):
+        decode(UNKNOWN[name]())
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_damaged_and_huge_pictures_are_refused(name):
+    with pytest.raises(UnusableImage, match=r"^the image (is damaged or cut short \(.+\)|has .* expected at most .*)$"):
+        decode(UNUSABLE[name]())
+
+
+@pytest.mark.parametrize("size", [(12_000, 12_000), (10_001, 5_000), (MAX_SIDE + 1, 1)])
+def test_too_large_is_refused_by_the_header(monkeypatch, size):
+    decoded = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self))
+    with pytest.raises(UnusableImage, match="expected at most"):
+        decode(png_of_size(*size))
+    assert decoded == []
+
+
+@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
+def test_the_limit_holds_where_pillow_only_warns():
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(UnusableImage, match=r"12,000 x 12,000 = 144,000,000 pixels, expected at most 50,000,000$"),
+    ):
+        decode(png_of_size(12_000, 12_000))
+
+
+def test_the_limit_is_the_last_size_that_passes():
+    assert decode(png_of_size(20, 30), max_pixels=600).size == (20, 30)
+    with pytest.raises(UnusableImage, match="20 x 30 = 600 pixels, expected at most 599$"):
+        decode(png_of_size(20, 30), max_pixels=599)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of much on the way to its errors
+def test_damage_of_any_kind_gives_a_picture_or_one_clear_line():
+    chance = random.Random(0)
+    whole = [ACCEPTED[name]() for name in ACCEPTED if name != "wide.png"]
+    refused = 0
+    for _ in range(2_000):
+        damaged = bytearray(chance.choice(whole))
+        for _ in range(chance.choice((1, 3, 20))):
+            damaged[chance.randrange(min(len(damaged), 300))] = chance.randrange(256)
+        try:
+            assert decode(bytes(damaged), max_pixels=10**6).mode == "RGB"
+        except (UnknownFormat, UnusableImage) as error:
+            refused += 1
+            assert str(error).isprintable()
+            assert not any(sign in str(error) for sign in ("/", "BytesIO", "0x"))
+    assert 100 < refused < 2_000
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_copy_holds_the_very_pixels_and_nothing_else(tmp_path, name):
+    data = ACCEPTED[name]()
+    image = decode(data)
+    pictures = Pictures(tmp_path / "images")
+    pictures.save(sha256_of(data), image)
+    copy = pictures.read(sha256_of(data))
+    assert np.array_equal(pixels(decode(copy)), pixels(image))
+    chunks = Image.open(io.BytesIO(copy))
+    assert chunks.format == "WEBP"
+    assert not {"exif", "icc_profile", "xmp", "comment"} & set(chunks.info)
+    assert not any(word in copy for word in (b"maker-of-cameras", b"hidden", b"script", b"at home", b"PK\x03\x04"))
+
+
+def test_a_copy_sheds_what_the_picture_still_carries(tmp_path):
+    """Also pictures that were read elsewhere."""
+    image = Image.open(io.BytesIO(encode(noise(), "PNG", exif=oriented(1), icc_profile=SRGB)))
+    image.load()
+    assert "icc_profile" in image.info
+    pictures = Pictures(tmp_path)
+    pictures.save("a" * 64, image)
+    assert not {"exif", "icc_profile"} & set(Image.open(io.BytesIO(pictures.read("a" * 64))).info)
+    assert not Image.open(io.BytesIO(pictures.thumbnail("a" * 64))).getexif()
+    assert "icc_profile" in image.info  # the caller's picture is as it was
+
+
+def test_saving_again_changes_nothing(tmp_path):
+    pictures = Pictures(tmp_path)
+    pictures.save("a" * 64, noise(seed=0))
+    first = pictures.read("a" * 64)
+    pictures.save("a" * 64, noise(seed=1))
+    assert pictures.read("a" * 64) == first
+    assert Pictures(tmp_path).read("a" * 64) == first
+
+
+def test_many_threads_may_save_the_same_picture(tmp_path):
+    pictures, start, image = Pictures(tmp_path), threading.Barrier(8), noise((200, 200))
+
+    def save(_):
+        start.wait(30)
+        for digit in "abcdef":
+            pictures.save(digit * 64, image)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(save, range(8)))
+    for digit in "abcdef":
+        assert np.array_equal(pixels(decode(pictures.read(digit * 64))), pixels(image))
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 6
+
+
+def test_a_copy_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    pictures = Pictures(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"a\.webp: could not be written \(No space left on device\)"):
+            pictures.save("a" * 64, noise())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    pictures.save("a" * 64, noise())
+    assert pictures.read("a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [((400, 200), 256, (256, 128)), ((100, 300), 30, (10, 30)), ((40, 30), 256, (40, 30)), ((900, 1), 90, (90, 1))],
+)
+def test_thumbnails_are_small_jpeg_files(tmp_path, size, side, expected):
+    pictures = Pictures(tmp_path)
+    flat = Image.new("RGB", size, (200, 30, 60))
+    pictures.save("a" * 64, flat)
+    thumbnail = Image.open(io.BytesIO(pictures.thumbnail("a" * 64, side)))
+    assert (thumbnail.format, thumbnail.size) == ("JPEG", expected)
+    assert np.abs(pixels(thumbnail).astype(int) - (200, 30, 60)).max() < 5
+
+
+def test_a_deleted_copy_is_gone(tmp_path):
+    pictures = Pictures(tmp_path)
+    pictures.save("a" * 64, noise())
+    pictures.delete("a" * 64)
+    pictures.delete("a" * 64)
+    for ask in (pictures.read, pictures.thumbnail):
+        with pytest.raises(NotFound, match=f"picture {'a' * 64}: no copy of it is kept"):
+            ask("a" * 64)
+
+
+def test_a_sweep_takes_orphans_and_what_a_kill_left(tmp_path):
+    pictures = Pictures(tmp_path)
+    for digit in "abc":
+        pictures.save(digit * 64, noise())
+    half = tmp_path / "aa" / f".{'a' * 64}.webp.tmp"
+    half.write_bytes(b"RIFF")
+    foreign = tmp_path / "aa" / "notes.txt"
+    foreign.write_text("not ours to remove")
+    assert pictures.sweep({"a" * 64, "b" * 64}) == 2
+    assert not half.exists() and foreign.exists()
+    assert pictures.read("a" * 64) and pictures.read("b" * 64)
+    with pytest.raises(NotFound):
+        pictures.read("c" * 64)
+
+
+@pytest.mark.parametrize(
+    "sha256",
+    ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n", "../" * 21 + "a", "/" + "a" * 63, "a" * 63 + "\0"],
+)
+def test_only_a_sha256_names_a_copy(tmp_path, sha256):
+    pictures = Pictures(tmp_path / "images")
+    before = sorted(tmp_path.rglob("*"))
+    for ask in (pictures.read, pictures.thumbnail, pictures.delete, lambda name: pictures.save(name, noise())):
+        with pytest.raises(ValueError, match="expected a SHA-256 of 64 hexadecimal digits in lower case"):
+            ask(sha256)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_real_photos_are_kept_as_they_are(tmp_path, real_photos):
+    pictures = Pictures(tmp_path)
+    for path in sorted((real_photos / "nyala" / "image_query").glob("*.jpg"))[:10]:
+        data = path.read_bytes()
+        pictures.save(sha256_of(data), decode(data))
+        assert np.array_equal(pixels(decode(pictures.read(sha256_of(data)))), pixels(read_image(path)))
