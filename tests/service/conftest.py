@@ -1,0 +1,48 @@
+"""A tiny model that nobody trained, and galleries on it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reid.checkpoint import Checkpoint, save_model
+from reid.config import load_config
+from reid.data.transforms import Preprocessing
+from reid.models.dcal import build_dcal
+from service.gallery import open_gallery
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A run folder with a DCAL model for images of 32x16 pixels."""
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model, _ = build_dcal("vit_toy", (32, 16), 3)
+    options = {"model.backbone": "vit_toy", "model.weights": "none", "data.image_size": "32x16"}
+    config = load_config("csv", None, {**options, "data.root": "images.csv"})
+    preprocessing = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    save_model(run / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1))
+    return run
+
+
+@pytest.fixture
+def gallery(checkpoint, tmp_path):
+    """An empty gallery."""
+    with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as opened:
+        yield opened
+
+
+@pytest.fixture
+def picture():
+    """A function that gives the bytes of a PNG file, another one for each number."""
+
+    def make(number: int, width: int = 20, height: int = 30) -> bytes:
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        written = io.BytesIO()
+        Image.fromarray(pixels).save(written, "PNG")
+        return written.getvalue()
+
+    return make

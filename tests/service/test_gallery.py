@@ -1,0 +1,215 @@
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import numpy as np
+import pytest
+
+from reid.embedder import Embedder
+from service.gallery import Gallery, Upload, open_gallery
+from service.images import UnknownFormat, UnusableImage, decode
+from service.records import Conflict, Details, Filter, NotFound
+from service.store import ModelMismatch
+
+EVERYTHING = Filter()
+
+
+def upload(data, **said):
+    return Upload("photo.png", data, Details(**said))
+
+
+def enrolled(gallery, *uploads):
+    results = gallery.enrol(uploads)
+    assert all(result.created for result in results)
+    return [result.item for result in results]
+
+
+def found(answer):
+    return [match.item.item_id for match in answer.matches]
+
+
+def pictures_of(gallery, folder):
+    return {path.stem for path in (folder / "gallery" / "pictures").rglob("*.webp")}
+
+
+def test_an_enrolled_photo_finds_itself_first_and_scores_are_cosines(gallery, picture):
+    photos = [picture(i) for i in range(40)]
+    items = enrolled(gallery, *map(upload, photos))
+    vectors = gallery.embedder.embed([decode(data) for data in photos])
+    answer = gallery.query([photos[3]], EVERYTHING, top_k=40)
+    assert answer.candidates == 40
+    cosines = vectors @ vectors[3]
+    assert found(answer) == [items[i].item_id for i in np.argsort(-cosines, kind="stable")]
+    np.testing.assert_allclose([match.score for match in answer.matches], -np.sort(-cosines), atol=1e-5)
+    assert found(answer)[0] == items[3].item_id
+    assert answer.best_score == answer.matches[0].score
+
+
+def test_several_images_are_asked_as_the_mean_of_their_vectors(gallery, picture):
+    photos = [picture(i) for i in range(6)]
+    items = enrolled(gallery, *map(upload, photos))
+    vectors = gallery.embedder.embed([decode(data) for data in photos])
+    mean = vectors[:3].mean(axis=0)
+    cosines = vectors @ (mean / np.linalg.norm(mean))
+    answer = gallery.query(photos[:3], EVERYTHING, top_k=6)
+    assert found(answer) == [items[i].item_id for i in np.argsort(-cosines)]
+    np.testing.assert_allclose([match.score for match in answer.matches], -np.sort(-cosines), atol=1e-5)
+
+
+def test_an_item_is_asked_by_its_vector_and_is_no_match_of_its_own(gallery, picture):
+    photos = [picture(i) for i in range(5)]
+    items = enrolled(gallery, *map(upload, photos))
+    by_image = gallery.query([photos[2]], EVERYTHING, top_k=5)
+    by_item = gallery.query_item(items[2].item_id, EVERYTHING, top_k=4)
+    assert found(by_item) == found(by_image)[1:]
+    assert by_item.candidates == 5
+    assert len(gallery.query_item(items[2].item_id, EVERYTHING, top_k=2).matches) == 2
+    with pytest.raises(NotFound, match="'nobody'"):
+        gallery.query_item("nobody", EVERYTHING, top_k=1)
+
+
+def test_a_minimum_score_leaves_out_the_rest_and_the_best_score_stays(gallery, picture):
+    enrolled(gallery, *(upload(picture(i)) for i in range(5)))
+    every = gallery.query([picture(9)], EVERYTHING, top_k=5)
+    least = every.matches[2].score
+    some = gallery.query([picture(9)], EVERYTHING, top_k=5, min_score=least)
+    assert some.matches == every.matches[:3]
+    none = gallery.query([picture(9)], EVERYTHING, top_k=5, min_score=1.0)
+    assert (none.matches, none.candidates, none.best_score) == ((), 5, every.matches[0].score)
+
+
+def test_an_empty_gallery_answers(gallery, picture):
+    answer = gallery.query([picture(0)], EVERYTHING, top_k=3)
+    assert (answer.matches, answer.candidates, answer.best_score) == ((), 0, None)
+
+
+def test_each_file_has_its_own_result(gallery, picture, tmp_path):
+    good, other = picture(1), picture(2)
+    results = gallery.enrol(
+        [
+            upload(good, key="a"),
+            upload(b"no image"),
+            upload(good[: len(good) // 2]),
+            upload(good),  # the first one again
+            upload(other, key="a"),
+            upload(other, key="b"),
+        ]
+    )
+    created, unknown, cut, again, conflict, second = results
+    assert created.created
+    assert isinstance(unknown, UnknownFormat)
+    assert isinstance(cut, UnusableImage)
+    assert (again.item, again.created) == (created.item, False)
+    assert isinstance(conflict, Conflict)
+    assert second.created
+    assert second.item.details.key == "b"
+    assert pictures_of(gallery, tmp_path) == {sha256(good).hexdigest(), sha256(other).hexdigest()}
+
+
+def test_a_photo_that_is_refused_leaves_no_picture_and_harms_none(gallery, picture, tmp_path):
+    (item,) = enrolled(gallery, upload(picture(1), key="a"))
+    (conflict,) = gallery.enrol([upload(picture(2), key="a")])
+    assert isinstance(conflict, Conflict)
+    assert pictures_of(gallery, tmp_path) == {item.medium.sha256}
+    assert gallery.size() == 1
+
+
+def test_a_failure_of_the_store_leaves_nothing_behind(gallery, picture, tmp_path):
+    with pytest.raises(ValueError, match="no time zone"):
+        gallery.enrol([upload(picture(1)), upload(picture(2), captured_at=datetime(2024, 1, 1))])
+    assert pictures_of(gallery, tmp_path) == set()
+    assert gallery.size() == 0
+    enrolled(gallery, upload(picture(1)))
+
+
+def test_a_known_photo_does_not_go_through_the_model_again(gallery, picture, monkeypatch):
+    (item,) = enrolled(gallery, upload(picture(1)))
+    monkeypatch.setattr(gallery.embedder, "embed", lambda images: pytest.fail("embedded again"))
+    assert gallery.enrol([upload(picture(1), camera="elsewhere")]) == [(item, False)]
+
+
+def test_an_embedding_that_is_not_finite_fails_its_photo_alone(gallery, picture, monkeypatch, tmp_path):
+    def embed(images):
+        rows = Embedder.embed(gallery.embedder, images)
+        for row, image in zip(rows, images, strict=True):
+            row[0] = np.nan if image.width == 21 else row[0]
+        return rows
+
+    monkeypatch.setattr(gallery.embedder, "embed", embed)
+    good, bad = gallery.enrol([upload(picture(1)), upload(picture(2, width=21))])
+    assert good.created
+    assert isinstance(bad, UnusableImage)
+    assert pictures_of(gallery, tmp_path) == {good.item.medium.sha256}
+    with pytest.raises(UnusableImage, match="not finite"):
+        gallery.query([picture(2, width=21)], EVERYTHING, top_k=1)
+
+
+def test_edits_count_at_once_for_filters(gallery, picture):
+    (item,) = enrolled(gallery, upload(picture(1), camera="north", label="ada"))
+    may = datetime(2024, 5, 1, tzinfo=UTC)
+    moved = gallery.edit(item.item_id, {"camera": "south", "label": None, "captured_at": may})
+    assert gallery.get(item.item_id) == moved
+    for chosen, count in [
+        (Filter(cameras=frozenset({"north"})), 0),
+        (Filter(cameras=frozenset({"south"})), 1),
+        (Filter(labels=frozenset({"ada"})), 0),
+        (Filter(since=may), 1),
+    ]:
+        assert gallery.query([picture(1)], chosen, top_k=3).candidates == count
+        assert len(gallery.page(chosen, 0, 10)) == count
+
+
+def test_what_is_deleted_is_gone(gallery, picture, tmp_path):
+    first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
+    gallery.delete(first.item_id)
+    assert found(gallery.query([picture(1)], EVERYTHING, top_k=3)) == [second.item_id]
+    assert pictures_of(gallery, tmp_path) == {second.medium.sha256}
+    for action in (gallery.get, gallery.delete):
+        with pytest.raises(NotFound):
+            action(first.item_id)
+    with pytest.raises(NotFound):
+        gallery.image(first.medium.sha256)
+    (again,) = enrolled(gallery, upload(picture(1)))
+    assert again.item_id != first.item_id
+    assert found(gallery.query([picture(1)], EVERYTHING, top_k=1)) == [again.item_id]
+
+
+def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, picture, tmp_path):
+    folder = tmp_path / "gallery"
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        first, second, third = enrolled(gallery, *(upload(picture(i), camera=f"c{i}") for i in range(3)))
+        gallery.delete(second.item_id)
+        before = gallery.query([picture(2)], EVERYTHING, top_k=3)
+        orphan = folder / "pictures" / "ab" / f"{'ab' * 32}.webp"
+        orphan.write_bytes(b"")
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        assert gallery.query([picture(2)], EVERYTHING, top_k=3) == before
+        assert gallery.page(EVERYTHING, 0, 10) == [first, third]
+        assert gallery.image(first.medium.sha256).startswith(b"RIFF")
+        assert gallery.enrol([upload(picture(0))]) == [(first, False)]
+    assert not orphan.exists()
+
+
+def test_a_gallery_keeps_to_its_model(checkpoint, tmp_path):
+    embedder, _ = Embedder.from_checkpoint(checkpoint)
+    Gallery(tmp_path / "gallery", embedder, "one").close()
+    with pytest.raises(ModelMismatch, match="belongs to model one"):
+        Gallery(tmp_path / "gallery", embedder, "other")
+    Gallery(tmp_path / "gallery", embedder, "one").close()  # the refusal let go of it
+
+
+def test_many_threads_that_enrol_and_delete_the_same_photos_leave_one_truth(gallery, picture, tmp_path):
+    photos = [picture(i) for i in range(4)]
+
+    def work(turn):
+        (result,) = gallery.enrol([upload(photos[turn % 4])])
+        if turn % 3 == 0:
+            with suppress(NotFound):  # another thread was first
+                gallery.delete(result.item.item_id)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(60)))
+    items = gallery.page(EVERYTHING, 0, 10)
+    assert {item.medium.sha256 for item in items} == pictures_of(gallery, tmp_path)
+    assert sorted(found(gallery.query([photos[0]], EVERYTHING, top_k=10))) == sorted(item.item_id for item in items)

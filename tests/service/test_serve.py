@@ -1,0 +1,123 @@
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx2
+import numpy as np
+import pytest
+
+from reid.checkpoint import fingerprint
+from reid.retrieval.calibration import Calibration
+from service.gallery import open_gallery
+from service.serve import _calibration, main
+
+
+@pytest.fixture
+def start(checkpoint, tmp_path):
+    """A function that starts the command on a free port and gives the process and its address."""
+    started = []
+
+    def run(*options):
+        command = [sys.executable, "-m", "service.serve", "--port", "0", "--device", "cpu", *options]
+        environment = {
+            **os.environ,
+            "REID_CHECKPOINT": str(checkpoint),
+            "REID_GALLERY": str(tmp_path / "gallery"),
+            "OMP_NUM_THREADS": "1",
+        }
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if address := re.search(r"http://\S+:\d+", line):
+                return process, address.group()
+        pytest.fail(f"the command ended: {lines}")
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_query_is_answered_and_a_signal_ends_it_well(start, picture, sent):
+    process, address = start()
+    photo = {"images": ("a.png", picture(1))}
+    assert httpx2.post(f"{address}/v1/items", files=photo).status_code == 201
+    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
+    process.send_signal(sent)
+    _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "stopped\n")
+    _, address = start()  # the gallery was let go of, and holds what was answered
+    assert httpx2.get(f"{address}/health/ready").json()["items"] == 1
+    again = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert again["matches"] == answer["matches"]
+
+
+def test_what_was_answered_survives_a_kill(start, picture):
+    process, address = start()
+    photo = {"images": ("a.png", picture(1))}
+    (result,) = httpx2.post(f"{address}/v1/items", files=photo).json()["results"]
+    process.kill()
+    process.wait()
+    _, address = start()
+    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert [match["item_id"] for match in answer["matches"]] == [result["item"]["item_id"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "host (--host or REID_HOST): '0.0.0.0' is not this machine alone"),
+        (["--port", "http"], "port (--port or REID_PORT): input should be a valid integer"),
+    ],
+)
+def test_settings_that_cannot_be_used(checkpoint, tmp_path, options, message, capsys):
+    given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]
+    assert main([*given, *options]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"reid-serve: error: {message}")
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_settings_that_are_missing(capsys, monkeypatch):
+    monkeypatch.delenv("REID_CHECKPOINT", raising=False)
+    assert main(["--gallery", "gallery"]) == 2
+    assert (
+        capsys.readouterr().err == "reid-serve: error: checkpoint (--checkpoint or REID_CHECKPOINT): field required\n"
+    )
+
+
+def test_an_address_that_is_taken_is_named(checkpoint, tmp_path, capsys):
+    given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([*given, "--port", str(port)]) == 1
+    message = f"reid-serve: error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert capsys.readouterr().err.endswith(message)
+
+
+@pytest.mark.parametrize(("features", "kept"), [("concat", True), ("sa", False)])
+def test_a_calibration_is_used_for_the_embeddings_it_was_made_for(checkpoint, tmp_path, caplog, features, kept):
+    run = shutil.copytree(checkpoint, tmp_path / "run")
+    levels = np.array([-1.0, 1.0]), np.array([0.1, 0.9])
+    calibration = Calibration(*levels, 0.9, 0.5, 0.01, 10, 10, 10, 10, 0.1, 0.1, ()).as_json()
+    protocol = {"features": features, "flip_test": False}
+    values = {"model": fingerprint(run / "model.safetensors"), "protocol": protocol, "calibration": calibration}
+    with open_gallery(tmp_path / "gallery", run, "cpu") as gallery:
+        assert _calibration(run, gallery) is None
+        (run / "calibration.json").write_text(json.dumps(values))
+        found = _calibration(run, gallery)
+    if kept:
+        assert found.as_json() == calibration
+    else:
+        assert found is None
+        assert "made with features sa, the gallery with concat" in caplog.text
