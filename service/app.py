@@ -25,7 +25,13 @@ def create_app(gallery: Gallery, settings: Settings, calibration: Calibration | 
 
     `calibration` is that of the gallery's model, if it has one; without it, probabilities and verdicts are null.
     """
-    app = FastAPI(title="Re-ID gallery", summary="Find the same person, vehicle or animal again.", version="1")
+    app = FastAPI(
+        title="Re-ID gallery",
+        summary="Find the same person, vehicle or animal again.",
+        version="1",
+        docs_url=None,  # these pages would fetch scripts from elsewhere
+        redoc_url=None,
+    )
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     problems.install(app)
     app.include_router(_queries(gallery, settings, calibration))

@@ -16,6 +16,7 @@ Array = npt.NDArray[Any] | torch.Tensor
 Distance = Literal["cosine", "euclidean"]
 Progress = Callable[[int, int], None]  # done, total
 
+ONE_WAY = 0.9  # mean cosine of all pairs of gallery rows from which on they count as pointing one way
 TILE_ROWS = 2**15  # gallery rows read, converted to float32 and multiplied at a time
 PAIR_VALUES = 2**23  # feature values read for listed pairs at a time: 32 MiB of float32 for either side
 
@@ -39,6 +40,8 @@ class FeatureDistances:
     `query_features` (Q, E) and `gallery_features` (G, E) hold real numbers of any width, in memory or memory-mapped,
     and are read in place, copied as a whole only to another device. `device` defaults to where the gallery features
     are. Equal gallery rows have equal distances, to the last bit, which a matrix product alone does not grant.
+    Embeddings that nearly all point one way, as trained ones often do, are told apart by their differences from the
+    mean: their cosines, all close to 1, would lose in float32 what the ranking is made of.
 
     Raises ValueError for arrays that are not (rows, E) with at least one row, of two different E, with NaN or infinite
     rows, or (cosine) with rows of length zero, and for an unknown distance.
@@ -68,6 +71,7 @@ class FeatureDistances:
         self._gallery_sizes = _sizes(self._gallery, "gallery_features", distance)
         self._query_sizes = _sizes(self._query, "query_features", distance)
         self._repeated, self._original = _repeated_rows(self._gallery)
+        self._mean = self._common_direction() if distance == "cosine" else None
 
     @torch.no_grad()
     def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -77,19 +81,33 @@ class FeatureDistances:
         Euclidean distance of the features as they are.
         """
         queries, sizes = self._query[start:stop].float(), self._query_sizes[start:stop, None]
-        queries = queries / -sizes if self._distance == "cosine" else queries * -2
         block = torch.empty(len(queries), self.shape[1], device=self.device) if out is None else out
         with _full_precision():
             for tile in _tiles(self.shape[1]):
-                part, gallery_sizes = block[:, tile], self._gallery_sizes[tile]
-                torch.mm(queries, self._gallery[tile].float().T, out=part)
-                if self._distance == "cosine":
-                    part.div_(gallery_sizes).add_(1)
+                part, gallery, gallery_sizes = block[:, tile], self._gallery[tile].float(), self._gallery_sizes[tile]
+                if self._mean is not None:
+                    _half_squared_distances(
+                        queries / sizes - self._mean, gallery / gallery_sizes[:, None] - self._mean, part
+                    )
+                elif self._distance == "cosine":
+                    torch.mm(queries, gallery.T, out=part).div_(gallery_sizes).div_(-sizes).add_(1)
                 else:
-                    part.add_(gallery_sizes).add_(sizes).clamp_(min=0).sqrt_()
+                    torch.mm(queries * -2, gallery.T, out=part).add_(gallery_sizes).add_(sizes).clamp_(min=0).sqrt_()
         if len(self._repeated):
             block[:, self._repeated] = block[:, self._original]
         return block
+
+    def _common_direction(self) -> torch.Tensor | None:
+        """The mean (E,) of the unit gallery rows where it is nearly as long as they are, else None.
+
+        Others keep the plain product, which is exact for codes of whole numbers, so that these tie exactly.
+        """
+        tiles = _tiles(self.shape[1])
+        total = sum(
+            (self._gallery[t].float() / self._gallery_sizes[t, None]).sum(dim=0, dtype=torch.float64) for t in tiles
+        )
+        mean = torch.as_tensor(total) / self.shape[1]
+        return mean.float() if float(mean.square().sum()) > ONE_WAY else None
 
     @torch.no_grad()
     def pairs(self, queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
@@ -102,11 +120,17 @@ class FeatureDistances:
         for query, row in zip(queries.to(self.device).split(size), gallery.to(self.device).split(size), strict=True):
             left, right = self._query[query].float(), self._gallery[row].float()
             if self._distance == "cosine":
-                norms = self._query_sizes[query] * self._gallery_sizes[row]
-                parts.append(1 - torch.linalg.vecdot(left, right) / norms)
+                left, right = left / self._query_sizes[query, None], right / self._gallery_sizes[row, None]
+                parts.append((left - right).square().sum(dim=1) / 2)
             else:
                 parts.append(torch.linalg.vector_norm(left - right, dim=1))
         return torch.cat(parts)
+
+
+def _half_squared_distances(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+    """Write to `out` half the squared distance of each row of `a` to each of `b`: of unit vectors, 1 - cosine."""
+    torch.mm(a, -b.T, out=out)
+    out.add_(a.square().sum(dim=1, keepdim=True), alpha=0.5).add_(b.square().sum(dim=1), alpha=0.5).clamp_(min=0)
 
 
 def as_matrix(values: Array, name: str) -> torch.Tensor:

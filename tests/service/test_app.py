@@ -290,6 +290,11 @@ def test_every_answer_carries_the_id_of_its_request_and_the_log_of_changes_too(c
     assert client.get("/health/live").headers["x-request-id"] != request_id
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_no_page_fetches_from_elsewhere(client, path):
+    assert client.get(path).status_code == 404
+
+
 def test_the_description_names_every_field_and_every_problem(client):
     description = client.get("/openapi.json").json()
     query = description["paths"]["/query"]["post"]

@@ -134,3 +134,33 @@ def test_rows_of_zeros_have_a_euclidean_distance():
 def test_unknown_distance_is_refused():
     with pytest.raises(ValueError, match="distance is 'cosin'; expected one of cosine, euclidean"):
         FeatureDistances(features(2, 2), features(2, 2), "cosin")
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4])
+def test_embeddings_that_point_one_way_keep_their_differences(spread):
+    """As trained class tokens do: cosines close to 1, whose last digits are the ranking."""
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=64) + spread * rng.normal(size=(300, 64))).astype(np.float32)
+    unit = features.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    exact = ((unit[:40, None] - unit[None, 40:]) ** 2).sum(axis=2) / 2
+    distances = FeatureDistances(features[:40], features[40:])
+    found = distances.rows(0, 40).numpy()
+    np.testing.assert_allclose(found, exact, rtol=2e-3 if spread == 1e-4 else 2e-4)
+    naive = (
+        1
+        - (features[:40] / np.linalg.norm(features[:40], axis=1, keepdims=True))
+        @ (features[40:] / np.linalg.norm(features[40:], axis=1, keepdims=True)).T
+    )
+    assert np.abs(found - exact).max() < 0.1 * np.abs(naive - exact).max()
+    rows, columns = (part.ravel() for part in np.meshgrid(np.arange(40), np.arange(260), indexing="ij"))
+    listed = distances.pairs(torch.from_numpy(rows), torch.from_numpy(columns)).reshape(40, 260)
+    np.testing.assert_allclose(listed, exact, rtol=2e-3 if spread == 1e-4 else 2e-4)
+
+
+def test_codes_of_whole_numbers_tie_exactly_by_cosine():
+    rng = np.random.default_rng(0)
+    codes = rng.choice([-1.0, 1.0], (200, 32)).astype(np.float32)
+    found = FeatureDistances(codes[:20], codes[20:]).rows(0, 20).numpy()
+    exact = 32 - codes[:20] @ codes[20:].T
+    assert len(np.unique(found)) == len(np.unique(exact))
