@@ -5,14 +5,15 @@ E is the embedding size.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
+Scope = Literal["read", "write", "admin"]
 
 
 class NotFound(LookupError):
@@ -21,6 +22,10 @@ class NotFound(LookupError):
 
 class Conflict(ValueError):
     """What is asked contradicts what is there, such as a key that another photo has; the message names both."""
+
+
+class ModelMismatch(ValueError):
+    """The gallery belongs to another model; the message names both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,38 @@ class Filter:
     labels: frozenset[str] | None = None
 
 
+class Cause(NamedTuple):
+    """Who wants something done, as the id of a key or the name of a command, and in which request."""
+
+    actor: str = ""
+    request_id: str = ""
+
+
+NOBODY = Cause()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Someone with a key: what it allows, and the cameras whose items it shows; None is all of them.
+
+    An item without camera is shown only to those who see all.
+    """
+
+    actor: str
+    scopes: frozenset[Scope]
+    cameras: frozenset[str] | None = None
+
+    def sees(self, camera: str | None) -> bool:
+        """Whether items of a camera exist for this caller."""
+        return self.cameras is None or camera in self.cameras
+
+    def narrow(self, chosen: Filter) -> Filter:
+        """The same filter over the items that this caller sees."""
+        if self.cameras is None:
+            return chosen
+        return replace(chosen, cameras=self.cameras if chosen.cameras is None else self.cameras & chosen.cameras)
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """An item found: its number and its cosine similarity to the query, in [-1, 1]."""
@@ -105,6 +142,21 @@ class Found:
 
     hits: tuple[Hit, ...]
     candidates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One answered query, for the log: `images` are the SHA-256 of what was sent, `matches` public ids and scores.
+
+    `conditions` are those of the request, as JSON.
+    """
+
+    cause: Cause
+    images: tuple[str, ...]
+    item_id: str | None
+    conditions: Mapping[str, Any]
+    candidates: int
+    matches: tuple[tuple[str, float], ...]
 
 
 class SearchEngine(Protocol):

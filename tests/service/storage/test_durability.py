@@ -21,9 +21,11 @@ import numpy as np
 import pytest
 
 from service.records import Details, Filter, Medium, NewItem
-from service.store import Store
+from service.storage.database import Database
+from service.storage.models import Models
+from service.storage.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = ["plain", "Åsa", "日本", "x'; DROP TABLE items;--"]
 SIZE = 8
 
@@ -41,8 +43,9 @@ def photo(number, **details):
 
 def test_threads_share_a_store(tmp_path):
     """Each of 8 threads enrols the same 30 photos in its own order, and 20 of its own, and deletes half of those."""
-    store = Store(tmp_path)
-    store.bind("m", SIZE, {})
+    database = Database(tmp_path)
+    Models(database).bind("m", SIZE, {})
+    store = Store(database)
 
     def work(thread):
         shared = list(range(30))
@@ -71,7 +74,7 @@ def test_threads_share_a_store(tmp_path):
     assert created == 30
     kept = {1000 * (thread + 1) + n for thread in range(8) for n in range(1, 20, 2)}
     assert {int(item.medium.source) for item in store.page(Filter(), limit=1000)} == kept | set(range(30))
-    store.close()
+    database.close()
     check_file(tmp_path, kept | set(range(30)))
 
 
@@ -119,8 +122,9 @@ def change_for_ever(folder, seed):
     """A child: change the gallery at random, saying before each change what it will be, and after it what it gave."""
     draw = random.Random(seed)
     say(opens=True)
-    store = Store(Path(folder))
-    store.bind("m", SIZE, {})
+    database = Database(Path(folder))
+    Models(database).bind("m", SIZE, {})
+    store = Store(database)
     there = {int(item.medium.source): item for item in store.page(Filter(), limit=100_000)}
     unused = int(seed) * 10_000
     while True:
@@ -171,7 +175,8 @@ def kill_rounds(folder, rounds, seed):
                 highest = max(numbers.values())
             state = changed(state, **intent)
         possible = [state, changed(state, **said[-1])] if len(said) % 2 else [state]
-        with closing(Store(folder)) as store:
+        with Database(folder) as database:
+            store = Store(database)
             page = store.page(Filter(), limit=100_000)
             found = {int(item.medium.source): (item.details.label, item.details.camera) for item in page}
             assert found in possible, f"round {round_}"
@@ -197,8 +202,9 @@ def test_a_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path):
 
 def fill_the_disk(folder, limit):
     """A child: enrol until the file may not grow, then again when it may."""
-    store = Store(Path(folder))
-    store.bind("m", SIZE, {})
+    database = Database(Path(folder))
+    Models(database).bind("m", SIZE, {})
+    store = Store(database)
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), most))
     count = 0
@@ -224,7 +230,8 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, limit):
     assert str(tmp_path / "gallery.db") in said["error"]
     assert said["error"].endswith("nothing was changed")
     assert "\n" not in said["error"]
-    with closing(Store(tmp_path)) as store:
+    with Database(tmp_path) as database:
+        store = Store(database)
         found = [int(item.medium.source) for item in store.page(Filter(), limit=100_000)]
     assert found == list(range(count + 10))
     check_file(tmp_path, found)

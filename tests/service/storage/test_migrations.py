@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import service.migrations
-from service.migrations import MIGRATIONS, migrate
+import service.storage.migrations
 from service.records import Details, Filter
-from service.store import Store
+from service.storage.database import Database
+from service.storage.migrations import MIGRATIONS, migrate
+from service.storage.models import Model, Models
+from service.storage.store import Store
 
 VERSION_1 = Path(__file__).with_name("gallery_v1.sql")
 SCHEMA = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
@@ -30,9 +32,9 @@ def schema(folder):
 
 
 def test_a_gallery_of_version_1_opens_with_all_it_holds(stored):
-    with closing(Store(stored)) as store:
-        assert (store.model.model_id, store.model.dimension) == ("vit-tiny-1", 4)
-        assert store.model.description == {"features": "sa", "image_size": [256, 128]}
+    with Database(stored) as database:
+        store = Store(database)
+        assert Models(database).active == Model("vit-tiny-1", 4, {"features": "sa", "image_size": [256, 128]})
         north, drop, bare = store.page(Filter())
         assert [item.number for item in (north, drop, bare)] == [1, 2, 4]
         when = datetime(2024, 5, 17, 6, 30, 0, 123456, tzinfo=UTC)
@@ -55,15 +57,15 @@ def test_a_gallery_of_version_1_opens_with_all_it_holds(stored):
 
 
 def test_a_migrated_gallery_is_built_like_a_new_one(stored, tmp_path):
-    Store(stored).close()
-    Store(tmp_path / "new").close()
+    Database(stored).close()
+    Database(tmp_path / "new").close()
     assert schema(stored) == schema(tmp_path / "new")
 
 
 def test_a_migration_that_fails_changes_nothing(stored, monkeypatch):
     before = schema(stored)
     steps = (*MIGRATIONS, "ALTER TABLE items ADD COLUMN weight REAL; DROP TABLE nonsense;")
-    monkeypatch.setattr(service.migrations, "MIGRATIONS", steps)
+    monkeypatch.setattr(service.storage.migrations, "MIGRATIONS", steps)
     with closing(sqlite3.connect(stored / "gallery.db")) as connection:
         with pytest.raises(sqlite3.OperationalError, match="nonsense"):
             migrate(connection, stored)
@@ -73,7 +75,7 @@ def test_a_migration_that_fails_changes_nothing(stored, monkeypatch):
 
 def test_each_version_is_one_step_from_the_last(stored, monkeypatch):
     steps = (*MIGRATIONS, "ALTER TABLE items ADD COLUMN weight REAL;", "ALTER TABLE items ADD COLUMN height REAL;")
-    monkeypatch.setattr(service.migrations, "MIGRATIONS", steps)
+    monkeypatch.setattr(service.storage.migrations, "MIGRATIONS", steps)
     with closing(sqlite3.connect(stored / "gallery.db")) as connection:
         migrate(connection, stored)
         assert connection.execute("SELECT number, weight, height FROM items").fetchall() == [

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from service.records import Conflict, Details, Filter, Medium, NewItem, NotFound
-from service.store import Model, ModelMismatch, Store
+from service.records import Cause, Conflict, Details, Filter, Medium, NewItem, NotFound
+from service.storage.database import Database
+from service.storage.models import Models
+from service.storage.store import Store
 
 NAMES = ["plain", "Åsa", "日本", "it's", 'say "x"', "x'; DROP TABLE items;--", "a,b\n%_?:", "nul\0nul", "", "🦓"]
 SIZE = 8
@@ -33,31 +35,25 @@ def enrol(store, *photos, **who):
 
 
 @pytest.fixture
-def store(tmp_path):
+def database(tmp_path):
+    """The file of an empty gallery."""
+    with Database(tmp_path / "gallery") as database:
+        yield database
+
+
+@pytest.fixture
+def store(database):
     """An empty gallery that belongs to model `m`."""
-    with closing(Store(tmp_path / "gallery")) as store:
-        store.bind("m", SIZE, {"features": "sa"})
-        yield store
+    Models(database).bind("m", SIZE, {"features": "sa"})
+    return Store(database)
 
 
-def test_the_first_model_keeps_the_gallery(tmp_path):
-    with closing(Store(tmp_path)) as store:
-        assert store.model is None
-        with pytest.raises(ValueError, match="no model yet"):
-            store.enrol([photo(0)])
-        store.bind("vit-a", SIZE, {"image_size": [256, 128]})
-        store.bind("vit-a", SIZE, {})
-        for other in [("vit-b", SIZE), ("vit-a", SIZE + 1)]:
-            with pytest.raises(
-                ModelMismatch, match=rf"model vit-a \(E = 8\), not to model {other[0]} \(E = {other[1]}"
-            ):
-                store.bind(*other, {})
-    with closing(Store(tmp_path)) as store:
-        assert store.model == Model("vit-a", SIZE, {"image_size": [256, 128]})
-        assert [operation.kind for operation in store.operations()] == ["model.bind"]
+def test_a_gallery_without_model_takes_no_photos(database):
+    with pytest.raises(ValueError, match="no model yet"):
+        Store(database).enrol([photo(0)])
 
 
-def test_what_was_enrolled_is_there_after_reopening(tmp_path, store):
+def test_what_was_enrolled_is_there_after_reopening(tmp_path, database, store):
     when = datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=-7)))
     sent = [
         photo(
@@ -68,8 +64,9 @@ def test_what_was_enrolled_is_there_after_reopening(tmp_path, store):
     sent.append(photo(len(NAMES)))
     before = datetime.now(UTC)
     items = enrol(store, *sent)
-    store.close()
-    with closing(Store(tmp_path / "gallery")) as store:
+    database.close()
+    with Database(tmp_path / "gallery") as database:
+        store = Store(database)
         assert store.page(Filter()) == items
         for new, item in zip(sent, items, strict=True):
             assert (item.medium, item.details) == (new.medium, new.details)
@@ -93,7 +90,7 @@ def test_what_was_enrolled_is_there_after_reopening(tmp_path, store):
 
 
 def test_rows_come_in_portions_and_by_number(store, monkeypatch):
-    monkeypatch.setattr("service.store.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("service.storage.store.ROWS_AT_ONCE", 3)
     numbers = [item.number for item in enrol(store, *map(photo, range(10)))]
     assert [row.number for row in store.rows("m")] == numbers
     chosen = [numbers[7], numbers[0], 99, numbers[5], numbers[6], numbers[9]]
@@ -207,7 +204,7 @@ def test_what_is_not_there_is_named(store):
             ask("it's")
 
 
-def test_a_deleted_item_is_gone_for_good(tmp_path, store):
+def test_a_deleted_item_is_gone_for_good(tmp_path, database, store):
     items = enrol(store, *(photo(n, key=str(n), label="Åsa") for n in range(4)))
     last = items[3]
     assert store.delete([last.item_id, items[1].item_id, "never there", last.item_id]) == [last, items[1]]
@@ -215,8 +212,9 @@ def test_a_deleted_item_is_gone_for_good(tmp_path, store):
     with pytest.raises(NotFound):
         store.get(last.item_id)
     assert [row.number for row in store.rows("m")] == [items[0].number, items[2].number]
-    store.close()
-    with closing(Store(tmp_path / "gallery")) as store:
+    database.close()
+    with Database(tmp_path / "gallery") as database:
+        store = Store(database)
         [again] = enrol(store, photo(3, key="3", label="Åsa"))
         assert again.number > last.number
         assert again.item_id != last.item_id
@@ -231,9 +229,9 @@ def test_a_deleted_item_is_gone_for_good(tmp_path, store):
 
 def test_operations_tell_who_did_what_and_what_was_before(store):
     start = datetime.now(UTC)
-    a, b = enrol(store, photo(1, key="a", label="Åsa"), photo(2), actor="key-1", request_id="r1")
-    store.edit(b.item_id, {"label": "Åsa", "attributes": {"note": "é"}}, actor="key-2", request_id="r2")
-    store.delete([a.item_id, b.item_id], actor="key-2", request_id="r3")
+    a, b = enrol(store, photo(1, key="a", label="Åsa"), photo(2), cause=Cause("key-1", "r1"))
+    store.edit(b.item_id, {"label": "Åsa", "attributes": {"note": "é"}}, Cause("key-2", "r2"))
+    store.delete([a.item_id, b.item_id], Cause("key-2", "r3"))
     log = store.operations()
     assert [operation.seq for operation in log] == sorted({operation.seq for operation in log})
     assert all(start <= operation.time <= datetime.now(UTC) for operation in log[1:])

@@ -1,23 +1,14 @@
 """What one transaction does to a gallery, with every change written to the operation log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any, NamedTuple, TypedDict
 from uuid import uuid4
 
-from service.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds
-from service.records import Conflict, Item, NewItem, NotFound
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The model whose vectors a gallery holds: its id, the embedding size, and what else is known of it."""
-
-    model_id: str
-    dimension: int
-    description: Mapping[str, Any]
+from service.records import Cause, Conflict, Item, NewItem, NotFound
+from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds
 
 
 class Enrolled(NamedTuple):
@@ -40,19 +31,10 @@ class Changes(TypedDict, total=False):
 class Batch:
     """The changes of one transaction, in which they share a time, a batch id and who asked for them."""
 
-    def __init__(self, connection: Connection, actor: str, request_id: str) -> None:
+    def __init__(self, connection: Connection, cause: Cause) -> None:
         self._connection = connection
         self._now = microseconds(datetime.now(UTC))
-        self._cause = (actor, request_id, uuid4().hex)
-
-    def bind(self, model: Model) -> None:
-        """Give the gallery to a model."""
-        description = dict(model.description)
-        self._connection.execute(
-            "INSERT INTO models (model_id, dimension, description, active, created_at) VALUES (?, ?, ?, 1, ?)",
-            (model.model_id, model.dimension, json_text(description), self._now),
-        )
-        self._log("model.bind", model.model_id, None, {"dimension": model.dimension, "description": description})
+        self._cause = (*cause, uuid4().hex)
 
     def enrol(self, photo: NewItem, model_id: str) -> Enrolled | Conflict:
         """Add a photo with its vector, unless it is there already or its key belongs to another."""
@@ -87,7 +69,7 @@ class Batch:
             (ITEM, number, model_id, APPEARANCE, photo.vector.astype("<f4").tobytes()),
         )
         item = self._get("items.number = ?", number)
-        self._log("item.enrol", item.item_id, None, _as_json(item))
+        self.log("item.enrol", item.item_id, None, _as_json(item))
         return Enrolled(item, created=True)
 
     def edit(self, item_id: str, changes: Changes) -> Item:
@@ -109,7 +91,7 @@ class Batch:
             )
         after = self._get("item_id = ?", item_id)
         if after != before:
-            self._log("item.edit", item_id, _as_json(before), _as_json(after))
+            self.log("item.edit", item_id, _as_json(before), _as_json(after))
         return after
 
     def delete(self, item_id: str) -> Item | None:
@@ -125,7 +107,7 @@ class Batch:
                 "AND NOT EXISTS (SELECT * FROM items WHERE media_number = media.number)",
                 (item.medium.sha256,),
             )
-            self._log("item.delete", item_id, _as_json(item), None)
+            self.log("item.delete", item_id, _as_json(item), None)
         return item
 
     def _find(self, condition: str, value: Any) -> Item | None:
@@ -151,14 +133,15 @@ class Batch:
         if found:
             return int(found[0])
         identity_id = uuid4().hex
-        self._log("identity.create", identity_id, None, {"name": name})
+        self.log("identity.create", identity_id, None, {"name": name})
         return self._insert(
             "INSERT INTO identities (identity_id, name, aliases, attributes, state) "
             "VALUES (?, ?, '[]', '{}', 'active')",
             (identity_id, name),
         )
 
-    def _log(self, kind: str, target: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+    def log(self, kind: str, target: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Write a change to the operation log: `target` is the public id of what was changed."""
         states = (None if state is None else json_text(state) for state in (before, after))
         self._connection.execute(
             "INSERT INTO operations (time, actor, request_id, batch_id, kind, target, before, after) "

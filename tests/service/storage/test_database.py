@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from service.database import Database
-from service.migrations import APPLICATION_ID, MIGRATIONS
+from service.storage.database import Database
+from service.storage.migrations import APPLICATION_ID, MIGRATIONS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LOG = "INSERT INTO operations (time, actor, request_id, batch_id, kind, target) VALUES (0, '', '', '', 'test', ?)"
 TARGETS = "SELECT target FROM operations ORDER BY seq"
 
@@ -22,7 +22,7 @@ def open_elsewhere(folder, before=""):
     script = f"""
 import os, sys
 from pathlib import Path
-from service.database import Database
+from service.storage.database import Database
 {before}
 try:
     Database(Path({str(folder)!r})).close()
@@ -43,17 +43,17 @@ def one_line(refused, named):
 def folder(tmp_path):
     """A gallery with one entry in its log."""
     folder = tmp_path / "gallery"
-    with closing(Database(folder)) as database, database.transaction() as connection:
+    with Database(folder) as database, database.transaction() as connection:
         connection.execute(LOG, ("first",))
     return folder
 
 
 def test_a_new_an_empty_and_an_existing_folder_open(tmp_path, folder):
-    with closing(Database(tmp_path / "some" / "new one")) as database:
+    with Database(tmp_path / "some" / "new one") as database:
         assert database.read(TARGETS) == []
     (tmp_path / "empty" / "lost+found").mkdir(parents=True)
     Database(tmp_path / "empty").close()
-    with closing(Database(folder)) as database:
+    with Database(folder) as database:
         assert database.read(TARGETS) == [("first",)]
         assert database.read("PRAGMA journal_mode") == [("wal",)]
         with database.transaction() as connection:
@@ -73,7 +73,7 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_second_owner_is_refused_until_the_first_closes(folder):
-    with closing(Database(folder)):
+    with Database(folder):
         expected = f"{folder}: another process has this gallery open"
         assert open_elsewhere(folder) == f"OSError {expected}"
         with pytest.raises(OSError) as refused:
@@ -90,7 +90,7 @@ def test_a_failed_opening_lets_go_of_the_folder(tmp_path):
 
 
 def test_a_transaction_is_whole_or_nothing_and_readers_see_the_last_whole_one(folder):
-    with closing(Database(folder)) as database:
+    with Database(folder) as database:
         with database.transaction() as connection:
             connection.execute(LOG, ("second",))
             assert database.read(TARGETS) == [("first",)]
@@ -105,13 +105,13 @@ def test_a_transaction_is_whole_or_nothing_and_readers_see_the_last_whole_one(fo
 
 
 def test_reading_cannot_write(folder):
-    with closing(Database(folder)) as database, pytest.raises(OSError, match="readonly"):
+    with Database(folder) as database, pytest.raises(OSError, match="readonly"):
         database.read("DELETE FROM items")
 
 
 @pytest.mark.parametrize("change", ["UPDATE operations SET actor = 'else'", "DELETE FROM operations"])
 def test_the_operation_log_cannot_be_rewritten(folder, change):
-    with closing(Database(folder)) as database:
+    with Database(folder) as database:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"), database.transaction() as connection:
             connection.execute(change)
         assert database.read(TARGETS) == [("first",)]
@@ -156,7 +156,7 @@ def damage(path, how):
 def test_a_damaged_file_is_named_and_left_alone(folder, how):
     path = folder / "gallery.db"
     damaged = damage(path, how)
-    with pytest.raises(ValueError, match="damaged, or not a gallery") as refused, closing(Database(folder)) as database:
+    with pytest.raises(ValueError, match="damaged, or not a gallery") as refused, Database(folder) as database:
         database.read(TARGETS)
     assert one_line(refused, path)
     assert path.read_bytes() == damaged
@@ -181,6 +181,6 @@ def test_a_read_only_folder_is_refused_in_one_line(folder, tmp_path, lock_mode):
 def test_an_opening_that_was_cut_short_is_done_again(tmp_path):
     (tmp_path / "gallery.lock").touch()
     (tmp_path / "gallery.db").touch()
-    with closing(Database(tmp_path)) as database:
+    with Database(tmp_path) as database:
         assert database.read("PRAGMA application_id") == [(APPLICATION_ID,)]
         assert database.read("PRAGMA user_version") == [(len(MIGRATIONS),)]

@@ -3,15 +3,16 @@
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
-from service.migrations import migrate
+from service.storage.migrations import migrate
 
 GALLERY_FILE = "gallery.db"
 LOCK_FILE = "gallery.lock"
+PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _UNUSABLE = {
@@ -44,7 +45,7 @@ class Database:
             raise
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        with self._named_errors():
+        with _named_errors(self.path):
             writer = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             try:
                 writer.execute("PRAGMA synchronous = FULL")
@@ -58,9 +59,15 @@ class Database:
             reader.execute("PRAGMA query_only = ON")
             return writer, reader
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def read(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """The rows of a query, as of one moment; raises OSError or ValueError when the file cannot be read."""
-        with self._reading, self._named_errors():
+        with self._reading, _named_errors(self.path):
             return self._reader.execute(sql, parameters).fetchall()
 
     @contextmanager
@@ -70,7 +77,7 @@ class Database:
         Raises OSError when they cannot be written, say for a full disk, and ValueError for a damaged file or for text
         that is not Unicode.
         """
-        with self._writing, self._named_errors():
+        with self._writing, _named_errors(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -79,6 +86,23 @@ class Database:
                 if self._writer.in_transaction:
                     self._writer.rollback()
 
+    def copy(self, path: Path, progress: Callable[[int, int], None]) -> None:
+        """Write all there is at this moment to a new file, while others read and write here.
+
+        `progress` is told, now and then, how many pages of how many are copied. Raises OSError, naming the new file,
+        when it cannot be written, and ValueError for a damaged one here.
+        """
+        with (
+            _named_errors(path),
+            closing(sqlite3.connect(self.path, isolation_level=None)) as source,
+            closing(sqlite3.connect(path, isolation_level=None)) as target,
+        ):
+            # Reading within a transaction holds the moment. Without, each write of another connection would make the
+            # copy begin anew.
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            source.backup(target, pages=PAGES_AT_ONCE, progress=lambda _, left, pages: progress(pages - left, pages))
+
     def close(self) -> None:
         """Let go of the file; the next process may open it."""
         with self._writing, self._reading:
@@ -86,19 +110,20 @@ class Database:
             self._writer.close()
             self._hold.close()
 
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
-            if code in _DAMAGED:
-                raise ValueError(f"{self.path}: damaged, or not a gallery ({error})") from error
-            if code in _UNUSABLE:
-                raise OSError(f"{self.path}: cannot be read or written ({error}); nothing was changed") from error
-            raise
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{error.object!r} is not valid Unicode") from error
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
+        if code in _DAMAGED:
+            raise ValueError(f"{path}: damaged, or not a gallery ({error})") from error
+        if code in _UNUSABLE:
+            raise OSError(f"{path}: cannot be read or written ({error}); nothing was changed") from error
+        raise
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.object!r} is not valid Unicode") from error
 
 
 def _hold(folder: Path) -> BinaryIO:

@@ -1,0 +1,160 @@
+"""Who may use a gallery: keys, of whose secrets it keeps the SHA-256 alone."""
+
+import hashlib
+import json
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, get_args
+from uuid import uuid4
+
+from service.records import NOBODY, Caller, Cause, NotFound, Scope
+from service.storage.changes import Batch
+from service.storage.columns import json_text, microseconds, time_from
+from service.storage.database import Database
+
+MAX_NAME = 200
+MAX_RATE = 1_000_000
+
+ALL: frozenset[Scope] = frozenset(get_args(Scope))
+_INCLUDED: dict[Scope, frozenset[Scope]] = {"read": frozenset({"read"}), "write": ALL - {"admin"}, "admin": ALL}
+_KEYS = "SELECT key_id, name, scopes, cameras, requests_per_minute, created_at, revoked_at, sha256 FROM keys"
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What a key shall be called and allow: `write` includes `read`, and `admin` includes both.
+
+    `cameras` are those whose items it shows; None is all. `requests_per_minute` None is no limit. Raises ValueError for
+    a name that cannot be shown on one line, for no or unknown scopes, for limits that leave nothing, and for an admin
+    limited to cameras, who could make a key without that limit.
+    """
+
+    name: str
+    scopes: frozenset[Scope]
+    cameras: frozenset[str] | None = None
+    requests_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
+            raise ValueError(f"name {self.name[:MAX_NAME]!r}: expected 1 to {MAX_NAME} printable characters")
+        if not self.scopes or not self.scopes <= ALL:
+            raise ValueError(f"scopes {sorted(self.scopes)}: expected one or more of {sorted(ALL)}")
+        if self.cameras is not None and not self.cameras:
+            raise ValueError("cameras []: expected at least one, or null for all")
+        if self.cameras is not None and "admin" in self.scopes:
+            raise ValueError(f"cameras {sorted(self.cameras)}: a key with scope 'admin' cannot be limited to cameras")
+        if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MAX_RATE:
+            raise ValueError(f"requests_per_minute {self.requests_per_minute}: expected 1 to {MAX_RATE}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret; `scopes` holds all that it allows."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[Scope]
+    cameras: frozenset[str] | None
+    requests_per_minute: int | None
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+    def caller(self) -> Caller:
+        """Someone who shows this key."""
+        return Caller(self.key_id, self.scopes, self.cameras)
+
+
+class Keys:
+    """The keys of a gallery, which threads may share; only one of these may change them at a time.
+
+    Methods raise OSError and ValueError as `Database` does. The operation log keeps the `cause` of every change.
+    """
+
+    def __init__(self, database: Database, admin_key: str | None = None) -> None:
+        """`admin_key` is a secret that allows everything and is kept nowhere; `find` knows it as the key `admin`."""
+        self._database = database
+        self._changing = threading.Lock()
+        self._live = {sha256: key for key, sha256 in self._read() if key.revoked_at is None}
+        if admin_key is not None:
+            self._live[_sha256(admin_key)] = Key("admin", "admin", ALL, None, None, datetime.now(UTC))
+
+    def add(self, new: NewKey, cause: Cause = NOBODY) -> tuple[Key, str]:
+        """Make a key, and return it with its secret, which nobody can find out later."""
+        scopes = frozenset[Scope]().union(*(_INCLUDED[scope] for scope in new.scopes))
+        key = Key(uuid4().hex, new.name, scopes, new.cameras, new.requests_per_minute, datetime.now(UTC))
+        secret = f"reid_{secrets.token_urlsafe(32)}"
+        cameras = None if key.cameras is None else json_text(sorted(key.cameras))
+        with self._changing:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "INSERT INTO keys (key_id, name, sha256, scopes, cameras, requests_per_minute, created_at) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        key.key_id,
+                        key.name,
+                        _sha256(secret),
+                        json_text(sorted(scopes)),
+                        cameras,
+                        key.requests_per_minute,
+                        microseconds(key.created_at),
+                    ),
+                )
+                Batch(connection, cause).log("key.create", key.key_id, None, _as_json(key))
+            self._live[_sha256(secret)] = key
+        return key, secret
+
+    def find(self, secret: str) -> Key | None:
+        """The key of a secret; None where there is none, or where it was revoked. It does not read the disk."""
+        # How long the search takes can tell something of a SHA-256 that is kept, and that is of no use to anyone.
+        return self._live.get(_sha256(secret))
+
+    def list(self) -> Sequence[Key]:
+        """All keys that were ever made, in that order."""
+        return [key for key, _ in self._read()]
+
+    def revoke(self, key_id: str, cause: Cause = NOBODY) -> None:
+        """Make a key worthless for good; raises NotFound. One that was revoked before stays as it is."""
+        with self._changing:
+            found = [(key, sha256) for key, sha256 in self._read() if key.key_id == key_id]
+            if not found:
+                raise NotFound(f"no key {key_id!r}")
+            key, sha256 = found[0]
+            if key.revoked_at is not None:
+                return
+            with self._database.transaction() as connection:
+                now = microseconds(datetime.now(UTC))
+                connection.execute("UPDATE keys SET revoked_at = ? WHERE key_id = ?", (now, key_id))
+                Batch(connection, cause).log("key.revoke", key_id, _as_json(key), None)
+            del self._live[sha256]
+
+    def _read(self) -> Sequence[tuple[Key, str]]:
+        return [(_key(row), row[-1]) for row in self._database.read(f"{_KEYS} ORDER BY number")]
+
+
+def _key(row: tuple[Any, ...]) -> Key:
+    key_id, name, scopes, cameras, requests_per_minute, created_at, revoked_at, _ = row
+    return Key(
+        key_id,
+        name,
+        frozenset(json.loads(scopes)),
+        None if cameras is None else frozenset(json.loads(cameras)),
+        requests_per_minute,
+        time_from(created_at),
+        None if revoked_at is None else time_from(revoked_at),
+    )
+
+
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _as_json(key: Key) -> dict[str, Any]:
+    return {
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "cameras": None if key.cameras is None else sorted(key.cameras),
+        "requests_per_minute": key.requests_per_minute,
+    }

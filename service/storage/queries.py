@@ -1,0 +1,73 @@
+"""The query log of a gallery: who asked for what, and what they were shown."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from service.records import Asked, Cause
+from service.storage.columns import json_text, microseconds, time_from
+from service.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query that was answered, as the log has it: `seq` rises, and is never used again."""
+
+    seq: int
+    time: datetime
+    asked: Asked
+
+
+class Queries:
+    """The query log, which threads may share: it grows, and nothing in it can be changed or removed.
+
+    Every method raises OSError when the file cannot be read or written, and ValueError when it is damaged.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, asked: Sequence[Asked]) -> None:
+        """Write queries in one transaction; raises ValueError, and writes none, for a score that is not finite."""
+        now = microseconds(datetime.now(UTC))
+        rows = [
+            (
+                now,
+                *one.cause,
+                json_text({"images": one.images, "item_id": one.item_id}),
+                json_text(dict(one.conditions)),
+                one.candidates,
+                json_text(one.matches),
+            )
+            for one in asked
+        ]
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO queries (time, actor, request_id, asked, conditions, candidates, matches) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+
+    def page(self, after: int = 0, limit: int = 1000) -> list[Query]:
+        """The first `limit` queries with a `seq` above `after`, in the order in which they were written."""
+        sql = """
+            SELECT seq, time, actor, request_id, asked, conditions, candidates, matches
+            FROM queries WHERE seq > ? ORDER BY seq LIMIT ?
+        """
+        return [_query(row) for row in self._database.read(sql, (after, limit))]
+
+
+def _query(row: tuple[Any, ...]) -> Query:
+    seq, time, actor, request_id, asked, conditions, candidates, matches = row
+    subject = json.loads(asked)
+    record = Asked(
+        Cause(actor, request_id),
+        tuple(subject["images"]),
+        subject["item_id"],
+        json.loads(conditions),
+        candidates,
+        tuple((item_id, score) for item_id, score in json.loads(matches)),
+    )
+    return Query(seq, time_from(time), record)
