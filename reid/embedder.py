@@ -108,6 +108,18 @@ class Embedder:
         rows += [self._embed(images) for images in self._batches(pictures)]
         return np.concatenate(rows)
 
+    def prepare(self, picture: Picture) -> Tensor:
+        """What the model sees of a picture, (3, height, width) float32; any thread may do this. Errors as for `embed`.
+
+        `embed_prepared` of it gives what `embed` gives, so that a service can prepare beside the thread of the model.
+        """
+        prepared: Tensor = self._transform(_as_image(picture, 0))
+        return prepared
+
+    def embed_prepared(self, images: Tensor) -> np.ndarray:
+        """Prepared pictures (n, 3, height, width) to unit embeddings (n, E) float32."""
+        return np.concatenate([self._embed(part) for part in images.split(self.batch_size)])
+
     def attention(self, pictures: Sequence[Picture]) -> list[Attention]:
         """The attention behind the embedding of each picture, unmirrored; pictures and errors as for `embed`."""
         backbone = self.model.backbone
