@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -> Image.Image:
-    """Read an image file whole as upright RGB, cropped to `box` = (x, y, width, height) in upright pixels.
+    """Read an image file whole as `upright_rgb`, cropped to `box` = (x, y, width, height) in upright pixels.
 
     Raises FileNotFoundError for a missing file and ValueError, naming the path, for one that is empty, truncated, no
-    image or too large to decode safely, or a box outside the image.
+    image, too large to decode safely or of floating-point pixels, or a box outside the image.
     """
     try:
         with Image.open(path) as opened:
-            opened.load()  # verify() would pass a file cut in half
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            image = upright_rgb(opened)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None
     except UnidentifiedImageError:
@@ -36,3 +36,25 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -
             f"{image.width}x{image.height} pixels"
         )
     return image.crop((x, y, x + width, y + height))
+
+
+def upright_rgb(opened: Image.Image) -> Image.Image:
+    """Load a picture that Pillow has opened, the first frame of several, and make it RGB of 8 bits a channel.
+
+    It is turned as its EXIF orientation says, and what is transparent lies over white, as browsers mostly show it.
+    Grey of 16 bits and of Pillow's mode I goes from [0, 65535] to [0, 255], rounded. CMYK JPEG is read as Adobe writes
+    it, inverted. Pixels of 8-bit RGB stay as they are stored; colour profiles are not applied.
+
+    Raises ValueError for floating-point pixels, and whatever Pillow raises for a damaged file.
+    """
+    image = ImageOps.exif_transpose(opened)  # loads: verify() would pass a file cut in half
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range, expected 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).clip(0, 65535).astype(np.uint32)  # Pillow's own conversion clips at 255
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer)
+    return image.convert("RGB")
