@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from reid.retrieval.distances import Array, Distance, FeatureDistances, Progress, as_matrix
+from reid.retrieval.distances import TILE_ROWS, Array, Distance, FeatureDistances, Progress, as_matrix
 from reid.retrieval.neighbours import BLOCK_DISTANCES, nearest
 
 ENCODED_ROWS = 2048  # images whose neighbours are expanded at a time
@@ -126,12 +126,13 @@ class RerankedDistances:
 def memory_estimate(queries: int, gallery: int, size: int, parameters: KReciprocal) -> int:
     """Estimate the bytes that re-ranking needs at its peak, beyond features of embedding size `size`.
 
-    Counted are the pool, a float32 copy of all features, the neighbour lists, a block of distances and the encodings,
-    which exist twice while they are transposed. Their length depends on the features and is taken near its largest,
-    that of features without any structure.
+    Counted are the pool, a float32 copy of all features, the neighbour lists, a block of distances with the gallery
+    rows it is made of, and the encodings, which exist twice while they are transposed. Their length depends on the
+    features and is taken near its largest, that of features without any structure.
     """
     images = queries + gallery
-    block = 4 * min(BLOCK_DISTANCES, images**2)
+    # Rows of features that point one way are held twice while their differences from the mean are multiplied.
+    block = 4 * min(BLOCK_DISTANCES, images**2) + 8 * min(TILE_ROWS, images) * size
     encodings = 8 * images * parameters.k2 * (parameters.k1 + 1)
     return images * (4 * size + 12 * (parameters.k1 + 1)) + encodings + max(block, encodings)
 
