@@ -1,0 +1,19 @@
+/** Short messages at the edge of the page. */
+
+import { byId, element } from "./dom.js";
+
+const SECONDS = 6;
+
+/**
+ * Show a message, with a button if there is something to do about it; gives the function that takes it away.
+ * @param {string} text
+ * @param {?{name: string, run: function(): void}} action
+ * @param {?number} seconds how long it stays; null until it is taken away
+ */
+export function toast(text, action = null, seconds = SECONDS) {
+  const button = action && element("button", { type: "button", onclick: action.run }, action.name);
+  const shown = element("p", {}, text, button);
+  byId("toasts").append(shown);
+  if (seconds !== null) setTimeout(() => shown.remove(), 1000 * seconds);
+  return () => shown.remove();
+}

@@ -1,0 +1,87 @@
+import re
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from service.api import problems
+from service.api.page import page
+
+
+@pytest.fixture
+def client():
+    app = FastAPI()
+    problems.install(app)
+    app.include_router(page())
+    return TestClient(app)
+
+
+def policy(response):
+    """The directives of the content security policy of an answer, by name."""
+    parts = [part.split() for part in response.headers["content-security-policy"].split(";")]
+    return {name: sources for name, *sources in parts}
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/static/index.html", "text/html; charset=utf-8"),
+        ("/static/style.css", "text/css; charset=utf-8"),
+        ("/static/main.js", "text/javascript; charset=utf-8"),
+        ("/static/icon.svg", "image/svg+xml"),
+    ],
+)
+def test_each_file_is_sent_as_what_it_is_with_every_protection(client, path, media_type):
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == media_type
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "same-origin"
+    assert response.headers["cache-control"] == "no-cache"
+    directives = policy(response)
+    assert directives["default-src"] == ["'none'"]
+    assert directives["frame-ancestors"] == ["'none'"]
+    assert directives["base-uri"] == ["'none'"]
+    for name in ("script-src", "style-src", "connect-src"):
+        assert directives[name] == ["'self'"]
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(client):
+    etag = client.get("/").headers["etag"]
+    for sent in (etag, f"W/{etag}"):
+        again = client.get("/", headers={"If-None-Match": sent})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert client.get("/", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "other.js", "..%2Fpage.py", "%2Fetc%2Fpasswd", "%00"])
+def test_nothing_else_is_served(client, name):
+    response = client.get(f"/static/{name}")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_the_page_names_only_files_that_are_there_and_holds_no_code(client):
+    html = client.get("/").text
+    named = re.findall(r'(?:src|href)="([^"#]+)"', html)
+    assert "/static/main.js" in named
+    for path in named:
+        assert client.get(path).status_code == 200
+    assert "<style" not in html
+    assert not re.search(r"<script(?! type=\"module\" src=)|\son\w+=|\sstyle=", html)
+
+
+def test_every_module_imports_only_modules_that_are_there(client):
+    seen, waiting = set(), ["main.js"]
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        source = client.get(f"/static/{name}")
+        assert source.status_code == 200, name
+        waiting += set(re.findall(r'from "\./([^"]+)"', source.text)) - seen
+    assert {"main.js", "api.js", "viewer.js", "enrol.js"} <= seen
+
+
+def test_the_page_is_no_part_of_the_api():
+    assert [route.include_in_schema for route in page().routes] == [False, False]
