@@ -1,0 +1,113 @@
+"""Backups of a gallery, each a folder that can be served in its place."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from service.gallery import PICTURES_FOLDER
+from service.images import Pictures
+from service.jobs import Progress, Work
+from service.storage.database import GALLERY_FILE, Database
+from service.storage.jobs import Job, Jobs
+
+PICTURES_AT_ONCE = 1000
+NAMED = 5  # items in an error
+
+# A hard link is not to be had: another disk, a file system without links, too many links.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def backup_work(database: Database, pictures: Pictures, backups: Path) -> Work:
+    """The work of jobs of the kind `backup`: write the gallery to a folder of `backups` with the time in its name."""
+
+    def work(job: Job, progress: Progress) -> dict[str, Any]:
+        folder = backups / f"{job.created_at:%Y%m%dT%H%M%SZ}-{job.job_id}"
+        if folder.exists():  # whole, since it has its name; a kill kept the job from saying so
+            return _checked(folder)
+        return back_up(database, pictures, folder, progress)
+
+    return work
+
+
+def back_up(database: Database, pictures: Pictures, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Write the gallery, as it is at one moment, to a new folder while others change it; tell its size.
+
+    The folder has its name when all is on the disk and checked. Before, it is called NAME.partial and is removed when
+    something goes wrong; a kill leaves it to be written anew. Pictures are linked to, or copied where that cannot be.
+    The result is `folder`, its name, and the number of `items` and `bytes` in it. Raises FileExistsError for a folder
+    that is there, OSError when it cannot be written, and ValueError for a gallery that is damaged or lacks pictures.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder}: is there already; expected a new folder")
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        with pictures.kept():
+            ((expected,),) = database.read("SELECT count(*) FROM media")
+            database.copy(partial / GALLERY_FILE, lambda done, pages: progress(done, pages + expected))
+            with Database(partial) as copy:
+                Jobs(copy).cancel_all()
+                ((pages,),) = copy.read("PRAGMA page_count")
+                sha256s = sorted(_sha256s(copy).values())
+            kept = Pictures(partial / PICTURES_FOLDER)
+            for done, sha256 in enumerate(sha256s):
+                if done % PICTURES_AT_ONCE == 0:
+                    progress(pages + done, pages + len(sha256s))
+                with suppress(FileNotFoundError):  # `_checked` tells of all that are lost
+                    _link(pictures.path(sha256), kept.path(sha256))
+        result = _checked(partial)
+        _sync(path for path in [partial, *partial.rglob("*")] if path.is_dir())
+        progress(pages + len(sha256s), pages + len(sha256s))
+        partial.rename(folder)
+        _sync([folder.parent])
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return {**result, "folder": folder.name}
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    """The size of a backup that holds all it should; raises ValueError for another."""
+    with Database(folder) as database:
+        (found, *_), *_ = database.read("PRAGMA integrity_check")
+        if found != "ok":
+            raise ValueError(f"{folder}: the gallery is damaged ({found})")
+        sha256s = _sha256s(database)
+    pictures = Pictures(folder / PICTURES_FOLDER)
+    if lost := [item_id for item_id, sha256 in sha256s.items() if not pictures.path(sha256).exists()]:
+        first = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
+        raise ValueError(f"{len(lost)} items have no picture: {first}")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"folder": folder.name, "items": len(sha256s), "bytes": size}
+
+
+def _sha256s(database: Database) -> dict[str, str]:
+    """The pictures of a gallery, by the public id of their item."""
+    return dict(database.read("SELECT item_id, sha256 FROM items JOIN media ON media.number = media_number"))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link to a picture, which is safe since its file is never written to again, or copy it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+        _sync([target])
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Have files and folders on the disk."""
+    for path in paths:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

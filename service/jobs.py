@@ -1,0 +1,98 @@
+"""Long work beside the service: one thread runs jobs, one after the other, and goes on after a restart."""
+
+import logging
+from collections.abc import Callable, Mapping
+from threading import Event, Thread
+from typing import Any, Self
+
+from service.records import NOBODY, Cause
+from service.storage.jobs import Job, Jobs
+
+log = logging.getLogger("reid")
+
+# Tells how many steps of how many are done; raises where the work shall end.
+Progress = Callable[[int, int], None]
+
+# Does a job and returns its result. A job that a kill or a closing service cut short is done again, so that the work
+# itself finds what it has done before.
+Work = Callable[[Job, Progress], Mapping[str, Any]]
+
+
+class _Cancelled(Exception):
+    """The job is no longer wanted."""
+
+
+class _Closing(Exception):
+    """The job goes on at the next start."""
+
+
+class JobRunner:
+    """Runs the jobs of a gallery, each by the work of its kind; what is left of an earlier process comes first.
+
+    An error of the work becomes that of its job, on one line, and the next job is run.
+    """
+
+    def __init__(self, jobs: Jobs, kinds: Mapping[str, Work]) -> None:
+        self.jobs = jobs
+        self._kinds = kinds
+        self._closing = Event()
+        self._wanted = Event()
+        self._wanted.set()
+        self._thread = Thread(target=self._serve, name="jobs", daemon=True)  # a forgotten close lets the process end
+        self._thread.start()
+
+    def start(self, kind: str, parameters: Mapping[str, Any], cause: Cause = NOBODY) -> Job:
+        """Queue a job; raises Conflict, naming the other, while one of its kind is queued or running."""
+        job = self.jobs.create(kind, parameters, cause)
+        self._wanted.set()
+        return job
+
+    def close(self) -> None:
+        """Wait for the running job to tell its progress, where it ends and will go on at the next start."""
+        self._closing.set()
+        self._wanted.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                while not self._closing.is_set() and (job := self.jobs.claim()):
+                    self._run(job)
+            except (
+                Exception
+            ) as error:  # the disk is full, say; the thread lives on, and the job goes on some other time
+                log.error("jobs: %s", error, exc_info=None if isinstance(error, OSError) else error)
+
+    def _run(self, job: Job) -> None:
+        def progress(done: int, total: int) -> None:
+            if self._closing.is_set():
+                raise _Closing
+            if not self.jobs.progress(job.job_id, done, total):
+                raise _Cancelled
+
+        log.info("job %s: %s", job.job_id, job.kind)
+        try:
+            result = self._kinds[job.kind](job, progress)
+        except _Closing:
+            log.info("job %s: goes on at the next start", job.job_id)
+        except _Cancelled:
+            self.jobs.end(job.job_id, "cancelled")
+            log.info("job %s: cancelled", job.job_id)
+        except Exception as error:
+            message = " ".join(str(error).split()) or type(error).__name__
+            expected = isinstance(error, OSError | ValueError)
+            if not expected:
+                message = f"unexpected {type(error).__name__}: {message}"
+            log.error("job %s: %s", job.job_id, message, exc_info=None if expected else error)
+            self.jobs.end(job.job_id, "failed", error=message)
+        else:
+            self.jobs.end(job.job_id, "done", result)
+            log.info("job %s: done", job.job_id)

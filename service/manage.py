@@ -1,0 +1,210 @@
+"""Command `reid-gallery`: look after a gallery."""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+from reid import cli
+from reid.progress import Progress
+from service.records import Cause, Filter, NotFound, Scope
+from service.storage.database import GALLERY_FILE, Database
+from service.storage.keys import Key, Keys, NewKey
+from service.storage.models import Models
+from service.storage.store import Store
+
+log = logging.getLogger("reid")
+
+CAUSE = Cause("reid-gallery")
+
+
+@contextmanager
+def open_database(folder: Path, *, new: bool = False) -> Iterator[Database]:
+    """Open the database of a gallery that no service has open; `new` makes one where there is none.
+
+    Raises FileNotFoundError where there is none, and what opening a `Database` raises.
+    """
+    if not new and not (folder / GALLERY_FILE).exists():
+        raise FileNotFoundError(f"{folder}: no gallery, for there is no {GALLERY_FILE} in it")
+    try:
+        database = Database(folder)
+    except OSError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            raise OSError(f"{error}; if that is the service, use its API under /v1/admin instead") from error
+        raise
+    with database:
+        yield database
+
+
+def _add_keys(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    keys = commands.add_parser("keys", help="make, list and revoke the keys of a gallery")
+    actions = keys.add_subparsers(metavar="COMMAND", required=True)
+
+    adder = actions.add_parser(
+        "add",
+        parents=[gallery],
+        help="make a key",
+        description="Make a key, and print its secret, which is shown this once. A gallery that is not there is made.",
+    )
+    adder.add_argument("name", metavar="NAME", help="whose key it is")
+    adder.add_argument(
+        "--scope",
+        dest="scopes",
+        action="append",
+        choices=get_args(Scope),
+        help="what it allows, read by default; write includes read, and admin includes both",
+    )
+    adder.add_argument(
+        "--camera",
+        dest="cameras",
+        metavar="NAME",
+        action="append",
+        help="limit it to the items of this camera; can be given more than once",
+    )
+    adder.add_argument("--requests-per-minute", metavar="N", type=int, help="no limit by default")
+    adder.set_defaults(run=_keys_add)
+
+    lister = actions.add_parser("list", parents=[gallery], help="list all keys that were ever made")
+    lister.set_defaults(run=_keys_list)
+
+    revoker = actions.add_parser("revoke", parents=[gallery], help="make a key worthless for good")
+    revoker.add_argument("key_id", metavar="KEY_ID", help="as `add` and `list` show it")
+    revoker.set_defaults(run=_keys_revoke)
+
+
+def _keys_add(arguments: argparse.Namespace) -> None:
+    cameras = None if arguments.cameras is None else frozenset(arguments.cameras)
+    scopes = frozenset(arguments.scopes or ["read"])
+    try:
+        new = NewKey(arguments.name, scopes, cameras, arguments.requests_per_minute)
+    except ValueError as error:
+        raise cli.UsageError(str(error)) from error
+    with open_database(arguments.gallery, new=True) as database:
+        key, secret = Keys(database).add(new, CAUSE)
+    log.info("%s", _line(key))
+    print(secret)  # alone on stdout, for scripts
+
+
+def _keys_list(arguments: argparse.Namespace) -> None:
+    with open_database(arguments.gallery) as database:
+        for key in Keys(database).list():
+            print(_line(key))
+
+
+def _keys_revoke(arguments: argparse.Namespace) -> None:
+    with open_database(arguments.gallery) as database:
+        try:
+            Keys(database).revoke(arguments.key_id, CAUSE)
+        except NotFound as error:
+            raise ValueError(f"{arguments.gallery}: {error}") from error
+
+
+def _line(key: Key) -> str:
+    cameras = "all cameras" if key.cameras is None else f"cameras {json.dumps(sorted(key.cameras))}"
+    rate = "no limit" if key.requests_per_minute is None else f"{key.requests_per_minute} requests a minute"
+    made = f"made {key.created_at:%Y-%m-%d %H:%M}Z"
+    revoked = "" if key.revoked_at is None else f", revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
+    return f"{key.key_id}  {key.name}: {'+'.join(sorted(key.scopes))}, {cameras}, {rate}, {made}{revoked}"
+
+
+def _add_backup(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    backup = commands.add_parser(
+        "backup",
+        parents=[gallery],
+        help="write a gallery to a folder that can be served in its place",
+        description="Write a gallery to a new folder that can be served in its place. On the same disk, pictures are "
+        "links to the same files, so keep a backup on another disk, too.",
+    )
+    backup.add_argument("target", metavar="TARGET", type=Path, help="a folder that is not there yet")
+    backup.set_defaults(run=_backup)
+
+
+def _backup(arguments: argparse.Namespace) -> None:
+    from service.backup import back_up  # here, since these bring torch, which takes seconds
+    from service.gallery import PICTURES_FOLDER
+    from service.images import Pictures
+
+    with open_database(arguments.gallery) as database:
+        progress = Progress("backing up")
+        try:
+            result = back_up(database, Pictures(arguments.gallery / PICTURES_FOLDER), arguments.target, progress)
+        finally:
+            progress.close()
+    print(f"{arguments.target}: {result['items']:,} items, {result['bytes']:,} bytes")
+
+
+def _add_reindex(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    reindex = commands.add_parser(
+        "reindex",
+        parents=[gallery],
+        help="give a gallery to another model",
+        description="Embed the photos of a gallery by another model, and give the gallery to it. Given again after an "
+        "interruption, it goes on where it was.",
+    )
+    reindex.add_argument(
+        "--checkpoint", metavar="RUN", type=Path, required=True, help="a run folder of reid-train, or its model file"
+    )
+    reindex.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    reindex.set_defaults(run=_reindex)
+
+
+def _reindex(arguments: argparse.Namespace) -> None:
+    from service.gallery import open_gallery  # here, since these bring torch, which takes seconds
+    from service.reindex import reindex
+
+    with open_database(arguments.gallery):
+        pass  # it is there, and no service has it: told before the model is loaded
+    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device) as gallery:
+        progress = Progress("re-indexing")
+        try:
+            result = reindex(gallery, progress, CAUSE)
+        finally:
+            progress.close()
+    print(f"{arguments.gallery}: {result['items']:,} items of model {result['model_id']}")
+
+
+def _add_info(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    info = commands.add_parser("info", parents=[gallery], help="tell what a gallery holds")
+    info.set_defaults(run=_info)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    with open_database(arguments.gallery) as database:
+        store, active = Store(database), Models(database).active
+        counts = store.count(Filter()), len(store.cameras(Filter())), len(store.labels(Filter()))
+        print("{:,} items of {:,} cameras and {:,} labels".format(*counts))
+        if active is None:
+            print("no model yet")
+        else:
+            print(f"model {active.model_id}: embedding size {active.dimension}, {json.dumps(active.description)}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `reid-gallery`; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="reid-gallery",
+        description="Look after a gallery that no service has open; a running one does it by its API.",
+    )
+    gallery = argparse.ArgumentParser(add_help=False)
+    gallery.add_argument("--gallery", metavar="DIR", type=Path, required=True, help="the folder of the gallery")
+    # The main parser has --debug too: a value absent here must not overwrite one given before the command.
+    gallery.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_info, _add_keys, _add_backup, _add_reindex):
+        add(commands, gallery)
+    return cli.run(lambda arguments: arguments.run(arguments), parser, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

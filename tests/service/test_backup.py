@@ -1,0 +1,356 @@
+"""A backup is the gallery of one moment, whole, and can be served in its place."""
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.backup import back_up, backup_work
+from service.gallery import Upload, Wish, open_gallery
+from service.images import Pictures
+from service.jobs import JobRunner
+from service.records import Details, Medium, NewItem
+from service.storage.database import Database
+from service.storage.jobs import Jobs
+from service.storage.keys import Keys, NewKey
+from service.storage.models import Models
+from service.storage.store import Store
+
+SIZE = 8
+SOON = 60  # seconds
+process = multiprocessing.get_context("fork")  # a child that need not import anything anew
+
+
+def nothing(done, total):
+    pass
+
+
+def photo(number):
+    """Photo `number`, whose picture is of one colour that tells the number."""
+    sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+    drawn = np.random.default_rng(number).standard_normal(SIZE).astype(np.float32)
+    return NewItem(Medium(sha256, 4, 4, str(number)), drawn / np.linalg.norm(drawn), Details(camera=f"c{number % 3}"))
+
+
+def colour(number):
+    return (number % 256, number // 256 % 256, 7)
+
+
+class Small:
+    """A gallery without a model, which enrols and deletes in the order in which a `Gallery` does."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.database = Database(folder)
+        Models(self.database).bind("m", SIZE, {})
+        self.store = Store(self.database)
+        self.pictures = Pictures(folder / "pictures")
+        self.pictures.sweep(self.store.contents())
+
+    def enrol(self, numbers):
+        for number in numbers:
+            self.pictures.save(photo(number).medium.sha256, Image.new("RGB", (4, 4), colour(number)))
+        return [enrolled.item for enrolled in self.store.enrol([photo(number) for number in numbers])]
+
+    def delete(self, items):
+        for item in self.store.delete([item.item_id for item in items]):
+            self.pictures.delete(item.medium.sha256)
+
+    def change(self, first, stop, step=1000):
+        """Enrol and delete until told to stop: photos `first`, `first + step` and so on."""
+        draw, there, number = random.Random(first), [], first
+        while not stop.is_set():
+            there += self.enrol([number, number + step])
+            number += 2 * step
+            draw.shuffle(there)
+            self.delete([there.pop() for _ in range(draw.randrange(min(4, len(there))))])
+
+
+@contextmanager
+def opened(folder):
+    small = Small(folder)
+    with closing(small.database):
+        yield small
+
+
+@pytest.fixture
+def small(tmp_path):
+    with opened(tmp_path / "gallery") as small:
+        yield small
+
+
+def check(folder):
+    """The numbers of the photos in a backup, whose tables, log and pictures agree."""
+    with closing(sqlite3.connect(f"file:{folder}/gallery.db?immutable=1", uri=True)) as connection:
+
+        def ask(sql):
+            return connection.execute(sql).fetchall()
+
+        assert ask("PRAGMA integrity_check") == [("ok",)]
+        assert ask("PRAGMA foreign_key_check") == []
+        assert ask("SELECT owner_number FROM vectors ORDER BY 1") == ask("SELECT number FROM items ORDER BY 1")
+        assert ask("SELECT * FROM jobs WHERE state IN ('queued', 'running')") == []
+        told = {}
+        for kind, target, after in ask("SELECT kind, target, after FROM operations ORDER BY seq"):
+            if kind == "item.enrol":
+                told[target] = json.loads(after)["source"]
+            elif kind == "item.delete":
+                del told[target]
+        held = dict(ask("SELECT item_id, source FROM items JOIN media ON media.number = media_number"))
+    assert held == told
+    numbers = sorted(int(number) for number in held.values())
+    pictures = Pictures(folder / "pictures")
+    for number in numbers:
+        with Image.open(pictures.path(photo(number).medium.sha256)) as image:
+            assert image.getpixel((0, 0)) == colour(number)
+    return numbers
+
+
+def test_a_backup_holds_everything_and_tells_its_size(small, tmp_path):
+    small.delete(small.enrol(range(40))[:5])
+    steps = []
+    target = tmp_path / "some" / "backup"
+    result = back_up(small.database, small.pictures, target, lambda done, total: steps.append((done, total)))
+    assert check(target) == list(range(5, 40))
+    files = [path for path in target.rglob("*") if path.is_file()]
+    assert result == {"folder": "backup", "items": 35, "bytes": sum(path.stat().st_size for path in files)}
+    assert {path.name for path in target.iterdir()} == {"gallery.db", "gallery.lock", "pictures"}
+    assert [path.name for path in target.parent.iterdir()] == ["backup"]
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1]
+
+
+def test_pictures_are_linked_and_stay_when_the_gallery_deletes_them(small, tmp_path):
+    items = small.enrol(range(3))
+    back_up(small.database, small.pictures, tmp_path / "backup", nothing)
+    copies = Pictures(tmp_path / "backup" / "pictures")
+    for item in items:
+        assert copies.path(item.medium.sha256).samefile(small.pictures.path(item.medium.sha256))
+    small.delete(items)
+    assert check(tmp_path / "backup") == [0, 1, 2]
+
+
+def test_pictures_are_copied_where_no_link_can_be(small, tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EXDEV, "another disk", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refuse)
+    items = small.enrol(range(3))
+    back_up(small.database, small.pictures, tmp_path / "backup", nothing)
+    copies = Pictures(tmp_path / "backup" / "pictures")
+    assert not copies.path(items[0].medium.sha256).samefile(small.pictures.path(items[0].medium.sha256))
+    assert check(tmp_path / "backup") == [0, 1, 2]
+
+
+def test_a_folder_that_is_there_is_left_alone(small, tmp_path):
+    (tmp_path / "backup").mkdir()
+    with pytest.raises(FileExistsError, match="backup: is there already"):
+        back_up(small.database, small.pictures, tmp_path / "backup", nothing)
+
+
+def test_an_error_leaves_nothing(small, tmp_path, monkeypatch):
+    small.enrol(range(3))
+    target = tmp_path / "backup"
+
+    def refuse(source, destination):
+        raise OSError(errno.ENOSPC, "No space left on device", str(destination))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            back_up(small.database, small.pictures, target, nothing)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        back_up(small.database, small.pictures, target, stop)
+    assert os.listdir(tmp_path) == ["gallery"]
+
+
+def test_a_lost_picture_is_named(small, tmp_path):
+    items = small.enrol(range(9))
+    for item in items[:7]:
+        small.pictures.path(item.medium.sha256).unlink()
+    with pytest.raises(ValueError, match=r"^7 items have no picture: (\w{32}, ){5}\.\.\.$") as refused:
+        back_up(small.database, small.pictures, tmp_path / "backup", nothing)
+    assert {item.item_id for item in items[:7]} > set(str(refused.value).split(": ")[1].split(", ")[:5])
+    assert os.listdir(tmp_path) == ["gallery"]
+
+
+def test_a_damaged_gallery_is_not_backed_up_as_a_sound_one(tmp_path):
+    folder = tmp_path / "gallery"
+    with opened(folder) as small:
+        small.enrol(range(30))
+    with closing(sqlite3.connect(folder / "gallery.db")) as connection:
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'items_by_camera'")
+    data = bytearray((folder / "gallery.db").read_bytes())
+    assert data[page * 4096 - 2 : page * 4096] == b"c0"  # the camera of the first item
+    data[page * 4096 - 1] = ord("9")
+    (folder / "gallery.db").write_bytes(data)
+    with opened(folder) as small, pytest.raises(ValueError, match="damaged"):
+        back_up(small.database, small.pictures, tmp_path / "backup", nothing)
+    assert os.listdir(tmp_path) == ["gallery"]
+
+
+def test_backups_are_consistent_while_others_enrol_and_delete(small, tmp_path):
+    stop = threading.Event()
+    small.enrol(range(100, 140))
+    changers = [threading.Thread(target=small.change, args=(first, stop)) for first in range(3)]
+    for changer in changers:
+        changer.start()
+    try:
+        for n in range(4):
+            back_up(small.database, small.pictures, tmp_path / str(n), nothing)
+    finally:
+        stop.set()
+        for changer in changers:
+            changer.join()
+    held = [check(tmp_path / str(n)) for n in range(4)]
+    assert len({tuple(numbers) for numbers in held}) > 1
+    pictures = {path.stem for path in small.pictures.path("a" * 64).parents[1].rglob("*.webp")}
+    assert pictures == small.store.contents()
+
+
+def ended(jobs, job_id):
+    deadline = time.monotonic() + SOON
+    while jobs.get(job_id).state in ("queued", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return jobs.get(job_id)
+
+
+def test_a_job_writes_a_folder_named_by_time_and_the_copy_does_not_run_it_again(small, tmp_path):
+    small.enrol(range(5))
+    work = backup_work(small.database, small.pictures, tmp_path / "backups")
+    with JobRunner(Jobs(small.database), {"backup": work}) as runner:
+        job = ended(runner.jobs, runner.start("backup", {}).job_id)
+    name = f"{job.created_at:%Y%m%dT%H%M%SZ}-{job.job_id}"
+    assert (job.state, job.result["folder"], job.result["items"]) == ("done", name, 5)
+    folder = tmp_path / "backups" / name
+    with Database(folder) as copy:
+        assert [(job.job_id, job.state) for job in Jobs(copy).page(None, 10)] == [(job.job_id, "cancelled")]
+
+    inode = (folder / "gallery.db").stat().st_ino
+    small.enrol([77])
+    assert work(job, nothing) == job.result  # as after a kill between the rename and the end of the job
+    assert (folder / "gallery.db").stat().st_ino == inode
+
+
+def back_up_for_ever(folder, seed, ready):
+    """A child: change the gallery in two threads and back it up in a third one, until it is killed."""
+    small = Small(folder)
+    small.enrol(range(seed, seed + 10))
+    never = threading.Event()
+    for first in (seed + 100, seed + 200):
+        threading.Thread(target=small.change, args=(first, never), daemon=True).start()
+    runner = JobRunner(
+        Jobs(small.database), {"backup": backup_work(small.database, small.pictures, folder / "backups")}
+    )
+    for job in runner.jobs.page(None, 1):
+        ended(runner.jobs, job.job_id)
+    ready.set()
+    while True:
+        assert ended(runner.jobs, runner.start("backup", {}).job_id).state == "done"
+
+
+def kill_rounds(folder, rounds, seed):
+    """Kill a process that backs up, again and again; returns how many of its backups the next start finished."""
+    draw = random.Random(seed)
+    finished = 0
+    for round_ in range(rounds):
+        ready = process.Event()
+        child = process.Process(target=back_up_for_ever, args=(folder, 10_000 * (round_ + 1), ready))
+        child.start()
+        assert ready.wait(SOON)
+        time.sleep(draw.random() * 0.4)  # only chooses the moment
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        with opened(folder) as small:
+            small.enrol([round_])
+            work = backup_work(small.database, small.pictures, folder / "backups")
+            with JobRunner(Jobs(small.database), {"backup": work}) as runner:
+                for job in runner.jobs.page(None, 1):
+                    finished += job.state == "running"
+                    assert ended(runner.jobs, job.job_id).state == "done"
+        for backup in (folder / "backups").iterdir():
+            assert not backup.name.endswith(".partial")
+            check(backup)
+            shutil.rmtree(backup)
+    return finished
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Do not wait for the disk: what a process has written survives its kill."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_kill_leaves_whole_backups_and_the_next_start_finishes_the_last(tmp_path):
+    kill_rounds(tmp_path / "gallery", rounds=6, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hasty")
+def test_a_hundred_kills_leave_whole_backups(tmp_path):
+    assert kill_rounds(tmp_path / "gallery", rounds=100, seed=2) > 10
+
+
+def back_up_to_a_full_disk(folder, target, told):
+    """A child: the file of the gallery may not be copied in whole."""
+    small = Small(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+    try:
+        back_up(small.database, small.pictures, target, nothing)
+    except OSError as error:
+        told.send((str(error), os.listdir(target.parent)))
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
+    with opened(tmp_path / "gallery") as small:
+        [item] = small.enrol([0])
+        small.store.edit(item.item_id, {"attributes": {"note": "x" * 3_000_000}})
+    told, tell = process.Pipe(duplex=False)
+    target = tmp_path / "backups" / "new"
+    child = process.Process(target=back_up_to_a_full_disk, args=(tmp_path / "gallery", target, tell))
+    child.start()
+    assert told.poll(SOON)
+    message, left = told.recv()
+    child.join()
+    assert str(tmp_path / "backups" / "new.partial" / "gallery.db") in message
+    assert "\n" not in message
+    assert left == []
+    with opened(tmp_path / "gallery") as small:
+        back_up(small.database, small.pictures, target, nothing)
+    assert check(target) == [0]
+
+
+def test_a_backup_is_served_in_place_of_the_gallery(gallery, checkpoint, picture, tmp_path):
+    photos = [picture(n) for n in range(6)]
+    gallery.enrol([Upload(f"{n}.png", data, Details(label=f"L{n}")) for n, data in enumerate(photos)])
+    _, secret = Keys(gallery.database).add(NewKey("ada", frozenset({"read"})))
+    expected = gallery.query([photos[2]], Wish(top_k=6))
+    back_up(gallery.database, gallery.pictures, tmp_path / "backup", nothing)
+    gallery.delete([match.item.item_id for match in expected.matches])
+    with open_gallery(tmp_path / "backup", checkpoint, "cpu") as restored:
+        assert restored.query([photos[2]], Wish(top_k=6)) == expected
+        assert restored.pictures.read(expected.matches[0].item.medium.sha256).startswith(b"RIFF")
+        assert Keys(restored.database).find(secret).name == "ada"
+        restored.delete([expected.matches[0].item.item_id])
+        [created] = restored.enrol([Upload("new.png", picture(9), Details())])
+        assert created.created

@@ -1,0 +1,169 @@
+"""The command that looks after a gallery."""
+
+import pytest
+import torch
+
+from reid.checkpoint import load_model, save_model
+from service.gallery import Upload, Wish, open_gallery
+from service.manage import main
+from service.records import Cause, Details, Filter
+from service.storage.database import Database
+from service.storage.keys import Keys
+from service.storage.store import Store
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def keys(folder, capsys):
+    """A function that runs `reid-gallery keys`, and returns its exit code and what it prints."""
+
+    def run(action, *arguments):
+        code = main(["keys", action, "--gallery", str(folder), *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_first_key_makes_the_gallery_and_its_secret_stands_alone(folder, keys):
+    code, out, err = keys(
+        "add", "gate 3", "--scope", "write", "--camera", "north", "--camera", "it's", "--requests-per-minute", "90"
+    )
+    assert code == 0
+    secret = out.removesuffix("\n")
+    with Database(folder) as database:
+        key = Keys(database).find(secret)
+        assert (key.name, key.scopes, key.cameras) == ("gate 3", {"read", "write"}, {"north", "it's"})
+        assert key.requests_per_minute == 90
+        (made,) = Store(database).operations()
+        assert Cause(made.actor, made.request_id) == Cause("reid-gallery")
+    assert key.key_id in err and secret not in err
+    assert keys("list") == (0, err, "")
+
+
+def test_read_is_the_scope_of_a_key_that_is_given_none(folder, keys):
+    _, secret, _ = keys("add", "k")
+    with Database(folder) as database:
+        assert Keys(database).find(secret.strip()).scopes == {"read"}
+
+
+def test_a_key_is_revoked_by_its_id(folder, keys):
+    _, secret, line = keys("add", "k")
+    key_id = line.split()[0]
+    assert keys("revoke", key_id) == (0, "", "")
+    with Database(folder) as database:
+        assert Keys(database).find(secret.strip()) is None
+    assert ", revoked 2" in keys("list")[1]
+    assert keys("revoke", "other") == (1, "", f"reid-gallery: error: {folder}: no key 'other'\n")
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("revoke", "x")])
+def test_only_adding_makes_a_gallery(folder, keys, arguments):
+    code, out, err = keys(*arguments)
+    assert (code, out) == (1, "")
+    assert err == f"reid-gallery: error: {folder}: no gallery, for there is no gallery.db in it\n"
+    assert not folder.exists()
+
+
+def test_a_gallery_that_is_served_is_left_to_the_service(folder, keys):
+    with Database(folder):
+        code, out, err = keys("add", "k")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"reid-gallery: error: {folder}: another process has this gallery open; "
+        "if that is the service, use its API under /v1/admin instead\n"
+    )
+
+
+def test_wrong_arguments_are_told_before_anything_is_made(folder, keys):
+    code, out, err = keys("add", "k", "--scope", "admin", "--camera", "north")
+    assert (code, out) == (2, "")
+    assert "a key with scope 'admin' cannot be limited to cameras" in err and err.count("\n") == 1
+    assert keys("add", "a\nb")[0] == 2
+    with pytest.raises(SystemExit):
+        keys("add", "k", "--scope", "root")
+    assert not folder.exists()
+
+
+def test_a_folder_of_other_things_is_not_made_a_gallery(folder, keys):
+    folder.mkdir()
+    (folder / "diary.txt").write_text("dear diary")
+    code, _, err = keys("add", "k")
+    assert code == 1 and "holds files but no gallery.db" in err
+    assert [path.name for path in folder.iterdir()] == ["diary.txt"]
+
+
+@pytest.fixture
+def manage(folder, capsys):
+    """A function that runs another command of `reid-gallery`, and returns its exit code and what it prints."""
+
+    def run(action, *arguments):
+        code = main([action, "--gallery", str(folder), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def filled(gallery, folder, picture):
+    """A gallery of five photos, closed again."""
+    gallery.enrol([Upload(f"{n}.png", picture(n), Details(camera=f"c{n % 2}", label="ada")) for n in range(5)])
+    gallery.close()
+    return folder
+
+
+def test_a_backup_is_a_gallery(filled, manage, tmp_path):
+    target = tmp_path / "backups" / "first"
+    code, out, err = manage("backup", target)
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    assert (code, out, err) == (0, f"{target}: 5 items, {size:,} bytes\n", "")
+    with Database(target) as copy:
+        assert Store(copy).count(Filter()) == 5
+    assert manage("backup", target)[::2] == (
+        1,
+        f"reid-gallery: error: {target}: is there already; expected a new folder\n",
+    )
+
+
+def test_a_gallery_is_given_to_another_model(filled, manage, checkpoint, tmp_path, picture):
+    model, described = load_model(checkpoint)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    (tmp_path / "run").mkdir()
+    save_model(tmp_path / "run" / "model.safetensors", model, described)
+    code, out, err = manage("reindex", "--checkpoint", tmp_path / "run", "--device", "cpu")
+    with open_gallery(filled, tmp_path / "run", "cpu") as gallery:
+        assert (code, out, err) == (0, f"{filled}: 5 items of model {gallery.model_id}\n", "")
+        assert gallery.query([picture(3)], Wish()).matches[0].item.medium.source == "3.png"
+        assert gallery.store.operations()[-1].actor == "reid-gallery"
+
+
+def test_info_tells_what_is_there(filled, manage, checkpoint):
+    with open_gallery(filled, checkpoint, "cpu") as gallery:
+        model = f'model {gallery.model_id}: embedding size {gallery.embedder.size}, {{"features": '
+    code, out, err = manage("info")
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert first == "5 items of 2 cameras and 1 labels"
+    assert second.startswith(model)
+
+
+def test_info_on_a_gallery_without_model(folder, manage):
+    Database(folder).close()
+    assert manage("info") == (0, "0 items of 0 cameras and 0 labels\nno model yet\n", "")
+
+
+@pytest.mark.parametrize("arguments", [("info",), ("backup", "target"), ("reindex", "--checkpoint", "run")])
+def test_no_gallery_and_one_in_use_are_one_line(folder, manage, arguments):
+    assert manage(*arguments) == (
+        1,
+        "",
+        f"reid-gallery: error: {folder}: no gallery, for there is no gallery.db in it\n",
+    )
+    with Database(folder):
+        code, out, err = manage(*arguments)
+    assert (code, out) == (1, "")
+    assert "another process has this gallery open; if that is the service, use its API" in err
