@@ -74,6 +74,11 @@ class Batcher(Generic[Job, Answer]):
             self._changed.notify()
         return future
 
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many urgent jobs, bulk jobs and functions wait to be taken, by these names."""
+        return {"urgent": len(self._urgent), "bulk": len(self._bulk), "functions": len(self._functions)}
+
     def close(self, *, drain: bool = True) -> None:
         """Take nothing more, finish what is queued, or cancel it if not `drain`, and wait for the thread to end.
 

@@ -119,6 +119,18 @@ def test_a_job_that_runs_cannot_be_cancelled(held, start):
     assert future.result(PATIENCE) == 2
 
 
+def test_what_waits_is_counted_by_kind(held, start):
+    batcher = start()
+    batcher.submit(1)
+    batcher.run(print)
+    for job in (2, 3):
+        batcher.submit(job, urgent=False)
+    assert batcher.waiting == {"urgent": 1, "bulk": 2, "functions": 1}
+    held.open()
+    batcher.close()
+    assert batcher.waiting == {"urgent": 0, "bulk": 0, "functions": 0}
+
+
 def test_a_full_queue_is_busy_and_bulk_does_not_fill_the_urgent_one(held, start):
     batcher = start(max_waiting=2)
     bulk = [batcher.submit(job, urgent=False) for job in (1, 2)]
