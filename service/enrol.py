@@ -1,27 +1,34 @@
-"""Command `reid-enrol`: put the photos of folders and tables into a gallery."""
+"""Command `reid-enrol`: put the photos of folders, tables and datasets into a gallery."""
 
 import argparse
 import csv
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from reid import cli
-from reid.data.custom import BOX_COLUMNS
+from reid.data.custom import BOX_COLUMNS, SPLITS
+from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.samples import is_image
 from reid.progress import Progress
-from service.changes import Enrolled
+from service.api.schemas import Metadata
 from service.gallery import Gallery, Upload, open_gallery
-from service.schemas import Metadata
+from service.records import Cause
+from service.storage.changes import Enrolled
 
 log = logging.getLogger("reid")
 
 BATCH = 32  # photos of one transaction
+AT_ONCE = 3  # batches, so that photos are read and saved while the model works
+CAUSE = Cause(actor="reid-enrol")
+DISTRACTORS = ("market1501", "toy")  # datasets whose identity 0 is many subjects, each of them nobody
+BOXED = "the row has a box x,y,w,h, but a gallery takes whole images; crop the image first"
 COLUMNS = ("path", "key", "label", "identity", "camera", "captured_at")
 
 
@@ -37,7 +44,7 @@ class Photo:
         """Read the file; raises OSError for one that cannot be read and ValueError for cells that cannot be used."""
         cells = {name: cell for name, cell in self.cells.items() if cell}
         if any(name in cells for name in BOX_COLUMNS):
-            raise ValueError("the row has a box x,y,w,h, but a gallery takes whole images; crop the image first")
+            raise ValueError(BOXED)
         said = {
             "key": cells.get("key"),
             "label": cells.get("label", cells.get("identity")),
@@ -49,28 +56,62 @@ class Photo:
 
 
 def enrol(gallery: Gallery, photos: Sequence[Photo]) -> Counter[str]:
-    """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason."""
+    """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason.
+
+    Which of several photos with the same bytes or key is the first is left to chance. An interrupt lets the batches
+    under way finish, and is raised again as KeyboardInterrupt with the counts.
+    """
     counts: Counter[str] = Counter()
     progress = Progress("enrolling")
+    pool = ThreadPoolExecutor(AT_ONCE)
+    batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
+    waiting = deque(pool.submit(_enrol_batch, gallery, batch) for batch in batches)
     try:
-        for start in range(0, len(photos), BATCH):
-            uploads = []
-            for photo in photos[start : start + BATCH]:
-                try:
-                    uploads.append(photo.upload())
-                except (OSError, ValueError) as error:
-                    counts["failed"] += 1
-                    log.warning("%s: %s", photo.name, _reason(error))
-            for upload, result in zip(uploads, gallery.enrol(uploads), strict=True):
-                if isinstance(result, Enrolled):
-                    counts["created" if result.created else "existing"] += 1
-                else:
-                    counts["failed"] += 1
-                    log.warning("%s: %s", upload.name, result)
-            progress(min(start + BATCH, len(photos)), len(photos))
+        try:
+            for found in _results(waiting):
+                counts += found
+                progress(counts.total(), len(photos))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            for found in _results(deque(batch for batch in waiting if not batch.cancelled())):
+                counts += found
+            raise KeyboardInterrupt(f"{_told(counts)}; given again, the command goes on from there") from None
     finally:
+        pool.shutdown(cancel_futures=True)
         progress.close()
     return counts
+
+
+def _enrol_batch(gallery: Gallery, photos: Sequence[Photo]) -> tuple[Counter[str], list[str]]:
+    """The counts of a batch, and a line for each failure."""
+    counts: Counter[str] = Counter()
+    failures, uploads = [], []
+    for photo in photos:
+        try:
+            uploads.append(photo.upload())
+        except (OSError, ValueError) as error:
+            failures.append(f"{photo.name}: {_reason(error)}")
+    for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
+        if isinstance(result, Enrolled):
+            counts["created" if result.created else "existing"] += 1
+        else:
+            failures.append(f"{upload.name}: {result}")
+    counts["failed"] = len(failures)
+    return counts, failures
+
+
+def _results(batches: "deque[Future[tuple[Counter[str], list[str]]]]") -> Iterator[Counter[str]]:
+    """Take the batches in their order, each when it is done; log their failures and yield their counts."""
+    while batches:
+        counts, failures = batches[0].result()
+        batches.popleft()
+        for failure in failures:
+            log.warning("%s", failure)
+        yield counts
+
+
+def _told(counts: Counter[str]) -> str:
+    return f"{counts['created']} enrolled, {counts['existing']} there before, {counts['failed']} failed"
 
 
 def find_photos(source: Path) -> list[Photo]:
@@ -92,6 +133,31 @@ def find_photos(source: Path) -> list[Photo]:
         raise FileNotFoundError(f"{source}: neither a folder nor a file")
     if not photos:
         raise ValueError(f"{source}: no image in it")
+    return photos
+
+
+def dataset_photos(name: str, root: Path, splits: Sequence[str]) -> list[Photo]:
+    """The photos in `splits` of a dataset, NAME or NAME:VERSION, with the names of their identities and cameras.
+
+    Where the dataset has no names, its numbers stand for them. Raises what `load_dataset` raises, and ValueError for
+    splits without a photo and for photos that show their subject in a box.
+    """
+    dataset_name, _, version = name.partition(":")
+    dataset = load_dataset(dataset_name, root, version=version or None)
+    for warning in dataset.warnings:
+        log.warning("warning: %s", warning)
+    photos = []
+    for sample in (sample for split in splits for sample in dataset.splits[split]):
+        if sample.box:
+            raise ValueError(f"{sample.path}: {BOXED}")
+        cells = dict(sample.extra)
+        if sample.identity or dataset_name not in DISTRACTORS:
+            cells["label"] = dataset.identity_names.get(sample.identity, str(sample.identity))
+        cells["camera"] = dataset.camera_names.get(sample.camera, str(sample.camera))
+        inside = sample.path.relative_to(dataset.root) if sample.path.is_relative_to(dataset.root) else sample.path
+        photos.append(Photo(sample.path, f"{dataset_name}/{_name(inside)}", cells))
+    if not photos:
+        raise ValueError(f"{name}: no image in {' and '.join(splits)}")
     return photos
 
 
@@ -129,14 +195,25 @@ def _reason(error: Exception) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    photos = [photo for source in arguments.sources for photo in find_photos(source)]
+    if bool(arguments.sources) == bool(arguments.dataset) or bool(arguments.dataset) != bool(arguments.data_root):
+        raise cli.UsageError("give either SOURCE or --dataset NAME with --data-root DIR")
+    if arguments.dataset:
+        photos = dataset_photos(arguments.dataset, arguments.data_root, arguments.split)
+    else:
+        photos = [photo for source in arguments.sources for photo in find_photos(source)]
     with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device) as gallery:
         counts = enrol(gallery, photos)
-        print(
-            f"{counts['created']} enrolled, {counts['existing']} there before, {counts['failed']} failed; "
-            f"{arguments.gallery} holds {gallery.size()} items"
-        )
+        print(f"{_told(counts)}; {arguments.gallery} holds {gallery.size()} items")
     return 1 if counts["failed"] else 0
+
+
+def _dataset(text: str) -> str:
+    name, _, version = text.partition(":")
+    try:
+        choose_protocol(name, version=version or None)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,9 +232,17 @@ def main(argv: list[str] | None = None) -> int:
         "sources",
         metavar="SOURCE",
         type=Path,
-        nargs="+",
+        nargs="*",
         help="a folder of images, or a CSV file: path and optionally key, label (or identity), camera, captured_at",
     )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME[:VERSION]",
+        type=_dataset,
+        help=f"instead of SOURCE, a dataset with its identities and cameras: {', '.join(DATASETS)}",
+    )
+    parser.add_argument("--data-root", metavar="DIR", type=Path, help="its folder, one above it, or the CSV file")
+    parser.add_argument("--split", choices=SPLITS, nargs="+", default=["gallery"], help="of it (default: gallery)")
     return cli.run(_command, parser, argv)
 
 

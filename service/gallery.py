@@ -5,28 +5,55 @@ E is the embedding size.
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Self
+from time import perf_counter
+from typing import Any, Self
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from reid.checkpoint import fingerprint, model_file
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
+from reid.report.attention import overlay
 from service.batcher import Batcher
-from service.changes import Changes, Enrolled
-from service.engines import MemoryEngine
-from service.images import Pictures, UnknownFormat, UnusableImage, decode
-from service.records import Conflict, Details, Filter, Found, Item, Medium, NewItem, NotFound, Vectors
-from service.store import ROWS_AT_ONCE, Store
+from service.images import Pictures, UnknownFormat, UnusableImage, decode, lossless
+from service.metrics import Metrics
+from service.records import (
+    NOBODY,
+    Asked,
+    Cause,
+    Conflict,
+    Details,
+    Filter,
+    Found,
+    Item,
+    Medium,
+    ModelMismatch,
+    NewItem,
+    NotFound,
+    SearchEngine,
+    Vectors,
+)
+from service.storage.changes import Changes, Enrolled
+from service.storage.database import Database
+from service.storage.models import Models
+from service.storage.queries import Queries
+from service.storage.store import ROWS_AT_ONCE, Store
 
 PICTURES_FOLDER = "pictures"
+OVERLAY_SIDE = 1024  # pixels; the model sees less, and people need no more
+GROUP_FACTOR = 4  # hits first asked for each group wanted
+QUERIES_WAITING = 10_000  # for the log
+EVERYTHING = Filter()
 
 Refusal = UnknownFormat | UnusableImage | Conflict
 
@@ -38,6 +65,21 @@ class Upload:
     name: str
     data: bytes
     details: Details
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a query wants: the `top_k` best of the items that pass the filter and score at least `min_score`.
+
+    With `by_label`, the best item alone stands for each label; items without label stand for themselves. `conditions`
+    is what the log keeps of all this, as JSON.
+    """
+
+    chosen: Filter = EVERYTHING
+    top_k: int = 10
+    min_score: float = -1.0
+    by_label: bool = False
+    conditions: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,135 +102,229 @@ class Answer:
     best_score: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Search:
+    count: int
+    chosen: Filter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """Prepared photos (n, 3, height, width) of one subject, and what to look for among the items, if anything."""
+
+    images: Tensor
+    search: _Search | None = None
+    queued: float = field(default_factory=perf_counter)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """An upload on its way in: what the model will say of it, and the picture to keep."""
+
+    medium: Medium
+    done: "Future[Done]"
+    copy: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """The embedding (E,) of the photos of a job, and what a search with it found, if one was asked for."""
+
+    vector: Vectors
+    found: Found | None
+
+
 class Gallery:
     """The store of a folder, the pictures beside it, and a search engine that follows the store; threads may share it.
 
     One owner thread runs the model and the engine. What a method returned is on the disk and holds for every query that
-    begins later. Methods raise OSError when the disk cannot be read or written, and `Closed` after `close`.
+    begins later. Methods raise OSError when the disk cannot be read or written, `Closed` after `close`, and
+    `ModelMismatch` when they need the model and the gallery belongs to another one.
     """
 
-    def __init__(self, folder: Path, embedder: Embedder, model_id: str) -> None:
+    def __init__(self, folder: Path, embedder: Embedder, model_id: str, engine: SearchEngine) -> None:
         """Open the gallery of `folder`, or start one where it is new or empty, and give the engine all its vectors.
 
-        Raises ModelMismatch for the gallery of another model, and what opening a `Store` raises.
+        Raises what opening a `Database` raises.
         """
+        self.folder = folder
         self.model_id = model_id
         self.embedder = embedder
-        self._engine = MemoryEngine(embedder.device)
-        self._store = Store(folder)
+        self.engine = engine
+        self.database = Database(folder)
         try:
-            self._store.bind(model_id, embedder.size, {"features": embedder.features, "flip_test": embedder.flip_test})
-            self._item_ids = self._read_item_ids()  # by the SHA-256 of the photo
-            self._pictures = Pictures(folder / PICTURES_FOLDER)
-            self._pictures.sweep(self._item_ids)
-            rows = self._store.rows(model_id)
-            while portion := list(islice(rows, ROWS_AT_ONCE)):
-                self._engine.upsert(portion)
+            self.store = Store(self.database)
+            self.models = Models(self.database)
+            self.queries = Queries(self.database)
+            if self.models.active is None:
+                self.models.bind(model_id, embedder.size, described(embedder))
+            self.pictures = Pictures(folder / PICTURES_FOLDER)
+            self.pictures.sweep(self.store.contents())
+            self._fill()
         except BaseException:
-            self._store.close()
+            self.database.close()
             raise
         # A picture is written before its item and removed after it; the lock keeps one thread from removing what
         # another is about to refer to.
         self._changing = Lock()
-        self._batcher: Batcher[Image.Image, Vectors] = Batcher(self._embed)
+        # A photo of 50 megapixels takes some hundred MiB until it is prepared, and every thread that uses torch gets
+        # threads of its own for it: no more than processors. Enrolment has its own, so that no query waits for it.
+        self._decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")
+        self._enrolling = ThreadPoolExecutor(os.cpu_count(), "enrolling")
+        self.batcher: Batcher[_Job, Done] = Batcher(self._work)
+        self.metrics = Metrics(
+            {"model_id": model_id, "features": embedder.features, "flip_test": str(embedder.flip_test).lower()},
+            ready=lambda: self.serves,
+            items=lambda: len(engine),  # not asked of the owner thread, which may be the one that hangs
+            waiting=lambda: self.batcher.waiting,
+        )
+        self._log: Batcher[Asked, None] = Batcher(self._write, max_batch=1000, max_waiting=QUERIES_WAITING)
 
-    def enrol(self, uploads: Sequence[Upload], *, request_id: str = "") -> list[Enrolled | Refusal]:
+    @property
+    def serves(self) -> bool:
+        """Whether the gallery belongs to the model that is loaded."""
+        active = self.models.active
+        return active is not None and active.model_id == self.model_id
+
+    def require_model(self) -> None:
+        """Raise ModelMismatch, naming both models, unless the gallery belongs to the one that is loaded."""
+        active = self.models.active
+        if active is None or active.model_id != self.model_id:
+            raise ModelMismatch(
+                f"the gallery belongs to model {active and active.model_id}, but model {self.model_id} is loaded; "
+                "load the former or re-index the gallery"
+            )
+
+    def enrol(self, uploads: Sequence[Upload], cause: Cause = NOBODY) -> list[Enrolled | Refusal]:
         """Add photos and tell, in their order, what became of each: its item, new or not, or why there is none.
 
         A photo whose bytes are there already is left as it is. Raises Busy when too many wait for the model, and
         ValueError for a time without zone; then none is added.
         """
-        results: dict[int, Enrolled | Refusal] = {}
-        waiting: dict[int, tuple[str, Image.Image, Future[Vectors]]] = {}
+        self.require_model()
+        sha256s = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
+        there = self.store.by_content(sha256s)
+        results: dict[int, Enrolled | Refusal] = {
+            place: Enrolled(there[sha256], created=False) for place, sha256 in enumerate(sha256s) if sha256 in there
+        }
+        taken = {
+            place: self._enrolling.submit(self._take_in, sha256, upload)
+            for place, (upload, sha256) in enumerate(zip(uploads, sha256s, strict=True))
+            if sha256 not in there
+        }
+        waiting: dict[int, _Taken] = {}
         try:
-            for place, upload in enumerate(uploads):
-                sha256 = hashlib.sha256(upload.data).hexdigest()
-                if there := self.find(sha256):
-                    results[place] = Enrolled(there, created=False)
-                    continue
+            for place, future in taken.items():
                 try:
-                    image = decode(upload.data)
+                    waiting[place] = future.result()
                 except (UnknownFormat, UnusableImage) as error:
                     results[place] = error
-                    continue
-                waiting[place] = sha256, image, self._batcher.submit(image, urgent=False)
-                self._pictures.save(sha256, image)  # while the model works
-            photos: dict[int, tuple[NewItem, Image.Image]] = {}
-            for place, (sha256, image, future) in waiting.items():
+            copies = {one.medium.sha256: one.copy for one in waiting.values()}
+            self.pictures.save(copies)  # while the model works
+            photos: dict[int, NewItem] = {}
+            for place, one in waiting.items():
                 try:
-                    medium = Medium(sha256, *image.size, uploads[place].name)
-                    photos[place] = NewItem(medium, future.result(), uploads[place].details), image
+                    photos[place] = NewItem(one.medium, one.done.result().vector, uploads[place].details)
                 except UnusableImage as error:
                     results[place] = error
-            results |= zip(photos, self._commit(list(photos.values()), request_id), strict=True)
+            results |= zip(photos, self._commit(list(photos.values()), copies, cause), strict=True)
         finally:
-            self._forget({sha256 for sha256, _, _ in waiting.values()}, [future for _, _, future in waiting.values()])
+            for future in taken.values():
+                future.cancel()
+            for one in waiting.values():
+                one.done.cancel()
+            self._forget({one.medium.sha256 for one in waiting.values()})
         return [results[place] for place in range(len(uploads))]
 
-    def find(self, sha256: str) -> Item | None:
-        """The item whose photo has these bytes, if there is one."""
-        with self._changing:
-            item_id = self._item_ids.get(sha256)
-            return self._store.get(item_id) if item_id else None
+    def _take_in(self, sha256: str, upload: Upload) -> "_Taken":
+        with self.metrics.stages["decode"].time():
+            image = decode(upload.data)
+            done = self.submit(image)
+            return _Taken(Medium(sha256, *image.size, upload.name), done, lossless(image))
 
-    def query(self, images: Sequence[bytes], chosen: Filter, top_k: int, min_score: float = -1.0) -> Answer:
-        """Find the `top_k` items most similar to the one subject that all the images show.
+    def submit(self, image: Image.Image) -> "Future[Done]":
+        """Have the model embed a photo after all queries; the result's `vector` (E,) is of unit length.
+
+        The result raises UnusableImage where the embedding is not finite. Raises Busy when too many wait.
+        """
+        return self.batcher.submit(_Job(self.embedder.prepare(image)[None]), urgent=False)
+
+    def query(self, images: Sequence[bytes], wish: Wish, cause: Cause = NOBODY) -> Answer:
+        """Find the items most similar to the one subject that all the images show.
 
         Several images are one query: the normalised mean of their unit embeddings. Raises UnknownFormat and
         UnusableImage, and Busy when too many wait for the model.
         """
-        futures = [self._batcher.submit(image) for image in [decode(data) for data in images]]
-        mean = np.mean([future.result() for future in futures], axis=0)
-        return self._search(mean / np.linalg.norm(mean), chosen, top_k, min_score)
+        self.require_model()
+        prepared = list(self._decoding.map(self._prepare, images))
+        search = _Search(wish.top_k * GROUP_FACTOR if wish.by_label else wish.top_k, wish.chosen)
+        done = self.batcher.submit(_Job(torch.stack(prepared), search)).result()
+        assert done.found is not None
+        answer = self._answer(done.vector, done.found, search.count, wish)
+        sha256s = tuple(hashlib.sha256(data).hexdigest() for data in images)
+        self._record(cause, wish, answer, images=sha256s)
+        return answer
 
-    def query_item(self, item_id: str, chosen: Filter, top_k: int, min_score: float = -1.0) -> Answer:
-        """Find the `top_k` items most similar to an enrolled one, itself a candidate but no match; raises NotFound."""
-        item = self._store.get(item_id)
-        for row in self._store.rows(self.model_id, [item.number]):
-            return self._search(row.vector, chosen, top_k, min_score, without=item.number)
+    def _prepare(self, data: bytes) -> Tensor:
+        with self.metrics.stages["decode"].time():
+            return self.embedder.prepare(decode(data))
+
+    def query_item(self, item_id: str, wish: Wish, cause: Cause = NOBODY) -> Answer:
+        """Find the items most similar to an enrolled one, itself a candidate but no match; raises NotFound."""
+        self.require_model()
+        item = self.store.get(item_id)
+        for row in self.store.rows(self.model_id, [item.number]):
+            count = wish.top_k * GROUP_FACTOR if wish.by_label else wish.top_k
+            found = self._search(row.vector, count + 1, wish.chosen)
+            answer = self._answer(row.vector, found, count + 1, wish, without=item.number)
+            self._record(cause, wish, answer, item_id=item_id)
+            return answer
         raise NotFound(f"no item {item_id!r}")  # deleted meanwhile
 
-    def get(self, item_id: str) -> Item:
-        """The item of a public id; raises NotFound."""
-        return self._store.get(item_id)
+    def attention(self, data: bytes) -> Image.Image:
+        """A photo of at most OVERLAY_SIDE pixels with the model's attention over it; raises as `decode` does."""
+        return self._decoding.submit(self._draw, data).result()
 
-    def page(self, chosen: Filter, after: int, limit: int) -> list[Item]:
-        """The first `limit` items that pass the filter and have a number above `after`, by rising number."""
-        return self._store.page(chosen, after, limit)
+    def _draw(self, data: bytes) -> Image.Image:
+        image = decode(data)
+        found = self.batcher.run(lambda: self.embedder.attention([image])[0]).result()
+        image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
+        return overlay(image, found)
 
-    def edit(self, item_id: str, changes: Changes, *, request_id: str = "") -> Item:
+    def edit(self, item_id: str, changes: Changes, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; raises NotFound, Conflict and, for a time without zone, ValueError."""
-        item = self._store.edit(item_id, changes, request_id=request_id)
+        item = self.store.edit(item_id, changes, cause)
         self._publish([item.number])
         return item
 
-    def delete(self, item_id: str, *, request_id: str = "") -> None:
-        """Remove an item and its pictures, never to be found again; raises NotFound."""
-        with self._changing:
-            deleted = self._store.delete([item_id], request_id=request_id)
-            if not deleted:
-                raise NotFound(f"no item {item_id!r}")
-            sha256 = deleted[0].medium.sha256
-            del self._item_ids[sha256]
-        self._publish([deleted[0].number])
-        self._forget({sha256})
+    def delete(self, item_ids: Collection[str], cause: Cause = NOBODY) -> list[Item]:
+        """Remove items and their pictures, never to be found again, and return them as they were."""
+        return self._deleted(lambda: self.store.delete(item_ids, cause))
 
-    def image(self, sha256: str) -> bytes:
-        """The WebP file of an enrolled photo; raises NotFound."""
-        return self._pictures.read(sha256)
+    def delete_matching(self, chosen: Filter, expected: int, cause: Cause = NOBODY) -> list[Item]:
+        """Remove the items that pass a filter, if they are as many as expected; raises Conflict otherwise."""
+        return self._deleted(lambda: self.store.delete_matching(chosen, expected, cause))
 
-    def thumbnail(self, sha256: str) -> bytes:
-        """A small JPEG file of an enrolled photo; raises NotFound."""
-        return self._pictures.thumbnail(sha256)
+    def adopt(self, cause: Cause = NOBODY) -> None:
+        """Give the gallery to the model that is loaded, and serve it; raises ValueError as `Models.switch` does."""
+
+        def switch() -> None:  # on the owner thread, so that no query meets an engine without vectors
+            self.models.switch(self.model_id, cause)
+            self._fill()
+
+        self.batcher.run(switch).result()
 
     def size(self) -> int:
         """The number of items that can be found, as the owner thread counts them."""
-        return self._batcher.run(lambda: len(self._engine)).result()
+        return self.batcher.run(lambda: len(self.engine)).result()
 
     def close(self) -> None:
         """Finish what waits for the model, and let go of the folder."""
-        self._batcher.close()
-        self._store.close()
+        self.batcher.close()
+        self._log.close()
+        self._decoding.shutdown()
+        self._enrolling.shutdown()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -196,37 +332,70 @@ class Gallery:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_item_ids(self) -> dict[str, str]:
-        ids: dict[str, str] = {}
-        after = 0
-        while page := self._store.page(Filter(), after, ROWS_AT_ONCE):
-            ids |= {item.medium.sha256: item.item_id for item in page}
-            after = page[-1].number
-        return ids
+    def _fill(self) -> None:
+        if self.serves:
+            rows = self.store.rows(self.model_id)
+            while portion := list(islice(rows, ROWS_AT_ONCE)):
+                self.engine.upsert(portion)
 
-    def _embed(self, images: list[Image.Image]) -> list[Vectors | Exception]:
-        rows = self.embedder.embed(images)
+    def _work(self, jobs: list[_Job]) -> list[Done | Exception]:
+        """Embed the photos of all jobs at once, and search once for each filter among them."""
+        now = perf_counter()
+        for job in jobs:
+            self.metrics.stages["wait"].observe(now - job.queued)
+        images = torch.cat([job.images for job in jobs])
+        self.metrics.batch_size.observe(len(images))
+        with self.metrics.stages["model"].time():
+            vectors = _fuse(self.embedder.embed_prepared(images), jobs)
+        founds: dict[int, Found] = {}
+        sound = [place for place, vector in enumerate(vectors) if np.isfinite(vector).all()]
+        searches = {place: search for place in sound if (search := jobs[place].search)}
+        for chosen in {search.chosen for search in searches.values()}:
+            places = [place for place, search in searches.items() if search.chosen == chosen]
+            most = max(searches[place].count for place in places)
+            with self.metrics.stages["search"].time():
+                found = self.engine.search(np.stack([vectors[place] for place in places]), most, chosen)
+            founds |= zip(places, found, strict=True)
         broken = UnusableImage("the model's embedding of this image is not finite")
-        return [row if np.isfinite(row).all() else broken for row in rows]
+        return [Done(vectors[place], founds.get(place)) if place in sound else broken for place in range(len(jobs))]
 
-    def _commit(self, photos: Sequence[tuple[NewItem, Image.Image]], request_id: str) -> list[Enrolled | Conflict]:
+    def _write(self, asked: list[Asked]) -> list[None]:
+        self.queries.append(asked)
+        return [None] * len(asked)
+
+    def _record(
+        self, cause: Cause, wish: Wish, answer: Answer, images: tuple[str, ...] = (), item_id: str | None = None
+    ) -> None:
+        """Log a query; on return it is on the disk, together with those of other threads."""
+        matches = tuple((match.item.item_id, match.score) for match in answer.matches)
+        asked = Asked(cause, images, item_id, wish.conditions or {}, answer.candidates, matches)
+        with self.metrics.stages["store"].time():
+            self._log.submit(asked).result()
+
+    def _commit(
+        self, photos: Sequence[NewItem], copies: Mapping[str, bytes], cause: Cause
+    ) -> list[Enrolled | Conflict]:
+        sha256s = {photo.medium.sha256 for photo in photos}
         with self._changing:
-            for photo, image in photos:
-                self._pictures.save(photo.medium.sha256, image)  # again, for one that was deleted meanwhile
-            enrolled = self._store.enrol([photo for photo, _ in photos], request_id=request_id)
-            items = [result.item for result in enrolled if isinstance(result, Enrolled)]
-            self._item_ids |= {item.medium.sha256: item.item_id for item in items}
-        self._publish([item.number for item in items])
+            # Some may have been deleted meanwhile, with an item of the same photo.
+            self.pictures.save({sha256: copies[sha256] for sha256 in sha256s if not self.pictures.holds(sha256)})
+            with self.metrics.stages["store"].time():
+                enrolled = self.store.enrol(photos, cause)
+        self._publish([result.item.number for result in enrolled if isinstance(result, Enrolled)])
         return enrolled
 
-    def _forget(self, photos: Collection[str], futures: Collection[Future[Vectors]] = ()) -> None:
-        """Remove the pictures of photos that are no items, and drop jobs that nobody waits for any more."""
-        for future in futures:
-            future.cancel()
+    def _deleted(self, delete: Callable[[], list[Item]]) -> list[Item]:
         with self._changing:
-            for sha256 in photos:
-                if sha256 not in self._item_ids:
-                    self._pictures.delete(sha256)
+            items = delete()
+        self._publish([item.number for item in items])
+        self._forget({item.medium.sha256 for item in items})
+        return items
+
+    def _forget(self, sha256s: Collection[str]) -> None:
+        """Remove the pictures of photos that are no items."""
+        with self._changing:
+            for sha256 in set(sha256s) - self.store.by_content(sha256s).keys():
+                self.pictures.delete(sha256)
 
     def _publish(self, numbers: Collection[int]) -> None:
         """Bring the engine's rows of these numbers to what the store holds when the owner thread gets there.
@@ -235,40 +404,90 @@ class Gallery:
         """
 
         def follow() -> None:
-            rows = list(self._store.rows(self.model_id, numbers))
-            self._engine.upsert(rows)
-            self._engine.remove(set(numbers) - {row.number for row in rows})
+            rows = list(self.store.rows(self.model_id, numbers)) if self.serves else []
+            self.engine.upsert(rows)
+            self.engine.remove(set(numbers) - {row.number for row in rows})
 
-        self._batcher.run(follow).result()
+        if numbers:
+            self.batcher.run(follow).result()
 
-    def _search(
-        self, vector: Vectors, chosen: Filter, top_k: int, min_score: float, without: int | None = None
-    ) -> Answer:
-        def search() -> Found:
-            return self._engine.search(vector[None], top_k + (without is not None), chosen)[0]
+    def _search(self, vector: Vectors, count: int, chosen: Filter) -> Found:
+        return self.batcher.run(lambda: self.engine.search(vector[None], count, chosen)[0]).result()
 
-        found = self._batcher.run(search).result()
-        hits = [hit for hit in found.hits if hit.number != without][:top_k]
-        items = self._store.get_many([hit.number for hit in hits])  # without those deleted meanwhile
-        matches = [Match(items[hit.number], hit.score) for hit in hits if hit.number in items]
+    def _answer(self, vector: Vectors, found: Found, asked: int, wish: Wish, without: int | None = None) -> Answer:
+        """The matches that a wish takes of what was found; asks for more while groups are missing."""
+        matches, candidates = self._matches(found, wish, without)
+        while wish.by_label and len(matches) < wish.top_k and asked < found.candidates:
+            if found.hits[-1].score < wish.min_score:
+                break
+            asked *= GROUP_FACTOR
+            found = self._search(vector, asked, wish.chosen)
+            matches, candidates = self._matches(found, wish, without)
         best = matches[0].score if matches else None
-        return Answer(tuple(match for match in matches if match.score >= min_score), found.candidates, best)
+        chosen = tuple(match for match in matches[: wish.top_k] if match.score >= wish.min_score)
+        return Answer(chosen, candidates, best)
+
+    def _matches(self, found: Found, wish: Wish, without: int | None) -> tuple[list[Match], int]:
+        """The matches among the hits, and the number of candidates; hits deleted meanwhile are neither."""
+        items = self.store.get_many([hit.number for hit in found.hits])
+        candidates = found.candidates - sum(hit.number not in items for hit in found.hits)
+        matches = [
+            Match(items[hit.number], hit.score) for hit in found.hits if hit.number != without and hit.number in items
+        ]
+        if not wish.by_label:
+            return matches, candidates
+        seen: set[str] = set()
+        best = []
+        for match in matches:
+            label = match.item.details.label
+            if label is None or label not in seen:
+                best.append(match)
+                seen |= {label} if label is not None else set()
+        return best, candidates
 
 
-def open_gallery(folder: Path, checkpoint: Path, device: str = "auto") -> Gallery:
+def _fuse(rows: Vectors, jobs: Sequence[_Job]) -> list[Vectors]:
+    """The normalised mean of the embeddings of each job."""
+    ends = np.cumsum([len(job.images) for job in jobs])
+    return [part[0] if len(part) == 1 else _direction(part.mean(axis=0)) for part in np.split(rows, ends[:-1])]
+
+
+def _direction(mean: Vectors) -> Vectors:
+    direction: Vectors = mean / np.linalg.norm(mean)
+    return direction
+
+
+def described(embedder: Embedder) -> dict[str, Any]:
+    """What a gallery keeps of a model beside its id and size."""
+    return {"features": embedder.features, "flip_test": embedder.flip_test}
+
+
+def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: str = "memory") -> Gallery:
     """Open a gallery with the model of a run folder or model file, as that was trained to be evaluated.
 
-    Raises what loading a model and opening a `Gallery` raise.
+    `engine` is `memory` (exact) or `faiss-ivf` (approximate, for a CPU and more than some 200,000 items). Raises what
+    loading a model and opening a `Gallery` raise.
     """
     chosen = choose_device(device)
-    embedder, described = Embedder.from_checkpoint(checkpoint, device=chosen)
-    embedder.precision = choose_precision(described.config.train.precision, chosen)
+    embedder, trained = Embedder.from_checkpoint(checkpoint, device=chosen)
+    embedder.precision = choose_precision(trained.config.train.precision, chosen)
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
     identity = {
         "weights": fingerprint(model_file(checkpoint)),
-        "preprocessing": described.preprocessing.as_json(),
+        "preprocessing": trained.preprocessing.as_json(),
         "features": embedder.features,
         "flip_test": embedder.flip_test,
     }
     model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return Gallery(folder, embedder, model_id)
+    return Gallery(folder, embedder, model_id, make_engine(engine, chosen))
+
+
+def make_engine(name: str, device: torch.device) -> SearchEngine:
+    """A new search engine, `memory` or `faiss-ivf`; the latter is imported only when it is asked for."""
+    if name == "memory":
+        from service.engines.memory import MemoryEngine
+
+        return MemoryEngine(device)
+    from service.engines.ivf import IvfEngine
+
+    return IvfEngine()

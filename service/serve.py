@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import uvicorn
@@ -13,34 +14,51 @@ from pydantic import ValidationError
 from reid import cli
 from reid.calibrate import load_calibration
 from reid.retrieval.calibration import Calibration
-from service.app import create_app
+from service import logs
+from service.api.app import create_app
+from service.backup import backup_work
 from service.gallery import Gallery, open_gallery
+from service.jobs import JobRunner
+from service.records import ModelMismatch
+from service.reindex import reindex_work
 from service.settings import Settings
+from service.storage.jobs import Jobs
+from service.storage.keys import Keys
 
 log = logging.getLogger("reid")
 
 SECONDS_TO_STOP = 30  # for requests that are under way
+BACKUPS_FOLDER = "backups"
+LARGE = 200_000  # items from which exact search on a CPU is felt
 
 
 def serve(settings: Settings) -> None:
     """Serve a gallery until SIGTERM or SIGINT, then finish the requests that are under way.
 
-    Raises what opening a gallery and reading a calibration raise, and OSError for an address that cannot be had.
+    Jobs that are under way then go on at the next start. Raises what opening a gallery and reading a calibration raise,
+    OSError for an address that cannot be had, and ValueError where keys are required and there is none.
     """
-    with open_gallery(settings.gallery, settings.checkpoint, settings.device) as gallery:
-        app = create_app(gallery, settings, _calibration(settings.checkpoint, gallery))
-        with _listen(settings.host, settings.port) as listening:
-            host, port, *_ = listening.getsockname()
-            log.info(
-                "%d items of model %s on http://%s:%d, which this machine alone can reach",
-                gallery.size(),
-                gallery.model_id,
-                f"[{host}]" if ":" in host else host,
-                port,
+    logs.configure(settings.log_format or ("text" if sys.stderr.isatty() else "json"))
+    with open_gallery(settings.gallery, settings.checkpoint, settings.device, settings.engine) as gallery:
+        _require_some_key(settings, gallery)
+        backups = settings.backups or settings.gallery / BACKUPS_FOLDER
+        kinds = {
+            "backup": backup_work(gallery.database, gallery.pictures, backups),
+            "reindex": reindex_work(gallery),
+        }
+        calibration = _calibration(settings.checkpoint, gallery)
+        with _listen(settings.host, settings.port) as listening, JobRunner(Jobs(gallery.database), kinds) as runner:
+            app = create_app(gallery, runner, settings, calibration)
+            _announce(listening, gallery, settings)
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                log_level="warning",
+                timeout_graceful_shutdown=SECONDS_TO_STOP,
+                lifespan="off",
             )
-            server = uvicorn.Server(
-                uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_STOP, lifespan="off")
-            )
+            server = uvicorn.Server(config)
 
             def stop(*_: object) -> None:
                 server.should_exit = True
@@ -50,6 +68,28 @@ def serve(settings: Settings) -> None:
             signal.signal(signal.SIGINT, stop)
             server.run(sockets=[listening])
     log.info("stopped")
+
+
+def _require_some_key(settings: Settings, gallery: Gallery) -> None:
+    live = [key for key in Keys(gallery.database).list() if key.revoked_at is None]
+    if settings.keys_required and settings.admin_key is None and not live:
+        raise ValueError(
+            f"{settings.host} is not this machine alone, so that keys are required, but the gallery has none; make one "
+            f"with: reid-gallery keys add --gallery {settings.gallery} --scope admin NAME, or set REID_ADMIN_KEY"
+        )
+
+
+def _announce(listening: socket.socket, gallery: Gallery, settings: Settings) -> None:
+    host, port, *_ = listening.getsockname()
+    who = "with a key" if settings.keys_required else "from this machine, without a key"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info("%d items of model %s on %s, %s", gallery.size(), gallery.model_id, address, who)
+    try:
+        gallery.require_model()
+    except ModelMismatch as mismatch:
+        log.warning("warning: %s: POST /v1/admin/reindex; until then queries are refused", mismatch)
+    if len(gallery.engine) > LARGE and settings.engine == "memory" and gallery.embedder.device.type == "cpu":
+        log.warning("warning: beyond %d items on a CPU, REID_ENGINE=faiss-ivf answers faster, nearly exactly", LARGE)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -78,7 +118,7 @@ def _calibration(checkpoint: Path, gallery: Gallery) -> Calibration | None:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    names = ("checkpoint", "gallery", "host", "port", "device")
+    names = ("checkpoint", "gallery", "host", "port", "device", "engine")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     try:
         settings = Settings(**given)
@@ -96,15 +136,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run `reid-serve`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="reid-serve",
-        description="Answer queries about a gallery over HTTP, to this machine alone. Every option can also be set by "
-        "an environment variable: REID_CHECKPOINT, REID_GALLERY, and so on. Try: "
+        description="Answer queries about a gallery over HTTP, and serve a page for people at the same address. "
+        "Every option can also be set by an environment variable: REID_CHECKPOINT, REID_GALLERY, and so on; some only "
+        "there: REID_ADMIN_KEY, REID_ALLOWED_HOSTS, REID_BACKUPS, REID_LOG_FORMAT, REID_REQUIRE_KEYS. Try: "
         "curl -F image=@photo.jpg http://127.0.0.1:8000/query",
     )
     parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, or its model.safetensors")
     parser.add_argument("--gallery", metavar="DIR", help="the folder of the gallery; made where it is not there")
-    parser.add_argument("--host", help="127.0.0.1 (default), ::1 or localhost")
+    parser.add_argument("--host", help="127.0.0.1 by default; elsewhere a key is needed to ask")
     parser.add_argument("--port", help="8000 by default; 0 is any free port")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--engine", choices=["memory", "faiss-ivf"], help="exact (default), or faster beyond 200,000 items on a CPU"
+    )
     return cli.run(_command, parser, argv)
 
 

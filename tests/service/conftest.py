@@ -12,7 +12,11 @@ from reid.checkpoint import Checkpoint, save_model
 from reid.config import load_config
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import build_dcal
+from service.backup import backup_work
 from service.gallery import open_gallery
+from service.jobs import JobRunner
+from service.reindex import reindex_work
+from service.storage.jobs import Jobs
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +37,17 @@ def gallery(checkpoint, tmp_path):
     """An empty gallery."""
     with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as opened:
         yield opened
+
+
+@pytest.fixture
+def runner(gallery, tmp_path):
+    """What runs the jobs of the gallery."""
+    kinds = {
+        "backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"),
+        "reindex": reindex_work(gallery),
+    }
+    with JobRunner(Jobs(gallery.database), kinds) as runner:
+        yield runner
 
 
 @pytest.fixture

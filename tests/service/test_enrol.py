@@ -1,9 +1,17 @@
+import csv
 import os
+import re
+import sqlite3
+import threading
+import time
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
-from service.enrol import BATCH, find_photos, main
+import service.enrol as enrol_module
+from reid.data.synthetic import generate
+from service.enrol import AT_ONCE, BATCH, dataset_photos, enrol, find_photos, main
 from service.gallery import open_gallery
 from service.records import Filter
 
@@ -23,11 +31,11 @@ def folder(tmp_path, picture):
 
 @pytest.fixture
 def command(checkpoint, tmp_path):
-    """A function that runs the command into one gallery, and one that lists it."""
+    """A function that runs the command into one gallery."""
 
-    def run(*sources):
+    def run(*arguments):
         options = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
-        return main([*options, *map(str, sources)])
+        return main([*options, *map(str, arguments)])
 
     return run
 
@@ -38,7 +46,7 @@ def items(checkpoint, tmp_path):
 
     def read():
         with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery:
-            return gallery.page(Filter(), 0, 1000)
+            return gallery.store.page(Filter(), 0, 1000)
 
     return read
 
@@ -92,13 +100,167 @@ def test_what_cannot_be_used_is_named_and_skipped(folder, command, items, pictur
     assert [item.medium.source for item in items()] == ["b.png"]
 
 
-def test_more_photos_than_one_batch(tmp_path, picture, command, items):
+@pytest.fixture
+def many(tmp_path, picture):
+    """A folder of more photos than are under way at once, every seventh of which is none."""
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(2 * BATCH + 1):
-        (folder / f"{i:03}.png").write_bytes(picture(i))
+    for i in range((AT_ONCE + 1) * BATCH + 1):
+        (folder / f"{i:03}.png").write_bytes(b"" if i % 7 == 0 else picture(i))
+    return folder
+
+
+def test_more_photos_than_are_under_way_at_once(many, command, items, capsys):
+    names = [path.name for path in sorted(many.iterdir())]
+    empty = names[::7]
+    assert command(many) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{len(names) - len(empty)} enrolled, 0 there before, {len(empty)} failed;")
+    assert shown.err.splitlines() == [f"{name}: the file is empty" for name in empty]  # in their order
+    assert sorted(item.medium.source for item in items()) == sorted(set(names) - set(empty))
+
+
+class Slow:
+    """A gallery that has batches come together before it enrols them, and may fail at one of them."""
+
+    def __init__(self, gallery, together=1, failing=None):
+        self.gallery, self.failing = gallery, failing
+        self.meeting = threading.Barrier(together)
+        self.begun, self.most, self.under_way = [], 0, 0
+        self.lock = threading.Lock()
+
+    def enrol(self, uploads, cause):
+        with self.lock:
+            self.begun.append(uploads[0].name)
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        self.meeting.wait(60)
+        if uploads[0].name == self.failing:
+            raise OSError("no space left")
+        results = self.gallery.enrol(uploads, cause)
+        with self.lock:
+            self.under_way -= 1
+        return results
+
+
+def test_batches_overlap_and_no_more_than_said(many, gallery):
+    photos = [photo for photo in find_photos(many) if photo.path.stat().st_size][: 2 * AT_ONCE * BATCH]
+    photos = (photos * 2)[: 2 * AT_ONCE * BATCH]
+    slow = Slow(gallery, together=AT_ONCE)  # would wait in vain for batches one after the other
+    counts = enrol(slow, photos)
+    assert slow.most == AT_ONCE
+    assert counts["created"] == len({photo.path for photo in photos}) == gallery.size()
+    assert counts.total() == len(photos)
+
+
+def test_a_failure_stops_what_has_not_begun(many, gallery):
+    photos = [photo for photo in find_photos(many) if photo.path.stat().st_size][: 3 * BATCH] * 4
+    slow = Slow(gallery, failing=photos[0].name)
+    with pytest.raises(OSError, match="no space left"):
+        enrol(slow, photos)
+    assert len(slow.begun) < 12
+
+
+def test_an_interrupt_finishes_what_is_under_way_and_tells(many, gallery, monkeypatch):
+    """The signal comes while the first batch is awaited and all that may begin have begun."""
+    photos = [photo for photo in find_photos(many) if photo.path.stat().st_size][: AT_ONCE * BATCH]
+    photos += [replace(photo, name="later") for photo in photos]
+    slow = Slow(gallery, together=AT_ONCE + 1)
+    results = enrol_module._results
+
+    def interrupted(batches):
+        monkeypatch.setattr(enrol_module, "_results", results)
+        while len(slow.begun) < AT_ONCE:
+            time.sleep(0.01)
+        threading.Timer(0.05, slow.meeting.wait).start()
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(enrol_module, "_results", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=f"^{AT_ONCE * BATCH} enrolled, 0 there before, 0 failed; given again"):
+        enrol(slow, photos)
+    assert gallery.size() == AT_ONCE * BATCH == len(photos) / 2
+    assert not [name for name in slow.begun if name == "later"]
+
+
+def test_the_log_of_operations_names_the_command(folder, command, tmp_path):
     assert command(folder) == 0
-    assert [item.medium.source for item in items()] == [f"{i:03}.png" for i in range(2 * BATCH + 1)]
+    with sqlite3.connect(tmp_path / "gallery" / "gallery.db") as database:
+        actors = database.execute("SELECT DISTINCT actor FROM operations WHERE kind LIKE '%enrol%'").fetchall()
+    database.close()
+    assert actors == [("reid-enrol",)]
+
+
+def test_a_dataset_is_enrolled_with_its_names(photos, command, items, capsys):
+    dataset = ["--dataset", "csv", "--data-root", photos]
+    assert command(*dataset) == 0
+    assert capsys.readouterr().out.startswith("6 enrolled")
+    found = [(item.medium.source, item.details.label, item.details.camera) for item in items()]
+    expected = [
+        (f"csv/{row['path']}", row["identity"], row["camera"])
+        for row in csv.DictReader(photos.read_text().splitlines())
+        if row["split"] == "gallery"
+    ]
+    assert found == expected
+    assert command(*dataset, "--split", "query", "gallery", "train") == 0
+    assert capsys.readouterr().out.startswith("26 enrolled, 6 there before")
+
+
+def test_the_toy_distractors_have_no_label(tmp_path, command, items):
+    root = generate(tmp_path / "toy", identities=3, cameras=2, images_per_camera=2, size=32)
+    assert command("--dataset", "toy", "--data-root", root) == 0
+    names = {item.medium.source: item.details for item in items()}
+    files = os.listdir(root / "bounding_box_test")
+    assert set(names) == {f"toy/bounding_box_test/{name}" for name in files if not name.startswith("-1")}
+    for name, details in names.items():
+        identity, camera = re.search(r"/(\d+)_c(\d)", name).groups()
+        assert details.label == (None if identity == "0000" else str(int(identity)))
+        assert details.camera == str(int(camera) - 1)
+        assert details.attributes["sequence"].startswith(camera)
+
+
+def test_unknown_cameras_of_a_dataset_are_none(photos):
+    rows = photos.read_text().replace(",c1\n", ",-1\n")
+    photos.write_text(rows)
+    enrolled = [photo.upload().details for photo in dataset_photos("csv", photos, ["gallery"])]
+    assert {details.camera for details in enrolled} == {None, "c2", "c3"}
+
+
+def test_a_dataset_of_boxes_is_refused(photos, command, capsys, tmp_path):
+    header, *rows = photos.read_text().splitlines()
+    photos.write_text("\n".join([f"{header},x,y,w,h", *(f"{row},0,0,5,5" for row in rows)]))
+    assert command("--dataset", "csv", "--data-root", photos) == 1
+    message = capsys.readouterr().err
+    assert message.endswith("the row has a box x,y,w,h, but a gallery takes whole images; crop the image first\n")
+    assert not (tmp_path / "gallery").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--dataset", "csv"],
+        ["--data-root", "photos"],
+        ["photos", "--data-root", "photos"],
+        ["photos", "--dataset", "csv", "--data-root", "photos"],
+    ],
+)
+def test_sources_or_a_dataset(command, arguments, capsys):
+    assert command(*arguments) == 2
+    assert capsys.readouterr().err == "reid-enrol: error: give either SOURCE or --dataset NAME with --data-root DIR\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("market", "unknown dataset 'market' (did you mean market1501?)"),
+        ("csv:v2", "csv: given version=v2, but only these have a version"),
+    ],
+)
+def test_a_dataset_that_is_none(command, name, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("--dataset", name, "--data-root", "photos")
+    assert message in capsys.readouterr().err
 
 
 def test_a_name_that_is_no_text(tmp_path, picture, command, items):

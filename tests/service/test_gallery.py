@@ -1,16 +1,16 @@
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 
 import numpy as np
 import pytest
+import torch
 
 from reid.embedder import Embedder
-from service.gallery import Gallery, Upload, open_gallery
+from service.engines.memory import MemoryEngine
+from service.gallery import Gallery, Upload, Wish, open_gallery
 from service.images import UnknownFormat, UnusableImage, decode
-from service.records import Conflict, Details, Filter, NotFound
-from service.store import ModelMismatch
+from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound
 
 EVERYTHING = Filter()
 
@@ -37,7 +37,7 @@ def test_an_enrolled_photo_finds_itself_first_and_scores_are_cosines(gallery, pi
     photos = [picture(i) for i in range(40)]
     items = enrolled(gallery, *map(upload, photos))
     vectors = gallery.embedder.embed([decode(data) for data in photos])
-    answer = gallery.query([photos[3]], EVERYTHING, top_k=40)
+    answer = gallery.query([photos[3]], Wish(top_k=40))
     assert answer.candidates == 40
     cosines = vectors @ vectors[3]
     assert found(answer) == [items[i].item_id for i in np.argsort(-cosines, kind="stable")]
@@ -52,7 +52,7 @@ def test_several_images_are_asked_as_the_mean_of_their_vectors(gallery, picture)
     vectors = gallery.embedder.embed([decode(data) for data in photos])
     mean = vectors[:3].mean(axis=0)
     cosines = vectors @ (mean / np.linalg.norm(mean))
-    answer = gallery.query(photos[:3], EVERYTHING, top_k=6)
+    answer = gallery.query(photos[:3], Wish(top_k=6))
     assert found(answer) == [items[i].item_id for i in np.argsort(-cosines)]
     np.testing.assert_allclose([match.score for match in answer.matches], -np.sort(-cosines), atol=1e-5)
 
@@ -60,27 +60,27 @@ def test_several_images_are_asked_as_the_mean_of_their_vectors(gallery, picture)
 def test_an_item_is_asked_by_its_vector_and_is_no_match_of_its_own(gallery, picture):
     photos = [picture(i) for i in range(5)]
     items = enrolled(gallery, *map(upload, photos))
-    by_image = gallery.query([photos[2]], EVERYTHING, top_k=5)
-    by_item = gallery.query_item(items[2].item_id, EVERYTHING, top_k=4)
+    by_image = gallery.query([photos[2]], Wish(top_k=5))
+    by_item = gallery.query_item(items[2].item_id, Wish(top_k=4))
     assert found(by_item) == found(by_image)[1:]
     assert by_item.candidates == 5
-    assert len(gallery.query_item(items[2].item_id, EVERYTHING, top_k=2).matches) == 2
+    assert len(gallery.query_item(items[2].item_id, Wish(top_k=2)).matches) == 2
     with pytest.raises(NotFound, match="'nobody'"):
-        gallery.query_item("nobody", EVERYTHING, top_k=1)
+        gallery.query_item("nobody", Wish(top_k=1))
 
 
 def test_a_minimum_score_leaves_out_the_rest_and_the_best_score_stays(gallery, picture):
     enrolled(gallery, *(upload(picture(i)) for i in range(5)))
-    every = gallery.query([picture(9)], EVERYTHING, top_k=5)
+    every = gallery.query([picture(9)], Wish(top_k=5))
     least = every.matches[2].score
-    some = gallery.query([picture(9)], EVERYTHING, top_k=5, min_score=least)
+    some = gallery.query([picture(9)], Wish(top_k=5, min_score=least))
     assert some.matches == every.matches[:3]
-    none = gallery.query([picture(9)], EVERYTHING, top_k=5, min_score=1.0)
+    none = gallery.query([picture(9)], Wish(top_k=5, min_score=1.0))
     assert (none.matches, none.candidates, none.best_score) == ((), 5, every.matches[0].score)
 
 
 def test_an_empty_gallery_answers(gallery, picture):
-    answer = gallery.query([picture(0)], EVERYTHING, top_k=3)
+    answer = gallery.query([picture(0)], Wish(top_k=3))
     assert (answer.matches, answer.candidates, answer.best_score) == ((), 0, None)
 
 
@@ -125,78 +125,136 @@ def test_a_failure_of_the_store_leaves_nothing_behind(gallery, picture, tmp_path
 
 def test_a_known_photo_does_not_go_through_the_model_again(gallery, picture, monkeypatch):
     (item,) = enrolled(gallery, upload(picture(1)))
-    monkeypatch.setattr(gallery.embedder, "embed", lambda images: pytest.fail("embedded again"))
+    monkeypatch.setattr(gallery.embedder, "embed_prepared", lambda images: pytest.fail("embedded again"))
     assert gallery.enrol([upload(picture(1), camera="elsewhere")]) == [(item, False)]
 
 
 def test_an_embedding_that_is_not_finite_fails_its_photo_alone(gallery, picture, monkeypatch, tmp_path):
+    broken = gallery.embedder.prepare(decode(picture(2)))
+
     def embed(images):
-        rows = Embedder.embed(gallery.embedder, images)
+        rows = Embedder.embed_prepared(gallery.embedder, images)
         for row, image in zip(rows, images, strict=True):
-            row[0] = np.nan if image.width == 21 else row[0]
+            row[0] = np.nan if torch.equal(image, broken) else row[0]
         return rows
 
-    monkeypatch.setattr(gallery.embedder, "embed", embed)
-    good, bad = gallery.enrol([upload(picture(1)), upload(picture(2, width=21))])
+    monkeypatch.setattr(gallery.embedder, "embed_prepared", embed)
+    good, bad = gallery.enrol([upload(picture(1)), upload(picture(2))])
     assert good.created
     assert isinstance(bad, UnusableImage)
     assert pictures_of(gallery, tmp_path) == {good.item.medium.sha256}
     with pytest.raises(UnusableImage, match="not finite"):
-        gallery.query([picture(2, width=21)], EVERYTHING, top_k=1)
+        gallery.query([picture(2)], Wish(top_k=1))
 
 
 def test_edits_count_at_once_for_filters(gallery, picture):
     (item,) = enrolled(gallery, upload(picture(1), camera="north", label="ada"))
     may = datetime(2024, 5, 1, tzinfo=UTC)
     moved = gallery.edit(item.item_id, {"camera": "south", "label": None, "captured_at": may})
-    assert gallery.get(item.item_id) == moved
+    assert gallery.store.get(item.item_id) == moved
     for chosen, count in [
         (Filter(cameras=frozenset({"north"})), 0),
         (Filter(cameras=frozenset({"south"})), 1),
         (Filter(labels=frozenset({"ada"})), 0),
         (Filter(since=may), 1),
     ]:
-        assert gallery.query([picture(1)], chosen, top_k=3).candidates == count
-        assert len(gallery.page(chosen, 0, 10)) == count
+        assert gallery.query([picture(1)], Wish(chosen, top_k=3)).candidates == count
+        assert len(gallery.store.page(chosen, 0, 10)) == count
 
 
 def test_what_is_deleted_is_gone(gallery, picture, tmp_path):
     first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
-    gallery.delete(first.item_id)
-    assert found(gallery.query([picture(1)], EVERYTHING, top_k=3)) == [second.item_id]
+    assert gallery.delete([first.item_id, "nobody"]) == [first]
+    assert found(gallery.query([picture(1)], Wish(top_k=3))) == [second.item_id]
     assert pictures_of(gallery, tmp_path) == {second.medium.sha256}
-    for action in (gallery.get, gallery.delete):
-        with pytest.raises(NotFound):
-            action(first.item_id)
+    assert gallery.delete([first.item_id]) == []
     with pytest.raises(NotFound):
-        gallery.image(first.medium.sha256)
+        gallery.store.get(first.item_id)
+    with pytest.raises(NotFound):
+        gallery.pictures.read(first.medium.sha256)
     (again,) = enrolled(gallery, upload(picture(1)))
     assert again.item_id != first.item_id
-    assert found(gallery.query([picture(1)], EVERYTHING, top_k=1)) == [again.item_id]
+    assert found(gallery.query([picture(1)], Wish(top_k=1))) == [again.item_id]
 
 
 def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, picture, tmp_path):
     folder = tmp_path / "gallery"
     with open_gallery(folder, checkpoint, "cpu") as gallery:
         first, second, third = enrolled(gallery, *(upload(picture(i), camera=f"c{i}") for i in range(3)))
-        gallery.delete(second.item_id)
-        before = gallery.query([picture(2)], EVERYTHING, top_k=3)
+        gallery.delete([second.item_id])
+        before = gallery.query([picture(2)], Wish(top_k=3))
         orphan = folder / "pictures" / "ab" / f"{'ab' * 32}.webp"
         orphan.write_bytes(b"")
     with open_gallery(folder, checkpoint, "cpu") as gallery:
-        assert gallery.query([picture(2)], EVERYTHING, top_k=3) == before
-        assert gallery.page(EVERYTHING, 0, 10) == [first, third]
-        assert gallery.image(first.medium.sha256).startswith(b"RIFF")
+        assert gallery.query([picture(2)], Wish(top_k=3)) == before
+        assert gallery.store.page(EVERYTHING, 0, 10) == [first, third]
+        assert gallery.pictures.read(first.medium.sha256).startswith(b"RIFF")
         assert gallery.enrol([upload(picture(0))]) == [(first, False)]
     assert not orphan.exists()
 
 
-def test_a_gallery_keeps_to_its_model(checkpoint, tmp_path):
+def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
+    """Another model may look at the items and change them, but neither ask nor enrol."""
     embedder, _ = Embedder.from_checkpoint(checkpoint)
-    Gallery(tmp_path / "gallery", embedder, "one").close()
-    with pytest.raises(ModelMismatch, match="belongs to model one"):
-        Gallery(tmp_path / "gallery", embedder, "other")
-    Gallery(tmp_path / "gallery", embedder, "one").close()  # the refusal let go of it
+    with Gallery(tmp_path / "gallery", embedder, "one", MemoryEngine()) as gallery:
+        first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
+        before = gallery.query([picture(2)], Wish())
+    with Gallery(tmp_path / "gallery", embedder, "other", MemoryEngine()) as gallery:
+        assert not gallery.serves
+        for action in (
+            lambda: gallery.query([picture(1)], Wish()),
+            lambda: gallery.query_item(first.item_id, Wish()),
+            lambda: gallery.enrol([upload(picture(3))]),
+        ):
+            with pytest.raises(ModelMismatch, match="belongs to model one, but model other is loaded"):
+                action()
+        moved = gallery.edit(second.item_id, {"camera": "north"})
+        assert gallery.delete([first.item_id]) == [first]
+        assert gallery.store.page(EVERYTHING) == [moved]
+    with Gallery(tmp_path / "gallery", embedder, "one", MemoryEngine()) as gallery:
+        (match,) = gallery.query([picture(2)], Wish()).matches
+        assert (match.item, match.score) == (moved, before.matches[0].score)
+
+
+def test_one_item_stands_for_each_label(gallery, picture):
+    labels = ["ada", "bob", None, "ada", "eve", None, "bob", "ada"]
+    photos = [picture(i) for i in range(40)]
+    enrolled(gallery, *(upload(data, label=labels[i % 8]) for i, data in enumerate(photos)))
+    every = gallery.query([picture(50)], Wish(top_k=40)).matches
+    best, seen = [], set()
+    for match in every:
+        if match.item.details.label is None or match.item.details.label not in seen:
+            best.append(match)
+            seen.add(match.item.details.label)
+    for count in (1, 2, 5, 13, 40):
+        answer = gallery.query([picture(50)], Wish(top_k=count, by_label=True))
+        assert list(answer.matches) == best[:count]
+        assert answer.candidates == 40
+    least = best[4].score
+    assert list(gallery.query([picture(50)], Wish(top_k=13, by_label=True, min_score=least)).matches) == best[:5]
+    of_item = gallery.query_item(best[0].item.item_id, Wish(top_k=40, by_label=True))
+    assert best[0].item not in [match.item for match in of_item.matches]
+
+
+def test_queries_are_in_the_log_when_they_are_answered(gallery, picture):
+    first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
+    cause = Cause("key-1", "request-1")
+    answer = gallery.query([picture(1), picture(3)], Wish(top_k=1, conditions={"top_k": 1}), cause)
+    gallery.query_item(second.item_id, Wish())
+    by_image, by_item = gallery.queries.page(0, 10)
+    assert by_image.asked.cause == cause
+    assert by_image.asked.images == (sha256(picture(1)).hexdigest(), sha256(picture(3)).hexdigest())
+    assert (by_image.asked.conditions, by_image.asked.candidates) == ({"top_k": 1}, 2)
+    assert by_image.asked.matches == ((first.item_id, answer.matches[0].score),)
+    assert (by_item.asked.images, by_item.asked.item_id) == ((), second.item_id)
+
+
+def test_attention_is_drawn_over_a_photo_of_bounded_size(gallery, picture):
+    small, large = gallery.attention(picture(1)), gallery.attention(picture(1, 3000, 1500))
+    assert (small.size, large.size) == ((20, 30), (1024, 512))
+    assert np.asarray(small).std() > 0
+    with pytest.raises(UnknownFormat):
+        gallery.attention(b"text")
 
 
 def test_many_threads_that_enrol_and_delete_the_same_photos_leave_one_truth(gallery, picture, tmp_path):
@@ -205,11 +263,10 @@ def test_many_threads_that_enrol_and_delete_the_same_photos_leave_one_truth(gall
     def work(turn):
         (result,) = gallery.enrol([upload(photos[turn % 4])])
         if turn % 3 == 0:
-            with suppress(NotFound):  # another thread was first
-                gallery.delete(result.item.item_id)
+            gallery.delete([result.item.item_id])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(60)))
-    items = gallery.page(EVERYTHING, 0, 10)
+    items = gallery.store.page(EVERYTHING, 0, 10)
     assert {item.medium.sha256 for item in items} == pictures_of(gallery, tmp_path)
-    assert sorted(found(gallery.query([photos[0]], EVERYTHING, top_k=10))) == sorted(item.item_id for item in items)
+    assert sorted(found(gallery.query([photos[0]], Wish(top_k=10)))) == sorted(item.item_id for item in items)

@@ -6,15 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from time import monotonic
 
 import httpx2
 import numpy as np
 import pytest
 
-from reid.checkpoint import fingerprint
+from reid.checkpoint import fingerprint, load_model, save_model
 from reid.retrieval.calibration import Calibration
 from service.gallery import open_gallery
 from service.serve import _calibration, main
+from service.storage.database import Database
+from service.storage.keys import Keys, NewKey
 
 
 @pytest.fixture
@@ -28,6 +32,7 @@ def start(checkpoint, tmp_path):
             **os.environ,
             "REID_CHECKPOINT": str(checkpoint),
             "REID_GALLERY": str(tmp_path / "gallery"),
+            "REID_LOG_FORMAT": "text",
             "OMP_NUM_THREADS": "1",
         }
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -75,7 +80,7 @@ def test_what_was_answered_survives_a_kill(start, picture):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--host", "0.0.0.0"], "host (--host or REID_HOST): '0.0.0.0' is not this machine alone"),
+        (["--host", ""], "host (--host or REID_HOST): string should have at least 1 character"),
         (["--port", "http"], "port (--port or REID_PORT): input should be a valid integer"),
     ],
 )
@@ -121,3 +126,45 @@ def test_a_calibration_is_used_for_the_embeddings_it_was_made_for(checkpoint, tm
     else:
         assert found is None
         assert "made with features sa, the gallery with concat" in caplog.text
+
+
+def test_elsewhere_a_key_is_needed(checkpoint, tmp_path, start, capsys):
+    given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
+    assert main([*given, "--host", "0.0.0.0", "--port", "0"]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert "keys are required, but the gallery has none; make one with: reid-gallery keys add" in shown
+    with Database(tmp_path / "gallery") as database:
+        _, secret = Keys(database).add(NewKey("gate", frozenset({"read"})))
+    _, address = start("--host", "0.0.0.0")
+    address = address.replace("0.0.0.0", "127.0.0.1")
+    assert httpx2.get(f"{address}/v1/items").status_code == 401
+    assert httpx2.get(f"{address}/v1/items", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+    assert httpx2.get(f"{address}/health/ready").status_code == 200
+
+
+def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_path):
+    """The same weights with other features are another model."""
+    process, address = start()
+    sent = [("images", (f"{i}.png", picture(i))) for i in range(5)]
+    httpx2.post(f"{address}/v1/items", files=sent)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    run = shutil.copytree(checkpoint, tmp_path / "other")
+    model, described = load_model(run)
+    options = described.config.eval.model_copy(update={"features": "sa"})
+    config = described.config.model_copy(update={"eval": options})
+    save_model(run / "model.safetensors", model, replace(described, config=config))
+    _, address = start("--checkpoint", str(run))
+    ready = httpx2.get(f"{address}/health/ready")
+    assert (ready.status_code, ready.json()["code"]) == (503, "model_mismatch")
+    asked = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))})
+    assert (asked.status_code, asked.json()["code"]) == (503, "model_mismatch")
+    job = httpx2.post(f"{address}/v1/admin/reindex").json()
+    deadline = monotonic() + 60
+    while job["state"] in ("queued", "running") and monotonic() < deadline:
+        job = httpx2.get(f"{address}/v1/jobs/{job['job_id']}").json()
+    assert (job["state"], job["result"]["items"]) == ("done", 5)
+    assert httpx2.get(f"{address}/health/ready").json()["items"] == 5
+    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert answer["candidates"] == 5
