@@ -6,7 +6,7 @@ from threading import Event, Thread
 from typing import Any, Self
 
 from service.records import NOBODY, Cause
-from service.storage.jobs import Job, Jobs
+from service.storage.jobs import LEASE, Job, Jobs
 
 log = logging.getLogger("reid")
 
@@ -61,7 +61,7 @@ class JobRunner:
 
     def _serve(self) -> None:
         while not self._closing.is_set():
-            self._wanted.wait()
+            self._wanted.wait(LEASE.total_seconds())  # then a job is free again whose end could not be written
             self._wanted.clear()
             try:
                 while not self._closing.is_set() and (job := self.jobs.claim()):

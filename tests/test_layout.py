@@ -18,6 +18,9 @@ ROOMS = {
     "reid": {"reid"},
     "fgvc": {"fgvc", "reid"},
     "service": {"service", "reid"},
+    "service.records": set(),
+    "service.storage": {"service.storage", "service.records", "reid"},
+    "service.engines": {"service.engines", "service.records", "reid"},
 }
 NO_TORCH = (
     "reid.data.samples",

@@ -1,5 +1,6 @@
 """Every benchmark runs and prints its table; what it measures is not asserted."""
 
+import json
 import os
 import subprocess
 import sys
@@ -55,3 +56,13 @@ def test_rerank_prints_its_stages():
     table = run("benchmarks.rerank", "--queries", 100, "--gallery", 2000, "--dim", 16)
     assert "estimated memory" in table
     assert "mAP before" in table
+
+
+def test_service_answers_every_request(tmp_path):
+    sizes = ("--backbone", "vit_tiny", "--rows", 50, "--clients", 1, 3, "--seconds", 0.3)
+    table = run("benchmarks.service", *sizes, "--device", "cpu", "--json", tmp_path / "found.json")
+    assert "the service over the naive one, 3 clients:" in table
+    found = json.loads((tmp_path / "found.json").read_text())["measured"]
+    assert [row["what"] for row in found] == ["service", "service", "naive", "enrol over HTTP", "reid-enrol"]
+    assert not any(row.get("errors") for row in found)
+    assert all(row["of_forward"] == row["rate"] / row["forward"] for row in found)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from service.backup import back_up, backup_work
 from service.gallery import Upload, Wish, open_gallery
-from service.images import Pictures
+from service.images import Pictures, lossless
 from service.jobs import JobRunner
 from service.records import Details, Medium, NewItem
 from service.storage.database import Database
@@ -62,7 +62,7 @@ class Small:
 
     def enrol(self, numbers):
         for number in numbers:
-            self.pictures.save(photo(number).medium.sha256, Image.new("RGB", (4, 4), colour(number)))
+            self.pictures.save({photo(number).medium.sha256: lossless(Image.new("RGB", (4, 4), colour(number)))})
         return [enrolled.item for enrolled in self.store.enrol([photo(number) for number in numbers])]
 
     def delete(self, items):

@@ -1,0 +1,31 @@
+"""The logs of a gallery over HTTP: who changed what, and who asked for what."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from service.api.admin_schemas import LoggedQuery, LogQuery, Operation, OperationPage, QueryPage
+from service.api.problems import documented
+from service.storage.queries import Queries
+from service.storage.store import Store
+
+
+def audit(store: Store, queries: Queries) -> APIRouter:
+    """The routes that read the operation log and the query log."""
+    router = APIRouter(prefix="/v1/admin", tags=["admin"])
+
+    @router.get("/operations", responses=documented(422, 503))
+    def operations(wanted: Annotated[LogQuery, Query()]) -> OperationPage:
+        """List the changes of the gallery in the order in which they were made."""
+        found = store.operations(wanted.cursor, wanted.limit + 1)
+        page = [Operation.of(change) for change in found[: wanted.limit]]
+        return OperationPage(operations=page, next_cursor=page[-1].seq if len(found) > wanted.limit else None)
+
+    @router.get("/queries", responses=documented(422, 503))
+    def queried(wanted: Annotated[LogQuery, Query()]) -> QueryPage:
+        """List the queries that were answered, in that order."""
+        found = queries.page(wanted.cursor, wanted.limit + 1)
+        page = [LoggedQuery.of(logged) for logged in found[: wanted.limit]]
+        return QueryPage(queries=page, next_cursor=page[-1].seq if len(found) > wanted.limit else None)
+
+    return router

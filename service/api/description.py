@@ -1,0 +1,179 @@
+"""What the OpenAPI description shows beside what routes and models say: summaries and examples."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.api.problems import MEDIA_TYPE
+
+_REQUEST_ID = "b51f0c2e6d8f4a7e9c3b1a5d7f9e0c2b"
+_KEY_ID = "4f0c9a1be2d34c5f8a6b7c8d9e0f1a2b"
+_ITEM_ID = "6a1d0c3f5b7e49d28c4f6a8b0d2e4f60"
+_JOB_ID = "0d9b7f5e3c1a4e6f8a2c4e6d8b0f1a3c"
+_MODEL_ID = "3f6a0c1d9b2e4857"
+
+_SAID = {
+    "key": "visit-0412",
+    "label": "ada",
+    "camera": "gate",
+    "captured_at": "2025-03-01T09:30:00Z",
+    "attributes": {"coat": "red"},
+}
+_CONDITIONS = {"cameras": ["gate"], "exclude_cameras": None, "from": "2025-03-01T00:00:00Z", "to": None, "labels": None}
+_ITEM = {
+    "item_id": _ITEM_ID,
+    **_SAID,
+    "identity_id": "c2a4e6081b3d4f5a97c8e0d2f4a6b8c0",
+    "source": "visit-0412.jpg",
+    "width": 640,
+    "height": 480,
+    "created_at": "2025-03-01T10:00:00.123456Z",
+    "image_url": f"/v1/items/{_ITEM_ID}/image",
+    "thumbnail_url": f"/v1/items/{_ITEM_ID}/thumbnail",
+}
+_MATCH = {
+    **{name: _ITEM[name] for name in ("item_id", "key", "label", "identity_id", "camera", "captured_at")},
+    "rank": 1,
+    "score": 0.93,
+    "probability": 0.97,
+    "thumbnail_url": _ITEM["thumbnail_url"],
+}
+_CREATED = {"index": 0, "filename": "visit-0412.jpg", "result": "created", "item": _ITEM, "error": None}
+_REFUSED = {
+    "index": 1,
+    "filename": "notes.txt",
+    "result": "error",
+    "item": None,
+    "error": {
+        "status": 415,
+        "code": "unknown_format",
+        "detail": "the file is no JPEG, PNG, WebP or BMP image, or its header is damaged",
+    },
+}
+_KEY = {
+    "key_id": _KEY_ID,
+    "name": "gate 3",
+    "scopes": ["read"],
+    "cameras": ["gate"],
+    "requests_per_minute": 600,
+    "created_at": "2025-03-01T09:30:00.123456Z",
+    "revoked_at": None,
+}
+_JOB = {
+    "job_id": _JOB_ID,
+    "kind": "backup",
+    "state": "done",
+    "done": 7200,
+    "total": 7200,
+    "progress": 1.0,
+    "result": {"folder": f"20250301T093000Z-{_JOB_ID}", "items": 1200, "bytes": 48000000},
+    "error": None,
+    "actor": _KEY_ID,
+    "created_at": "2025-03-01T09:30:00.123456Z",
+    "started_at": "2025-03-01T09:30:00.130000Z",
+    "finished_at": "2025-03-01T09:30:04.500000Z",
+}
+_LOGGED = {"time": "2025-03-01T09:30:00.123456Z", "actor": _KEY_ID, "request_id": _REQUEST_ID}
+_OPERATION = {
+    "seq": 7,
+    **_LOGGED,
+    "batch_id": "8e6c4a2f0d1b4395a7b9c1d3e5f70819",
+    "kind": "item.edit",
+    "target": _ITEM_ID,
+    "before": {"label": None, "camera": "gate"},
+    "after": {"label": "ada", "camera": "gate"},
+}
+_LOGGED_QUERY = {
+    "seq": 42,
+    **_LOGGED,
+    "images": ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    "item_id": None,
+    "conditions": {"cameras": ["gate"], "top_k": 10, "min_score": -1, "group_by": "none"},
+    "candidates": 1200,
+    "matches": [{"item_id": _ITEM_ID, "score": 0.93}],
+}
+
+# By the name of the schema: first what comes in, then what goes out.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "QueryForm": {"item_id": _ITEM_ID, "top_k": 5, "cameras": ["gate"], "from": "2025-03-01T00:00:00Z"},
+    "AttentionForm": {"image": "(the bytes of a JPEG, PNG, WebP or BMP file)"},
+    "EnrolForm": {"images": ["(the bytes of a JPEG, PNG, WebP or BMP file)"], "metadata": json.dumps([_SAID])},
+    "ItemChanges": {"label": "ada", "camera": None},
+    "Deletion": {"filter": {"cameras": ["gate"], "to": "2025-01-01T00:00:00Z"}, "dry_run": False, "expected": 12},
+    "KeyForm": {name: _KEY[name] for name in ("name", "scopes", "cameras", "requests_per_minute")},
+    "Credentials": {"key": "(the secret of a key)"},
+    "QueryAnswer": {
+        "model_id": _MODEL_ID,
+        "took_ms": 41.7,
+        "filter": _CONDITIONS,
+        "candidates": 1200,
+        "verdict": "known",
+        "matches": [_MATCH],
+    },
+    "EnrolAnswer": {"model_id": _MODEL_ID, "results": [_CREATED, _REFUSED]},
+    "Item": _ITEM,
+    "ItemPage": {"items": [_ITEM], "next_cursor": 117},
+    "DeletionAnswer": {"dry_run": False, "items": 12},
+    "Cameras": {"cameras": [{"name": "gate", "items": 1200}, {"name": "yard", "items": 45}]},
+    "Labels": {"labels": [{"name": "ada", "items": 31}, {"name": "bob", "items": 4}]},
+    "Live": {"status": "live"},
+    "Ready": {"status": "ready", "model_id": _MODEL_ID, "items": 1245},
+    "Session": {"actor": _KEY_ID, "scopes": ["read"], "cameras": ["gate"]},
+    "Key": _KEY,
+    "CreatedKey": {**_KEY, "secret": "(told this once)"},
+    "KeyList": {"keys": [_KEY]},
+    "Operation": _OPERATION,
+    "OperationPage": {"operations": [_OPERATION], "next_cursor": None},
+    "LoggedQuery": _LOGGED_QUERY,
+    "QueryPage": {"queries": [_LOGGED_QUERY], "next_cursor": None},
+    "Job": _JOB,
+    "JobPage": {"jobs": [_JOB], "next_cursor": None},
+}
+# By the status of a problem: its code, and what it tells.
+_PROBLEMS: dict[int, tuple[str, str]] = {
+    400: ("bad_request", "There was an error parsing the body"),
+    401: ("unauthorized", "no key was sent; expected one with scope 'read' as Authorization: Bearer KEY"),
+    403: ("forbidden", "this needs a key with scope 'write'; the one that was sent has ['read']"),
+    404: ("not_found", f"no item '{_ITEM_ID}'"),
+    409: ("conflict", f"job {_JOB_ID} of kind backup is running already"),
+    413: ("too_large", "visit-0412.jpg: 31,457,280 bytes, expected at most 20,971,520"),
+    415: ("unknown_format", "the file is no JPEG, PNG, WebP or BMP image, or its header is damaged"),
+    422: ("invalid_request", "query.limit: Input should be a valid integer, unable to parse string as an integer"),
+    429: ("too_many_requests", "the key allows 600 requests a minute; try again in 2 s"),
+    503: ("busy", "256 jobs are waiting, which is all that may; try again in 2 s"),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Have the description of `app` show a summary of each operation, and examples of what comes in and goes out."""
+    describe = app.openapi
+
+    def with_examples() -> dict[str, Any]:
+        description = describe()
+        for name, example in EXAMPLES.items():
+            description["components"]["schemas"][name]["examples"] = [example]
+        for operations in description["paths"].values():
+            for operation in operations.values():
+                operation["summary"] = operation["description"].partition("\n")[0].removesuffix(".")
+                for status, answer in operation["responses"].items():
+                    if shown := answer.get("content", {}).get(MEDIA_TYPE):  # which several statuses may share
+                        answer["content"] = {MEDIA_TYPE: {**shown, "example": _problem(int(status))}}
+        return description
+
+    app.openapi = with_examples  # type: ignore[method-assign]
+
+
+def _problem(status: int) -> dict[str, Any]:
+    code, detail = _PROBLEMS[status]
+    where, _, what = detail.partition(": ")
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": _REQUEST_ID,
+        "errors": [{"field": where, "detail": what}] if status == HTTPStatus.UNPROCESSABLE_ENTITY else [],
+    }

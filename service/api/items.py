@@ -1,0 +1,191 @@
+"""Routes over what is enrolled."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Form, Header, Path, Query, Request, Response
+
+from service.api import forms, problems, schemas
+from service.api.access import caller_of, cause_of
+from service.api.problems import Forbidden, documented
+from service.api.uploads import ENROLLING, read, source
+from service.gallery import Gallery, Refusal, Upload
+from service.records import Caller, Conflict, Item, NotFound
+from service.settings import Settings
+from service.storage.changes import Enrolled
+from service.storage.replies import Replies
+
+ItemId = Annotated[str, Path(max_length=200)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
+
+
+def visible(gallery: Gallery, item_id: str, caller: Caller) -> Item:
+    """An item that the caller may see; raises NotFound."""
+    item = gallery.store.get(item_id)
+    if not caller.sees(item.details.camera):
+        raise NotFound(f"no item {item_id!r}")
+    return item
+
+
+def items(gallery: Gallery, settings: Settings) -> APIRouter:
+    """`/v1/items`, `/v1/cameras` and `/v1/labels`."""
+    router = APIRouter(tags=["items"])
+    _enrolling(router, gallery, settings)
+    _deleting(router, gallery)
+
+    @router.get("/v1/items", responses=documented(422, 503))
+    def page(wanted: Annotated[schemas.PageQuery, Query()], request: Request) -> schemas.ItemPage:
+        """List items in the order of their enrolment."""
+        chosen = caller_of(request).narrow(wanted.chosen())
+        found = gallery.store.page(chosen, wanted.cursor, wanted.limit + 1)
+        shown = found[: wanted.limit]
+        return schemas.ItemPage(
+            items=[schemas.Item.of(item) for item in shown],
+            next_cursor=shown[-1].number if len(found) > wanted.limit else None,
+        )
+
+    @router.get("/v1/cameras", responses=documented(422, 503))
+    def cameras(wanted: Annotated[schemas.Conditions, Query()], request: Request) -> schemas.Cameras:
+        """The cameras among the items, for choosing filters; those with most items first."""
+        found = gallery.store.cameras(caller_of(request).narrow(wanted.chosen()))
+        return schemas.Cameras(cameras=[schemas.Counted(name=name, items=count) for name, count in found])
+
+    @router.get("/v1/labels", responses=documented(422, 503))
+    def labels(wanted: Annotated[schemas.Conditions, Query()], request: Request) -> schemas.Labels:
+        """The labels among the items, for choosing filters; those with most items first."""
+        found = gallery.store.labels(caller_of(request).narrow(wanted.chosen()))
+        return schemas.Labels(labels=[schemas.Counted(name=name, items=count) for name, count in found])
+
+    @router.get("/v1/items/{item_id}", responses=documented(404, 422, 503))
+    def get(item_id: ItemId, request: Request) -> schemas.Item:
+        """One item."""
+        return schemas.Item.of(visible(gallery, item_id, caller_of(request)))
+
+    @router.patch("/v1/items/{item_id}", responses=documented(400, 404, 409, 413, 422, 503))
+    def edit(item_id: ItemId, changes: schemas.ItemChanges, request: Request) -> schemas.Item:
+        """Change what is said of an item."""
+        caller, wanted = caller_of(request), changes.changes()
+        visible(gallery, item_id, caller)
+        if "camera" in wanted:
+            _require_camera(caller, wanted["camera"])
+        return schemas.Item.of(gallery.edit(item_id, wanted, cause_of(request)))
+
+    return router
+
+
+def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
+    threads = CapacityLimiter(ENROLLING)
+    replies = Replies(gallery.database)
+    under_way: set[tuple[str, str]] = set()  # changed on the event loop alone
+
+    def work(form: forms.EnrolForm, request: Request, key: str | None) -> schemas.EnrolAnswer:
+        caller = caller_of(request)
+        uploads = [
+            Upload(source(file), read(file, settings), details)
+            for file, details in zip(form.images, form.details(), strict=True)
+        ]
+        for upload in uploads:
+            _require_camera(caller, upload.details.camera)
+        sha256 = _request_sha256(uploads, form.metadata)
+        if key is not None and (kept := replies.find(caller.actor, key, sha256)) is not None:
+            return schemas.EnrolAnswer.model_validate(kept)
+        answer = schemas.EnrolAnswer(
+            model_id=gallery.model_id, results=_results(uploads, gallery.enrol(uploads, cause_of(request)), caller)
+        )
+        if key is not None:
+            replies.keep(caller.actor, key, sha256, answer.model_dump(mode="json"))
+        return answer
+
+    @router.post(
+        "/v1/items",
+        status_code=201,
+        responses={
+            207: {"model": schemas.EnrolAnswer, "description": "Some files were not enrolled"},
+            **documented(400, 409, 413, 422, 503),
+        },
+        form_limits={"max_files": settings.max_images},
+    )
+    async def enrol(
+        form: Annotated[forms.EnrolForm, Form(media_type="multipart/form-data")],
+        request: Request,
+        response: Response,
+        idempotency_key: IdempotencyKey = None,
+    ) -> schemas.EnrolAnswer:
+        """Enrol photos; one whose bytes are there already is left as it is. 201 if every file is enrolled, else 207.
+
+        A repetition with the same `Idempotency-Key` within a day is given the first answer again.
+        """
+        claim = (caller_of(request).actor, idempotency_key or "")
+        if idempotency_key is not None:
+            if claim in under_way:
+                raise Conflict(f"a request with Idempotency-Key {idempotency_key!r} is under way")
+            under_way.add(claim)
+        try:
+            answer = await to_thread.run_sync(partial(work, form, request, idempotency_key), limiter=threads)
+        finally:
+            if idempotency_key is not None:
+                under_way.discard(claim)
+        if any(result.error for result in answer.results):
+            response.status_code = 207
+        return answer
+
+
+def _deleting(router: APIRouter, gallery: Gallery) -> None:
+    @router.delete("/v1/items/{item_id}", status_code=204, responses=documented(404, 422, 503))
+    def delete(item_id: ItemId, request: Request) -> None:
+        """Delete an item with its photo; no later query finds it."""
+        visible(gallery, item_id, caller_of(request))
+        if not gallery.delete([item_id], cause_of(request)):
+            raise NotFound(f"no item {item_id!r}")
+
+    @router.post("/v1/items/delete", responses=documented(400, 409, 413, 422, 503))
+    def delete_many(wanted: schemas.Deletion, request: Request) -> schemas.DeletionAnswer:
+        """Delete items by their ids, or all that pass a filter.
+
+        By default nothing is deleted but counted: `dry_run` must be false to delete, and a filter then needs the
+        `expected` number that the dry run gave. If by now others pass it, the answer is 409 and nothing is deleted.
+        """
+        caller, cause = caller_of(request), cause_of(request)
+        if wanted.filter is not None:
+            chosen = caller.narrow(wanted.filter.chosen())
+            if wanted.dry_run:
+                return schemas.DeletionAnswer(dry_run=True, items=gallery.store.count(chosen))
+            assert wanted.expected is not None
+            return schemas.DeletionAnswer(
+                dry_run=False, items=len(gallery.delete_matching(chosen, wanted.expected, cause))
+            )
+        there = [item for item in gallery.store.find(wanted.item_ids or ()) if caller.sees(item.details.camera)]
+        if wanted.dry_run:
+            return schemas.DeletionAnswer(dry_run=True, items=len(there))
+        return schemas.DeletionAnswer(dry_run=False, items=len(gallery.delete([item.item_id for item in there], cause)))
+
+
+def _require_camera(caller: Caller, camera: str | None) -> None:
+    if not caller.sees(camera):
+        raise Forbidden(f"this key may not write items of camera {camera!r}, only of {sorted(caller.cameras or ())}")
+
+
+def _request_sha256(uploads: Sequence[Upload], metadata: list[schemas.Metadata] | None) -> str:
+    said = None if metadata is None else [one.model_dump(mode="json") for one in metadata]
+    parts = [[upload.name, hashlib.sha256(upload.data).hexdigest()] for upload in uploads]
+    return hashlib.sha256(json.dumps([parts, said]).encode()).hexdigest()
+
+
+def _results(
+    uploads: Sequence[Upload], results: Sequence[Enrolled | Refusal], caller: Caller
+) -> list[schemas.FileResult]:
+    told = []
+    for index, (upload, result) in enumerate(zip(uploads, results, strict=True)):
+        if isinstance(result, Enrolled):
+            word = "created" if result.created else "existing"
+            item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
+            told.append(schemas.FileResult(index=index, filename=upload.name, result=word, item=item))
+        else:
+            status, code = problems.status_and_code(result)
+            error = schemas.FileError(status=status, code=code, detail=str(result))
+            told.append(schemas.FileResult(index=index, filename=upload.name, result="error", error=error))
+    return told

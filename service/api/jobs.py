@@ -1,0 +1,53 @@
+"""Routes of long work: backup and re-index are started, watched and cancelled."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service.api.access import cause_of
+from service.api.admin_schemas import Job, JobPage, JobQuery
+from service.api.problems import documented
+from service.jobs import JobRunner
+
+JobId = Annotated[str, Path(max_length=200)]
+
+
+def jobs(runner: JobRunner) -> APIRouter:
+    """`/v1/jobs`, `/v1/admin/backup` and `/v1/admin/reindex`."""
+    router = APIRouter(tags=["jobs"])
+
+    def start(kind: str, request: Request, response: Response) -> Job:
+        job = runner.start(kind, {}, cause_of(request))
+        response.headers["Location"] = f"/v1/jobs/{job.job_id}"
+        return Job.of(job)
+
+    @router.post("/v1/admin/backup", status_code=202, responses=documented(409, 503))
+    def backup(request: Request, response: Response) -> Job:
+        """Write the gallery, as it is now, to a folder that can be served in its place."""
+        return start("backup", request, response)
+
+    @router.post("/v1/admin/reindex", status_code=202, responses=documented(409, 503))
+    def reindex(request: Request, response: Response) -> Job:
+        """Embed all enrolled photos by the model that is loaded, then serve the gallery with it."""
+        return start("reindex", request, response)
+
+    @router.get("/v1/jobs", responses=documented(422, 503))
+    def page(wanted: Annotated[JobQuery, Query()]) -> JobPage:
+        """List the jobs, the newest first."""
+        found = runner.jobs.page(wanted.cursor, wanted.limit + 1)
+        shown = found[: wanted.limit]
+        return JobPage(
+            jobs=[Job.of(job) for job in shown], next_cursor=shown[-1].number if len(found) > wanted.limit else None
+        )
+
+    @router.get("/v1/jobs/{job_id}", responses=documented(404, 422, 503))
+    def get(job_id: JobId) -> Job:
+        """One job: how far it is, or how it ended."""
+        return Job.of(runner.jobs.get(job_id))
+
+    @router.post("/v1/jobs/{job_id}/cancel", status_code=202, responses=documented(404, 409, 422, 503))
+    def cancel(job_id: JobId, request: Request) -> Job:
+        """Ask a job to end: a queued one ends at once, a running one soon."""
+        return Job.of(runner.jobs.cancel(job_id, cause_of(request)))
+
+    return router

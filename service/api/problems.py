@@ -1,0 +1,186 @@
+"""Every refusal in one shape: problem details by RFC 9457."""
+
+import logging
+from asyncio import CancelledError
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.schemas import FieldError, Problem
+from service.batcher import Busy, Closed
+from service.images import UnknownFormat, UnusableImage
+from service.records import Conflict, ModelMismatch, NotFound
+
+log = logging.getLogger("reid")
+
+MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "X-Request-ID"
+
+
+class TooLarge(ValueError):
+    """More bytes or more files than one request may bring."""
+
+
+class Forbidden(ValueError):
+    """More than the key of a request allows; the message names what."""
+
+
+_CODES = {
+    HTTPStatus.BAD_REQUEST: "bad_request",
+    HTTPStatus.UNAUTHORIZED: "unauthorized",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+}
+_KEPT = {"allow", "retry-after", "www-authenticate"}  # headers, in small letters
+_ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
+    NotFound: (HTTPStatus.NOT_FOUND, "not_found"),
+    Conflict: (HTTPStatus.CONFLICT, "conflict"),
+    TooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
+    UnknownFormat: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_format"),
+    UnusableImage: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_image"),
+    Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
+    ModelMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "model_mismatch"),
+    Busy: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
+    Closed: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
+}
+
+
+def status_and_code(error: Exception) -> tuple[HTTPStatus, str]:
+    """What an error of the gallery is called in an answer; raises KeyError for one that no client may cause."""
+    return _ERRORS[type(error)]
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems of a route, for its description."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Have every refusal of `app` answered as a problem, and every answer carry the id of its request."""
+    for kind in _ERRORS:
+        app.add_exception_handler(kind, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _disk)
+    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(_OneShape)
+    describe = app.openapi
+
+    def with_problems() -> dict[str, Any]:
+        description = describe()
+        _, models = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+        description["components"]["schemas"] |= models["$defs"]
+        return description
+
+    app.openapi = with_problems  # type: ignore[method-assign]
+
+
+def problem(
+    scope: Scope,
+    status: int,
+    code: str,
+    detail: str,
+    errors: list[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer to a request that is refused, with those of the headers that say what to do about it."""
+    request_id = scope["state"]["request_id"]
+    scope["state"]["code"] = code  # for metrics and log
+    told = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        errors=errors or [],
+    )
+    kept = {name: value for name, value in (headers or {}).items() if name.lower() in _KEPT}
+    return Response(told.model_dump_json(), status, {**kept, REQUEST_ID: request_id}, MEDIA_TYPE)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status, code = status_and_code(error)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
+    return problem(request.scope, status, code, str(error), headers=headers)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        FieldError(field=_text(".".join(map(str, one["loc"]))), detail=one["msg"].removeprefix("Value error, "))
+        for one in error.errors()
+    ]
+    detail = "; ".join(f"{one.field}: {one.detail}" for one in errors)
+    return problem(request.scope, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors)
+
+
+def _text(name: str) -> str:
+    return name.encode(errors="replace").decode()  # JSON can name a field with half a surrogate pair
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _plain(request.scope, error.status_code, str(error.detail), error.headers)
+
+
+def _plain(scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None) -> Response:
+    code = _CODES.get(HTTPStatus(status), "refused")
+    return problem(scope, status, code, detail, headers=headers)
+
+
+def _disk(request: Request, error: Exception) -> Response:
+    log.error("request %s: %s", request.state.request_id, error)
+    detail = "the gallery cannot be read or written now; the log of the service says why"
+    return problem(request.scope, HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed", detail)
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("request %s failed: %s", request.state.request_id, type(error).__name__)  # the server logs the traceback
+    detail = "the service failed; its log has more under the request_id"
+    return problem(request.scope, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail)
+
+
+class _OneShape:
+    """Gives each request an id, and turns a refusal that a middleware wrote in another shape into a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope.setdefault("state", {})["request_id"] = uuid4().hex
+        started = replaced = False
+
+        async def shaped(message: Message) -> None:
+            nonlocal started, replaced
+            if message["type"] == "http.response.start":
+                started = True
+                headers = Headers(raw=message["headers"])
+                if message["status"] >= 400 and headers.get("content-type") != MEDIA_TYPE:
+                    replaced = True
+                    detail = HTTPStatus(message["status"]).phrase
+                    await _plain(scope, message["status"], detail, headers)(scope, receive, send)
+                    return
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            if not replaced:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, shaped)
+        except CancelledError:  # the service stops and has waited long enough, say for the rest of an upload
+            if not started:
+                detail = "the service stops, and the request took too long to wait for its end"
+                await problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, "stopping", detail)(scope, receive, send)

@@ -1,0 +1,72 @@
+"""Routes that ask: who is this, and where does the model look."""
+
+from functools import partial
+from time import perf_counter
+from typing import Annotated
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Form, Request
+
+from reid.retrieval.calibration import Calibration
+from service.api import forms, schemas
+from service.api.access import caller_of, cause_of
+from service.api.problems import documented
+from service.api.uploads import QUERYING, read
+from service.gallery import Answer, Gallery, Wish
+from service.records import NotFound
+from service.settings import Settings
+
+PROBLEMS = documented(400, 404, 413, 415, 422, 503)
+
+
+def queries(gallery: Gallery, settings: Settings, calibration: Calibration | None) -> APIRouter:
+    """`POST /query` and `/v1/query`."""
+    router = APIRouter(tags=["query"])
+    threads = CapacityLimiter(QUERYING)
+
+    def answer(form: forms.QueryForm, request: Request) -> schemas.QueryAnswer:
+        begun = perf_counter()
+        caller, cause = caller_of(request), cause_of(request)
+        chosen = caller.narrow(form.chosen())
+        conditions = schemas.Conditions.of(chosen)
+        asked = form.model_dump(mode="json", include={"top_k", "min_score", "group_by"})
+        wish = Wish(
+            chosen,
+            form.top_k,
+            form.min_score,
+            by_label=form.group_by == "label",
+            conditions={**asked, **conditions.model_dump(mode="json", by_alias=True, exclude_none=True)},
+        )
+        if form.item_id is None:
+            found = gallery.query([read(file, settings) for file in form.image], wish, cause)
+        elif caller.sees(gallery.store.get(form.item_id).details.camera):
+            found = gallery.query_item(form.item_id, wish, cause)
+        else:
+            raise NotFound(f"no item {form.item_id!r}")
+        return schemas.QueryAnswer(
+            model_id=gallery.model_id,
+            took_ms=1000 * (perf_counter() - begun),
+            filter=conditions,
+            candidates=found.candidates,
+            verdict=None if calibration is None or found.best_score is None else calibration.verdict(found.best_score),
+            matches=_matches(found, calibration),
+        )
+
+    @router.post("/query", responses=PROBLEMS, form_limits={"max_files": settings.max_images})
+    @router.post("/v1/query", responses=PROBLEMS, form_limits={"max_files": settings.max_images})
+    async def query(
+        form: Annotated[forms.QueryForm, Form(media_type="multipart/form-data")], request: Request
+    ) -> schemas.QueryAnswer:
+        """Find the enrolled photos most similar to one subject."""
+        return await to_thread.run_sync(partial(answer, form, request), limiter=threads)
+
+    return router
+
+
+def _matches(found: Answer, calibration: Calibration | None) -> list[schemas.Match]:
+    scores = [match.score for match in found.matches]
+    chances = [None] * len(scores) if calibration is None else calibration.probability(scores).tolist()
+    return [
+        schemas.Match.of(rank, match.item, match.score, chance)
+        for rank, (match, chance) in enumerate(zip(found.matches, chances, strict=True), 1)
+    ]

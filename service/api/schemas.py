@@ -1,0 +1,299 @@
+"""What goes over the wire: bodies that come in, answers that go out.
+
+A client imports this, so that neither torch nor fastapi is imported here.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import from_json
+
+from service.records import Details, Filter
+from service.records import Item as Enrolled
+from service.storage.changes import Changes
+
+MAX_TOP_K = 1000
+MAX_PAGE = 1000
+MAX_NUMBER = 2**63 - 1
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time lies outside the years 1 to 9999 in UTC") from None
+
+
+def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
+    # Raises for NaN and half a surrogate pair, and for more levels than can be read again.
+    try:
+        from_json(json.dumps(attributes, allow_nan=False, ensure_ascii=False).encode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return attributes
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused, for a filter that is misspelt must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Conditions(Strict):
+    """Which items may be found: all conditions must hold. Times are half open, `from` <= captured_at < `to`."""
+
+    cameras: list[Name] | None = None
+    exclude_cameras: list[Name] | None = None
+    since: Time | None = Field(None, alias="from")
+    until: Time | None = Field(None, alias="to")
+    labels: list[Name] | None = None
+
+    @classmethod
+    def of(cls, chosen: Filter) -> "Conditions":
+        """The conditions of a filter."""
+        return Conditions(
+            cameras=None if chosen.cameras is None else sorted(chosen.cameras),
+            exclude_cameras=sorted(chosen.exclude_cameras) or None,
+            labels=None if chosen.labels is None else sorted(chosen.labels),
+            **{"from": chosen.since, "to": chosen.until},
+        )
+
+    def chosen(self) -> Filter:
+        """The conditions as the store and the engines take them."""
+        return Filter(
+            cameras=None if self.cameras is None else frozenset(self.cameras),
+            exclude_cameras=frozenset(self.exclude_cameras or ()),
+            since=self.since,
+            until=self.until,
+            labels=None if self.labels is None else frozenset(self.labels),
+        )
+
+
+class PageQuery(Conditions):
+    """A page of the gallery: `cursor` is `next_cursor` of the page before."""
+
+    cursor: int = Field(0, ge=0, le=MAX_NUMBER)
+    limit: int = Field(100, ge=1, le=MAX_PAGE)
+
+
+class Metadata(Strict):
+    """What is said of a photo."""
+
+    key: Name | None = None
+    label: Name | None = None
+    camera: Name | None = None
+    captured_at: Time | None = None
+    attributes: Attributes = {}
+
+    def details(self) -> Details:
+        """The same as a record."""
+        return Details(self.key, self.label, self.camera, self.captured_at, self.attributes)
+
+
+class ItemChanges(Metadata):
+    """New values for some fields of an item; null takes one away."""
+
+    def changes(self) -> Changes:
+        """The fields that were given."""
+        return cast(Changes, self.model_dump(exclude_unset=True))
+
+
+class Deletion(Strict):
+    """What to delete: `item_ids`, or all that pass `filter`; an empty filter is passed by all items."""
+
+    item_ids: list[Name] | None = Field(None, min_length=1, max_length=MAX_PAGE)
+    filter: Conditions | None = None
+    dry_run: bool = True
+    expected: int | None = Field(None, ge=0, le=MAX_NUMBER, description="the number of a dry run, to delete by filter")
+
+    @model_validator(mode="after")
+    def _require_one_choice(self) -> Self:
+        if (self.item_ids is None) == (self.filter is None):
+            raise ValueError("expected item_ids or filter, and not both")
+        if self.filter is not None and not self.dry_run and self.expected is None:
+            raise ValueError("expected is missing: send a dry run first, and then its number of items as expected")
+        return self
+
+
+class DeletionAnswer(BaseModel):
+    """How many items were deleted, or would be."""
+
+    dry_run: bool
+    items: int
+
+
+class Counted(BaseModel):
+    """A name, and how many items have it."""
+
+    name: str
+    items: int
+
+
+class Cameras(BaseModel):
+    """Cameras by falling number of items."""
+
+    cameras: list[Counted]
+
+
+class Labels(BaseModel):
+    """Labels by falling number of items."""
+
+    labels: list[Counted]
+
+
+class Item(BaseModel):
+    """An enrolled photo."""
+
+    item_id: str
+    key: str | None
+    label: str | None
+    identity_id: str | None
+    camera: str | None
+    captured_at: datetime | None
+    attributes: dict[str, Any]
+    source: str
+    width: int
+    height: int
+    created_at: datetime
+    image_url: str
+    thumbnail_url: str
+
+    @classmethod
+    def of(cls, item: Enrolled) -> Self:
+        """The item of a record."""
+        medium, details = item.medium, item.details
+        return cls(
+            item_id=item.item_id,
+            key=details.key,
+            label=details.label,
+            identity_id=item.identity_id,
+            camera=details.camera,
+            captured_at=details.captured_at,
+            attributes=dict(details.attributes),
+            source=medium.source,
+            width=medium.width,
+            height=medium.height,
+            created_at=item.created_at,
+            image_url=f"/v1/items/{item.item_id}/image",
+            thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
+        )
+
+
+class ItemPage(BaseModel):
+    """Items by rising age of enrolment; `next_cursor` is null on the last page."""
+
+    items: list[Item]
+    next_cursor: int | None
+
+
+class Match(BaseModel):
+    """An item found. `score` is the cosine similarity; `probability` needs a calibration of the model."""
+
+    rank: int
+    item_id: str
+    key: str | None
+    score: float
+    probability: float | None
+    label: str | None
+    identity_id: str | None
+    camera: str | None
+    captured_at: datetime | None
+    thumbnail_url: str
+
+    @classmethod
+    def of(cls, rank: int, item: Enrolled, score: float, probability: float | None) -> Self:
+        """The match of an item."""
+        return cls(
+            rank=rank,
+            item_id=item.item_id,
+            key=item.details.key,
+            score=score,
+            probability=probability,
+            label=item.details.label,
+            identity_id=item.identity_id,
+            camera=item.details.camera,
+            captured_at=item.details.captured_at,
+            thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
+        )
+
+
+class QueryAnswer(BaseModel):
+    """Matches by falling score, ties by age. `candidates` items passed the filter.
+
+    `verdict` says whether the subject is among them, judged by the best of them; it needs a calibration of the model.
+    """
+
+    model_id: str
+    took_ms: float
+    filter: Conditions
+    candidates: int
+    verdict: Literal["known", "unknown", "ambiguous"] | None
+    matches: list[Match]
+
+
+class FileError(BaseModel):
+    """Why a file was not enrolled; the fields are those of a problem."""
+
+    status: int
+    code: str
+    detail: str
+
+
+class FileResult(BaseModel):
+    """What became of one file, by its place in the request.
+
+    `item` is null for an error, and for a photo that is there under a camera which the key does not show.
+    """
+
+    index: int
+    filename: str
+    result: Literal["created", "existing", "error"]
+    item: Item | None = None
+    error: FileError | None = None
+
+
+class EnrolAnswer(BaseModel):
+    """A result for each file, in their order."""
+
+    model_id: str
+    results: list[FileResult]
+
+
+class FieldError(BaseModel):
+    """One thing wrong with a request: where, such as `body.top_k`, and what."""
+
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """Problem details; `code` is for programs and stays, `detail` is for people."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[FieldError] = []
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["live"] = "live"
+
+
+class Ready(BaseModel):
+    """The model and the engine answer, with this many items."""
+
+    status: Literal["ready"] = "ready"
+    model_id: str
+    items: int

@@ -1,0 +1,375 @@
+"""Python client of the service: one method for each thing that it does, with the models of its answers.
+
+with Client("http://127.0.0.1:8000") as client:
+    for match in client.query("photo.jpg", cameras=["gate"]).matches:
+        ...
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar, Unpack
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from service.api.admin_schemas import (
+    CreatedKey,
+    Job,
+    JobPage,
+    Key,
+    KeyList,
+    LoggedQuery,
+    Operation,
+    OperationPage,
+    QueryPage,
+    Session,
+)
+from service.api.schemas import (
+    MAX_PAGE,
+    Cameras,
+    Counted,
+    DeletionAnswer,
+    EnrolAnswer,
+    FieldError,
+    FileResult,
+    Item,
+    ItemPage,
+    Labels,
+    Live,
+    Metadata,
+    Problem,
+    QueryAnswer,
+    Ready,
+)
+from service.records import Scope
+
+FILES_AT_ONCE = 32  # a service takes so many in one request unless it is told otherwise
+BYTES_AT_ONCE = 48 * 2**20
+TRIES = 4
+SECONDS_BETWEEN_LOOKS = 1.0  # at a job
+
+Photo = Path | str | bytes | BinaryIO  # text is a path
+Model = TypeVar("Model", bound=BaseModel)
+Page = TypeVar("Page", ItemPage, JobPage, OperationPage, QueryPage)
+_File = tuple[str, bytes]
+
+
+class Filters(TypedDict, total=False):
+    """Which items may be found: all that are given must hold, since <= captured_at < until; times have a zone."""
+
+    cameras: Sequence[str]
+    exclude_cameras: Sequence[str]
+    labels: Sequence[str]
+    since: datetime
+    until: datetime
+
+
+class Edits(TypedDict, total=False):
+    """New values for some of what is said of an item; None takes one away."""
+
+    key: str | None
+    label: str | None
+    camera: str | None
+    captured_at: datetime | None
+    attributes: Mapping[str, Any]
+
+
+class ServiceError(Exception):
+    """The service refused; `code` is for programs, `detail` for people, and `request_id` finds it in the log."""
+
+    def __init__(self, status: int, code: str, detail: str, request_id: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.request_id = request_id
+        self.errors = tuple(errors)
+
+
+class Client:
+    """A service at a URL, asked with a key where it wants one; threads may share it.
+
+    Methods raise ServiceError for what the service refuses, ConnectionError where it cannot be reached, and
+    TimeoutError where it takes longer than `timeout` seconds. A request that does no harm when it is sent twice is sent
+    up to TRIES times: when the connection broke, and when the service is busy, or the key has asked too often, and the
+    answer says for how long.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 60) -> None:
+        headers = {} if key is None else {"X-API-Key": key}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout)
+        self._timeout = timeout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def query(
+        self,
+        *images: Photo,
+        item_id: str | None = None,
+        top_k: int = 10,
+        min_score: float = -1,
+        group_by: Literal["none", "label"] = "none",
+        **filters: Unpack[Filters],
+    ) -> QueryAnswer:
+        """Find the items most similar to the one subject of all images, or to an enrolled item.
+
+        With `group_by="label"`, the best match alone stands for each label.
+        """
+        wanted = {"top_k": top_k, "min_score": min_score, "group_by": group_by, **_conditions(filters)}
+        if item_id is not None:
+            wanted["item_id"] = item_id
+        files = [("image", _file(image)) for image in images]
+        return self._get(QueryAnswer, "POST", "/v1/query", data=wanted, files=files or None)
+
+    def enrol(
+        self, photos: Sequence[Photo], metadata: Sequence[Metadata | Mapping[str, Any]] | None = None
+    ) -> list[FileResult]:
+        """Enrol photos, with what is said of each if anything, and tell in their order what became of each.
+
+        They go out in portions, of which those before an error stay enrolled; sent again, they are `existing`. Raises
+        ValueError for wrong metadata, or not as many as photos, and OSError for a file that cannot be read.
+        """
+        said = None if metadata is None else [Metadata.model_validate(one).model_dump(mode="json") for one in metadata]
+        if said is not None and len(said) != len(photos):
+            raise ValueError(f"{len(said)} metadata for {len(photos)} photos, expected as many")
+        results: list[FileResult] = []
+        for files in _portions(photos):
+            start, end = len(results), len(results) + len(files)
+            answer = self._get(
+                EnrolAnswer,
+                "POST",
+                "/v1/items",
+                files=[("images", file) for file in files],
+                data=None if said is None else {"metadata": json.dumps(said[start:end])},
+                headers={"Idempotency-Key": uuid4().hex},
+            )
+            results += [result.model_copy(update={"index": start + result.index}) for result in answer.results]
+        return results
+
+    def items(self, **filters: Unpack[Filters]) -> Iterator[Item]:
+        """All items that pass, in the order of their enrolment."""
+        for page in self._pages(ItemPage, "/v1/items", _conditions(filters)):
+            yield from page.items
+
+    def item(self, item_id: str) -> Item:
+        """One item."""
+        return self._get(Item, "GET", _path("items", item_id))
+
+    def edit(self, item_id: str, **changes: Unpack[Edits]) -> Item:
+        """Change what is said of an item."""
+        captured_at = changes.get("captured_at")
+        wanted: dict[str, Any] = {**changes}
+        if captured_at is not None:
+            wanted["captured_at"] = captured_at.isoformat()
+        return self._get(Item, "PATCH", _path("items", item_id), json=wanted)
+
+    def delete(self, item_id: str) -> None:
+        """Delete an item with its photo; no later query finds it."""
+        self._send("DELETE", _path("items", item_id), once=True)
+
+    def delete_items(self, item_ids: Sequence[str], dry_run: bool = True) -> DeletionAnswer:
+        """Delete those of up to 1,000 items that are there, or with `dry_run` only count them."""
+        wanted = {"item_ids": list(item_ids), "dry_run": dry_run}
+        return self._get(DeletionAnswer, "POST", "/v1/items/delete", json=wanted, once=True)
+
+    def delete_matching(
+        self, dry_run: bool = True, expected: int | None = None, **filters: Unpack[Filters]
+    ) -> DeletionAnswer:
+        """Delete all items that pass, or with `dry_run` only count them; no filter at all is passed by all items.
+
+        To delete, `expected` must be their number as the dry run told it.
+        """
+        wanted = {"filter": _conditions(filters), "dry_run": dry_run, "expected": expected}
+        return self._get(DeletionAnswer, "POST", "/v1/items/delete", json=wanted, once=True)
+
+    def image(self, item_id: str) -> bytes:
+        """The photo of an item as a WebP file, upright and without metadata."""
+        return self._send("GET", _path("items", item_id, "image")).content
+
+    def thumbnail(self, item_id: str) -> bytes:
+        """A small copy of the photo of an item as a JPEG file."""
+        return self._send("GET", _path("items", item_id, "thumbnail")).content
+
+    def attention(self, item_id: str) -> bytes:
+        """Where the model looks in the photo of an item, as a PNG file."""
+        return self._send("GET", _path("items", item_id, "attention")).content
+
+    def attention_of(self, image: Photo) -> bytes:
+        """Where the model looks in a photo that is not enrolled, as a PNG file."""
+        return self._send("POST", "/v1/attention", files=[("image", _file(image))]).content
+
+    def cameras(self, **filters: Unpack[Filters]) -> list[Counted]:
+        """The cameras of the items that pass; those with most items first."""
+        return self._get(Cameras, "GET", "/v1/cameras", params=_conditions(filters)).cameras
+
+    def labels(self, **filters: Unpack[Filters]) -> list[Counted]:
+        """The labels of the items that pass; those with most items first."""
+        return self._get(Labels, "GET", "/v1/labels", params=_conditions(filters)).labels
+
+    def session(self) -> Session:
+        """Who the service takes this client for, and what it may do."""
+        return self._get(Session, "GET", "/v1/session")
+
+    def live(self) -> Live:
+        """Whether the process answers."""
+        return self._get(Live, "GET", "/health/live")
+
+    def ready(self) -> Ready:
+        """Whether queries are answered; if not, the ServiceError says why."""
+        return self._get(Ready, "GET", "/health/ready")
+
+    def metrics(self) -> str:
+        """Measurements of the service, in the text format of Prometheus."""
+        return self._send("GET", "/metrics").text
+
+    def backup(self) -> Job:
+        """Start a job that writes the gallery to a folder which can be served in its place."""
+        return self._get(Job, "POST", "/v1/admin/backup", once=True)
+
+    def reindex(self) -> Job:
+        """Start a job that embeds all enrolled photos by the model that is loaded."""
+        return self._get(Job, "POST", "/v1/admin/reindex", once=True)
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs, the newest first."""
+        for page in self._pages(JobPage, "/v1/jobs"):
+            yield from page.jobs
+
+    def job(self, job_id: str) -> Job:
+        """One job: how far it is, or how it ended."""
+        return self._get(Job, "GET", _path("jobs", job_id))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to end: a queued one ends at once, a running one soon."""
+        return self._get(Job, "POST", _path("jobs", job_id, "cancel"), once=True)
+
+    def wait(self, job_id: str) -> Job:
+        """Wait for a job to end, and return it; its `state` and `error` tell how it ended."""
+        while (job := self.job(job_id)).state in ("queued", "running"):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        return job
+
+    def list_keys(self) -> list[Key]:
+        """All keys, with those that were revoked."""
+        return self._get(KeyList, "GET", "/v1/admin/keys").keys
+
+    def add_key(
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        cameras: Iterable[str] | None = None,
+        requests_per_minute: int | None = None,
+    ) -> CreatedKey:
+        """Make a key; its secret is told this once."""
+        wanted = {
+            "name": name,
+            "scopes": list(scopes),
+            "cameras": None if cameras is None else list(cameras),
+            "requests_per_minute": requests_per_minute,
+        }
+        return self._get(CreatedKey, "POST", "/v1/admin/keys", json=wanted, once=True)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Make a key worthless for good."""
+        self._send("DELETE", _path("admin", "keys", key_id))
+
+    def operations(self) -> Iterator[Operation]:
+        """All changes of the gallery, the newest last."""
+        for page in self._pages(OperationPage, "/v1/admin/operations"):
+            yield from page.operations
+
+    def logged_queries(self) -> Iterator[LoggedQuery]:
+        """All queries that were answered, the newest last."""
+        for page in self._pages(QueryPage, "/v1/admin/queries"):
+            yield from page.queries
+
+    def _get(self, model: type[Model], method: str, path: str, **sent: Any) -> Model:
+        return model.model_validate_json(self._send(method, path, **sent).content)
+
+    def _pages(self, model: type[Page], path: str, params: Mapping[str, Any] | None = None) -> Iterator[Page]:
+        wanted = {**(params or {}), "limit": MAX_PAGE}
+        page = self._get(model, "GET", path, params=wanted)
+        yield page
+        while page.next_cursor is not None:
+            page = self._get(model, "GET", path, params={**wanted, "cursor": page.next_cursor})
+            yield page
+
+    def _send(self, method: str, path: str, once: bool = False, **sent: Any) -> httpx2.Response:
+        """The answer to a request that succeeds; `once` for one that must not be sent twice."""
+        tries = 1 if once else TRIES
+        while True:
+            tries -= 1
+            try:
+                response = self._http.request(method, path, **sent)
+            except httpx2.TimeoutException as error:
+                raise TimeoutError(f"{self._http.base_url}: no answer within {self._timeout:g} s") from error
+            except httpx2.TransportError as error:
+                if tries:
+                    continue
+                raise ConnectionError(f"{self._http.base_url}: {error}") from error
+            if response.is_success:
+                return response
+            pause = response.headers.get("Retry-After", "")
+            if not (tries and response.status_code in (429, 503) and pause.isdecimal() and int(pause) <= self._timeout):
+                raise _refusal(response)
+            time.sleep(int(pause))
+
+
+def _refusal(response: httpx2.Response) -> ServiceError:
+    try:
+        told = Problem.model_validate_json(response.content)
+    except ValidationError:  # from something between here and the service
+        return ServiceError(response.status_code, "unknown", response.text[:200] or response.reason_phrase, "")
+    return ServiceError(told.status, told.code, told.detail, told.request_id, told.errors)
+
+
+def _path(*parts: str) -> str:
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _conditions(filters: Filters) -> dict[str, Any]:
+    """The filters as they go over the wire."""
+    for name in ("cameras", "labels"):
+        if name in filters and not filters[name]:  # which a form cannot say, so that all items would pass
+            raise ValueError(f"{name} []: expected at least one name")
+    wanted: dict[str, Any] = {**filters}
+    for name, sent in (("since", "from"), ("until", "to")):
+        if name in wanted:
+            wanted[sent] = wanted.pop(name).isoformat()
+    return wanted
+
+
+def _file(photo: Photo) -> _File:
+    """The name and the bytes of an image file."""
+    if isinstance(photo, bytes):
+        return "photo", photo
+    if isinstance(photo, Path | str):
+        return Path(photo).name, Path(photo).read_bytes()
+    return Path(str(getattr(photo, "name", "photo"))).name, photo.read()
+
+
+def _portions(photos: Iterable[Photo]) -> Iterator[list[_File]]:
+    """Image files in lists that one request may bring."""
+    portion: list[_File] = []
+    for photo in photos:
+        file = _file(photo)
+        size = sum(len(data) for _, data in portion)
+        if portion and (len(portion) == FILES_AT_ONCE or size + len(file[1]) > BYTES_AT_ONCE):
+            yield portion
+            portion = []
+        portion.append(file)
+    if portion:
+        yield portion

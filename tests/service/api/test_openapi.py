@@ -1,0 +1,245 @@
+"""The OpenAPI description: that it is complete, and that the service does what it says, whatever is sent."""
+
+import io
+from zlib import crc32
+
+import jsonschema_rs
+import numpy as np
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from service.api import admin_schemas, schemas
+from service.api.app import create_app
+from service.api.description import EXAMPLES
+from service.api.problems import MEDIA_TYPE
+from service.gallery import Upload, open_gallery
+from service.jobs import JobRunner
+from service.records import Details
+from service.settings import Settings
+from service.storage.jobs import Jobs
+
+
+def encoded(form, seed, size=(20, 30), **save):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, form, **save)
+    return written.getvalue()
+
+
+# In place of the files that are generated: pictures, broken ones, and what is none.
+FILES = [
+    *(encoded(form, seed) for seed, form in enumerate(["PNG", "JPEG", "WEBP", "BMP", "PNG", "JPEG"])),
+    encoded("JPEG", 9, (200, 200))[:5000],
+    encoded("PNG", 9)[:300],
+    encoded("GIF", 1),
+    b"",
+    b"<svg/>",
+]
+
+
+@pytest.fixture(scope="module")
+def app(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("openapi") / "gallery"
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        gallery.enrol([Upload(f"{i}.png", encoded("PNG", 100 + i), Details(camera="a", label="x")) for i in range(20)])
+        kinds = {"backup": lambda job, progress: {"folder": "b"}, "reindex": lambda job, progress: {}}
+        with JobRunner(Jobs(gallery.database), kinds) as runner:
+            yield create_app(
+                gallery, runner, Settings(checkpoint=checkpoint, gallery=folder, allowed_hosts=["testserver"])
+            )
+
+
+@pytest.fixture(scope="module")
+def description(app):
+    return app.openapi()
+
+
+@pytest.fixture(scope="module")
+def schema(app):
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+# Of these a request has one, which its schema does not say.
+EITHER = [("image", "item_id"), ("item_ids", "filter")]
+# No job runs long enough to be cancelled, and nobody guesses a key.
+NEVER_DONE = {("post", "/v1/jobs/{job_id}/cancel"), ("post", "/v1/session")}
+
+
+def with_files(form):
+    """The same form with real files in place of generated ones; which, is up to those."""
+    return {
+        name: [chosen(data, FILES) for data in value]
+        if name in ("image", "images") and isinstance(value, list)
+        else chosen(value, FILES)
+        if name == "image"
+        else value
+        for name, value in form.items()
+    }
+
+
+def with_sense(body, ids):
+    """The same body about an item that is there, without one of two fields that exclude each other."""
+    without = {chosen(body, pair) for pair in EITHER if body.keys() >= set(pair)}
+    kept = {name: value for name, value in body.items() if name not in without}
+    return {**kept, "item_id": chosen(kept, ids)} if "item_id" in kept else kept
+
+
+def chosen(generated, things):
+    return things[crc32(repr(generated).encode()) % len(things)]
+
+
+def ask(operation, mode, examples, client):
+    """Send generated requests to an operation, often about what is there, and check the answers; give the statuses."""
+    statuses = set()
+    ids = there(client, operation)
+    chance = settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+    @chance
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case):
+        # A form or a query string has no types that could be wrong.
+        checks = [*CHECKS, negative_data_rejection] if case.media_type == "application/json" else CHECKS
+        if case.media_type == "multipart/form-data" and isinstance(case.body, dict):
+            case.body = with_files(case.body)
+        if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
+            case.body = with_sense(case.body, ids)
+        for name, value in case.path_parameters.items():
+            case.path_parameters[name] = chosen(value, [value, *ids])
+        statuses.add(case.call_and_validate(checks=checks).status_code)
+
+    check()
+    return statuses
+
+
+def there(client, operation):
+    """The ids of what the service holds of the kind that an operation is about."""
+    for kind, path, field in [("job", "jobs", "jobs"), ("key", "admin/keys", "keys"), ("", "items", "items")]:
+        if kind in operation.path:
+            return [one[f"{field[:-1]}_id"] for one in client.get(f"/v1/{path}").json()[field]]
+
+
+def answers(description):
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            for status, answer in operation["responses"].items():
+                yield f"{method} {path} {status}", int(status), answer
+
+
+def contents(description):
+    """What is sent and answered as JSON or a form: where, and the media type with its schema."""
+    for where, status, answer in answers(description):
+        if status < 400 and (content := answer.get("content", {}).get("application/json")):
+            yield where, content
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                yield f"{method} {path}", content
+
+
+def resolved(description, schema):
+    return description["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+
+
+def validator(description, schema):
+    return jsonschema_rs.Draft202012Validator(
+        {**schema, "components": description["components"]}, validate_formats=True
+    )
+
+
+def test_every_operation_says_what_it_does_and_what_it_refuses(description):
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert 5 < len(operation["summary"]) < 120 and "\n" not in operation["summary"], where
+            assert operation["tags"], where
+            refusals = {int(status) for status in operation["responses"] if int(status) >= 400}
+            assert 403 in refusals, where  # a page of another site, which holds even where no key is needed
+            assert ("security" in operation) == (401 in refusals) or path == "/v1/session", where
+            body = "requestBody" in operation
+            assert ({400, 413, 422} <= refusals) == body, where
+            if "{" in path:
+                assert {404, 422} <= refusals, where
+            assert any(int(status) < 300 for status in operation["responses"]), where
+
+
+def test_every_refusal_is_a_problem_with_an_example_of_its_own(description):
+    told = validator(description, {"$ref": "#/components/schemas/Problem"})
+    for where, status, answer in answers(description):
+        if status >= 400:
+            ((media_type, content),) = answer["content"].items()
+            assert media_type == MEDIA_TYPE, where
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, where
+            told.validate(content["example"])
+            assert content["example"]["status"] == status, where
+            assert content["example"]["request_id"], where
+    for missing in ("request_id", "code", "detail"):
+        assert missing in description["components"]["schemas"]["Problem"]["required"]
+
+
+def test_what_is_sent_and_what_is_answered_has_an_example_that_is_valid(description):
+    checked = 0
+    for where, content in contents(description):
+        schema = resolved(description, content["schema"])
+        assert schema.get("examples"), where
+        for example in schema["examples"]:
+            validator(description, {**schema, "additionalProperties": False}).validate(example)
+            required = set(schema["properties"]) if " 2" in where else set(schema.get("required", ()))
+            assert required <= example.keys(), where  # an answer shows all that there can be
+        checked += 1
+    assert checked > 25
+
+
+def test_the_examples_are_what_the_models_take(description):
+    for name, example in EXAMPLES.items():
+        for module in (schemas, admin_schemas):
+            if model := getattr(module, name, None):
+                again = model.model_validate(example).model_dump(mode="json", by_alias=True, exclude_unset=True)
+                assert again == example or name == "Credentials"  # which hides its secret
+
+
+def test_every_answer_has_the_id_of_its_request(app, description):
+    client = TestClient(app)
+    for path, methods in description["paths"].items():
+        for method in methods:
+            response = client.request(method, path)
+            assert len(response.headers["x-request-id"]) == 32
+            if response.status_code >= 400:
+                assert response.json()["request_id"] == response.headers["x-request-id"]
+            assert str(response.status_code) in methods[method]["responses"]
+
+
+def operations(schema, mode):
+    """Those to which something can be sent; where they take nothing, nothing can be wrong."""
+    every = [result.ok() for result in schema.get_all_operations()]
+    return [one for one in every if mode is GenerationMode.POSITIVE or [*one.iter_parameters(), *one.body]]
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_whatever_is_sent_the_answer_is_one_that_is_described(app, schema, subtests, mode):
+    for operation in operations(schema, mode):
+        with subtests.test(f"{operation.method} {operation.path}"):
+            statuses = ask(operation, mode, 5, TestClient(app))
+            if mode is GenerationMode.POSITIVE and (operation.method, operation.path) not in NEVER_DONE:
+                assert min(statuses) < 300, "no request succeeded, which shows little"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_whatever_is_sent_in_greater_number(app, schema, subtests, mode):
+    for operation in operations(schema, mode):
+        with subtests.test(f"{operation.method} {operation.path}"):
+            ask(operation, mode, 100, TestClient(app))

@@ -1,0 +1,251 @@
+"""Files and names that mean harm or are merely odd, over HTTP: each has its answer and changes nothing else."""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from service.api.app import create_app
+from service.jobs import JobRunner
+from service.settings import Settings
+from service.storage.jobs import Jobs
+
+ORIENTATION = 0x0112
+# How the stored pixels (height, width, channels) must be turned to stand upright.
+TURNS = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda pixels: np.rot90(pixels),
+}
+
+
+@pytest.fixture
+def client(gallery, checkpoint, tmp_path, monkeypatch):
+    """A client in a working folder that must stay as it is, beside the gallery."""
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "passwd").write_text("root")
+    monkeypatch.chdir(tmp_path / "beside")
+    settings = Settings(checkpoint=checkpoint, gallery=gallery.folder, allowed_hosts=["testserver"])
+    with JobRunner(Jobs(gallery.database), {}) as runner:
+        yield TestClient(create_app(gallery, runner, settings), raise_server_exceptions=False)
+
+
+def noise(seed=0, size=(30, 20)):
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+def encode(pixels, form, **save):
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    written = io.BytesIO()
+    image.save(written, form, **save)
+    return written.getvalue()
+
+
+def oriented(turn):
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    return encode(noise(turn), "PNG", exif=exif)
+
+
+def bomb(width, height):
+    """A PNG file of some KB that holds as many pixels as it says."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compressobj(9)
+    packed = b"".join(rows.compress(bytes(1 + width // 8)) for _ in range(height)) + rows.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def archive():
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as zipped:
+        zipped.writestr("hidden.txt", "hidden words")
+    return written.getvalue()
+
+
+def palette():
+    """Two colours, of which the second is clear: white is behind it."""
+    image = Image.new("P", (8, 8))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1] * 32)
+    expected = np.tile(np.array([[255, 0, 0], [255, 255, 255]], np.uint8), (8, 4, 1))
+    return encode(image, "PNG", transparency=1), expected
+
+
+def sixteen_bit():
+    values = (np.arange(240, dtype=np.uint16) * 257).reshape(12, 20)
+    expected = np.arange(240, dtype=np.uint8).reshape(12, 20, 1).repeat(3, axis=2)
+    return encode(Image.fromarray(values), "PNG"), expected
+
+
+def animated(form):
+    others = [Image.fromarray(noise(1)), Image.fromarray(noise(2))]
+    return encode(noise(), form, save_all=True, append_images=others, **({"lossless": True} if form == "WEBP" else {}))
+
+
+def lossy(data):
+    return data, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+GOOD = {
+    **{f"orientation-{turn}.png": (oriented(turn), TURNS[turn](noise(turn))) for turn in TURNS},
+    "cmyk.jpg": lossy(encode(Image.fromarray(noise()).convert("CMYK"), "JPEG")),
+    "sixteen-bit.png": sixteen_bit(),
+    "palette.png": palette(),
+    "animated.png": (animated("PNG"), noise()),
+    "animated.webp": (animated("WEBP"), noise()),
+    "a-png-in-truth.jpg": (encode(noise(), "PNG"), noise()),
+    "a-picture-in-truth.txt": (encode(noise(), "BMP"), noise()),
+    "polyglot-html.png": (encode(noise(), "PNG") + b"<script>alert(1)</script>", noise()),
+    "polyglot-zip.png": (encode(noise(), "PNG") + archive(), noise()),
+}
+REFUSED = {
+    "bomb.png": (bomb(12_000, 12_000), 422, "unusable_image"),
+    "truncated.jpg": (encode(noise(size=(200, 200)), "JPEG")[:8000], 422, "unusable_image"),
+    "empty.png": (b"", 415, "unknown_format"),
+    "text.png": (b"no image", 415, "unknown_format"),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', 415, "unknown_format"),
+    "html-first.jpg": (b"<html>" + encode(noise(), "JPEG"), 415, "unknown_format"),
+    "moving.gif": (animated("GIF"), 415, "unknown_format"),
+    "moving.jpg": (animated("GIF"), 415, "unknown_format"),
+}
+TRICKS = [
+    "../../etc/passwd",
+    "..\\..\\etc\\passwd",
+    "/etc/passwd",
+    "..",
+    "a\0b",
+    "a\r\nSet-Cookie: a=b",
+    "\u202egnp.exe",
+    "'; DROP TABLE items;--",
+    '" OR 1=1 --',
+    "%2e%2e%2fpasswd%00",
+    "<img src=x onerror=alert(1)>",
+    "$(touch here)",
+    "{{7*7}}",
+    "x" * 200,
+]
+IMPOSSIBLE = ["", "x" * 201, "x" * 10_000, "\ud800"]
+
+
+def enrol(client, data, name="a.png", **said):
+    files = {"images": (name, data, "image/png")}
+    return client.post("/v1/items", files=files, data={"metadata": json.dumps([said])})
+
+
+def others(tmp_path):
+    """All that lies beside the gallery."""
+    return {path: path.is_file() and path.read_bytes() for path in (tmp_path / "beside").rglob("*")} | {
+        path: None for path in tmp_path.iterdir()
+    }
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_an_odd_picture_is_enrolled_upright_and_found(client, name):
+    data, expected = GOOD[name]
+    (result,) = enrol(client, data, name).json()["results"]
+    assert (result["result"], result["filename"]) == ("created", name)
+    item = result["item"]
+    assert (item["width"], item["height"], item["source"]) == (expected.shape[1], expected.shape[0], name)
+    kept = client.get(item["image_url"]).content
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(kept))), expected)
+    assert b"script" not in kept and b"hidden" not in kept and b"Exif" not in kept
+    answer = client.post("/query", files={"image": (name, data)})
+    assert answer.status_code == 200
+    assert answer.json()["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_sound_picture_is_refused_alone(client, gallery, tmp_path, name):
+    data, status, code = REFUSED[name]
+    assert len(data) < 60_000
+    before = others(tmp_path)
+    refused = client.post("/query", files={"image": (name, data)})
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert client.post("/v1/attention", files={"image": (name, data)}).json()["code"] == code
+    both = client.post("/v1/items", files=[("images", (name, data)), ("images", ("b.png", encode(noise(), "PNG")))])
+    assert both.status_code == 207
+    first, second = both.json()["results"]
+    assert (first["result"], first["error"]["status"], first["error"]["code"]) == ("error", status, code)
+    assert (second["result"], second["item"]["source"]) == ("created", "b.png")
+    assert len(list((gallery.folder / "pictures").glob("*/*"))) == 1
+    assert others(tmp_path) == before
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_name_is_text_and_nothing_else(client, gallery, tmp_path, trick):
+    before = others(tmp_path)
+    other = enrol(client, encode(noise(9), "PNG"), key="other", label="ada", camera="gate").json()["results"][0]["item"]
+    said = {"key": trick, "label": trick, "camera": trick, "attributes": {trick: trick}}
+    (result,) = enrol(client, encode(noise(), "PNG"), **said).json()["results"]
+    item = result["item"]
+    assert {name: item[name] for name in said} == said
+    url = f"/v1/items/{item['item_id']}"
+    assert client.patch(url, json={"label": "bob"}).json()["label"] == "bob"
+    assert client.patch(url, json={"label": trick}).json() == client.get(url).json() == item
+    for field, listing in (("cameras", "cameras"), ("labels", "labels")):
+        found = client.get("/v1/items", params={field: trick}).json()["items"]
+        assert [one["item_id"] for one in found] == [item["item_id"]]
+        assert {"name": trick, "items": 1} in client.get(f"/v1/{listing}").json()[listing]
+        answer = client.post("/query", files={"image": encode(noise(9), "PNG")}, data={field: trick}).json()
+        assert [match["item_id"] for match in answer["matches"]] == [item["item_id"]]
+    assert client.post("/query", data={"item_id": trick}).json()["code"] == "not_found"
+    wanted = {"filter": {"labels": [trick]}, "dry_run": False, "expected": 1}
+    assert client.post("/v1/items/delete", json=wanted).json()["items"] == 1
+    assert client.get("/v1/items").json()["items"] == [other]
+    assert len(list((gallery.folder / "pictures").glob("*/*"))) == 1
+    assert others(tmp_path) == before
+
+
+@pytest.mark.parametrize("trick", IMPOSSIBLE)
+@pytest.mark.parametrize("field", ["key", "label", "camera"])
+def test_a_name_that_cannot_be_is_refused(client, field, trick):
+    item = enrol(client, encode(noise(), "PNG")).json()["results"][0]["item"]
+    refused = enrol(client, encode(noise(1), "PNG"), **{field: trick})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    body = json.dumps({field: trick}).encode()
+    edited = client.patch(f"/v1/items/{item['item_id']}", content=body, headers={"Content-Type": "application/json"})
+    assert (edited.status_code, edited.json()["code"]) == (422, "invalid_request")
+    assert client.get("/v1/items").json()["items"] == [item]
+
+
+@pytest.mark.parametrize("trick", [*TRICKS, "x" * 10_000])
+def test_a_file_name_is_text_that_the_gallery_never_opens(client, gallery, tmp_path, trick):
+    before = others(tmp_path)
+    name = trick.encode().replace(b"\r\n", b"%0D%0A").replace(b'"', b"%22")  # as browsers and clients send them
+    body = b'--b\r\nContent-Disposition: form-data; name="images"; filename="' + name + b'"\r\n\r\n'
+    body += encode(noise(), "PNG") + b"\r\n--b--\r\n"
+    answer = client.post("/v1/items", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    if answer.status_code == 201:
+        assert answer.json()["results"][0]["item"]["source"] == name.decode()[-255:]
+    else:
+        assert answer.status_code in (400, 422) and gallery.size() == 0
+        assert "\0" in trick or len(trick) > 200
+    assert all(path.suffix == ".webp" and len(path.stem) == 64 for path in (gallery.folder / "pictures").glob("*/*"))
+    assert others(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", ["image", "thumbnail", "attention", ""])
+@pytest.mark.parametrize("trick", ["%2e%2e%2f%2e%2e%2fpasswd", "..%5c..%5cpasswd", "%00", "'%20OR%201=1", "x" * 300])
+def test_an_id_is_no_path(client, tmp_path, path, trick):
+    before = others(tmp_path)
+    enrol(client, encode(noise(), "PNG"))
+    answer = client.get(f"/v1/items/{trick}/{path}".rstrip("/"))
+    assert answer.status_code in (404, 422) and "root" not in answer.text
+    assert client.delete(f"/v1/items/{trick}").status_code in (404, 405, 422)
+    assert len(client.get("/v1/items").json()["items"]) == 1
+    assert others(tmp_path) == before

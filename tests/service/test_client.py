@@ -1,0 +1,409 @@
+"""The client against a real server, and all that it sends and reads against the OpenAPI description of that server."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
+
+import jsonschema_rs
+import pytest
+import uvicorn
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from service import client as client_module
+from service.api.app import create_app
+from service.backup import backup_work
+from service.client import Client, ServiceError
+from service.jobs import JobRunner
+from service.settings import Settings
+from service.storage.jobs import Jobs
+
+# What the client leaves out: the same as /v1/query, and the cookie that is for browsers.
+LEFT_OUT = {("POST", "/query"), ("POST", "/v1/session"), ("DELETE", "/v1/session")}
+ADMIN_KEY = "a" * 40
+
+
+class Recorder:
+    """An application that keeps what another one was sent and what it answered."""
+
+    def __init__(self, app):
+        self.app = app
+        self.seen = []
+
+    async def __call__(self, scope, receive, send):
+        sent, answered, status = bytearray(), bytearray(), []
+
+        async def hear():
+            message = await receive()
+            sent.extend(message.get("body", b""))
+            return message
+
+        async def tell(message):
+            if message["type"] == "http.response.start":
+                status.append(message["status"])
+            answered.extend(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                seen = (scope["method"], scope["path"], query, headers, bytes(sent), status[0], bytes(answered))
+                self.seen.append(seen)  # before the client can go on
+            await send(message)
+
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        query = parse_qs(scope["query_string"].decode())
+        await self.app(scope, hear, tell)
+
+
+@pytest.fixture
+def listen():
+    """A function that serves an application on a free port and gives its address."""
+    running = []
+
+    def start(app):
+        config = uvicorn.Config(app, port=0, log_config=None, lifespan="off", timeout_keep_alive=60)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < deadline and thread.is_alive()
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+def endless(job, progress):
+    while True:
+        progress(0, 1)
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def app(gallery, checkpoint, tmp_path):
+    settings = Settings(checkpoint=checkpoint, gallery=tmp_path, require_keys=True, admin_key=ADMIN_KEY)
+    kinds = {"backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"), "reindex": endless}
+    with JobRunner(Jobs(gallery.database), kinds) as runner:
+        yield create_app(gallery, runner, settings)
+
+
+@pytest.fixture
+def recorder(app):
+    return Recorder(app)
+
+
+@pytest.fixture
+def client(recorder, listen):
+    with Client(listen(recorder), ADMIN_KEY) as made:
+        yield made
+
+
+@pytest.fixture
+def northern(client, picture, tmp_path):
+    """Three photos, enrolled from bytes, from a file by its path and from an open file."""
+    (tmp_path / "photo.png").write_bytes(picture(1))
+    said = [{"camera": "north", "label": "ada", "captured_at": datetime(2024, 5, 1 + i, tzinfo=UTC)} for i in range(3)]
+    photos = [picture(0), tmp_path / "photo.png", io.BytesIO(picture(2))]
+    return [result.item for result in client.enrol(photos, said)]
+
+
+def test_the_client_starts_without_the_service():
+    code = "import sys, service.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "httpx2" in loaded
+    assert not {"torch", "torchvision", "timm", "fastapi", "starlette", "faiss", "scipy", "PIL"} & set(loaded)
+
+
+def test_every_operation_is_reached_as_the_description_has_it(app, recorder, client, picture, monkeypatch):
+    """All methods, with all that they can be given; the server then saw every operation and every field of it."""
+    monkeypatch.setattr(client_module, "SECONDS_BETWEEN_LOOKS", 0.01)
+    every = {
+        "cameras": ["north"],
+        "exclude_cameras": ["south"],
+        "labels": ["ada"],
+        "since": datetime(2024, 1, 1, tzinfo=UTC),
+        "until": datetime(2025, 1, 1, tzinfo=UTC),
+    }
+    said = {"key": "k", "label": "ada", "camera": "north", "captured_at": datetime(2024, 5, 1, tzinfo=UTC)}
+    first, second = client.enrol([picture(0), picture(1), b"no image"], [said, {}, {}])[:2]
+    item_id = first.item.item_id
+    told = [
+        client.query(picture(0), top_k=3, min_score=0.5, group_by="label", **every),
+        client.query(item_id=item_id),
+        client.item(item_id),
+        client.edit(second.item.item_id, **{**said, "key": "l", "attributes": {"coat": "red"}}),
+        client.delete_items([item_id]),
+        client.delete_matching(expected=1, **every),
+        client.session(),
+        client.live(),
+        client.ready(),
+        client.backup(),
+        client.reindex(),
+    ]
+    told += [client.cancel(told[-1].job_id), client.wait(told[-1].job_id), client.wait(told[-2].job_id)]
+    assert [job.state for job in told[-2:]] == ["cancelled", "done"]
+    assert [item.key for item in client.items(**every)] == ["k", "l"]
+    assert [(one.name, one.items) for one in client.cameras(**every)] == [("north", 2)]
+    assert [(one.name, one.items) for one in client.labels(**every)] == [("ada", 2)]
+    assert [job.kind for job in client.jobs()] == ["reindex", "backup"]
+    key = client.add_key("gate", ["read"], cameras=["north"], requests_per_minute=60)
+    told.append(key)
+    client.revoke_key(key.key_id)
+    assert [key.revoked_at is None for key in client.list_keys()] == [False]
+    assert [operation.kind for operation in client.operations()][-2:] == ["key.create", "key.revoke"]
+    assert [len(query.images) for query in client.logged_queries()] == [1, 0]
+    pictures = [client.image(item_id), client.thumbnail(item_id), client.attention(item_id)]
+    assert [Image.open(io.BytesIO(data)).format for data in pictures] == ["WEBP", "JPEG", "PNG"]
+    assert client.attention_of(picture(0)) == pictures[-1]
+    assert "reid_requests_total" in client.metrics()
+    client.delete(item_id)
+
+    description = strict(app.openapi())
+    expected = {
+        (method.upper(), path): fields(description, operation)
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+    }
+    sent = {}
+    for method, path, query, headers, body, status, answer in recorder.seen:
+        template = template_of(description, method, path)
+        operation = description["paths"][template][method.lower()]
+        content = operation["responses"][str(status)].get("content", {}).get("application/json")
+        if content:
+            validator(description, content["schema"]).validate(json.loads(answer))
+        sent.setdefault((method, template), set()).update(query, {"idempotency-key"} & headers.keys(), names_in(body))
+    assert expected.keys() - sent.keys() == LEFT_OUT
+    cursors = {"cursor"}  # sent where there is a second page; see below
+    wrong = {at: (expected[at] - cursors) ^ (sent[at] - cursors) for at in sent}
+    # To delete by ids and by filter exclude each other, and the items of this test fill one page.
+    assert not {at: names for at, names in wrong.items() if names}
+    for answer in told:
+        assert isinstance(answer, BaseModel) and type(answer).__name__ in description["components"]["schemas"]
+
+
+def strict(description):
+    """A copy in which no answer may have a field that is not described."""
+    copy = json.loads(json.dumps(description))
+    for schema in copy["components"]["schemas"].values():
+        if "properties" in schema:
+            schema.setdefault("additionalProperties", False)
+    return copy
+
+
+def validator(description, schema):
+    return jsonschema_rs.Draft202012Validator(
+        {**schema, "components": description["components"]}, validate_formats=True
+    )
+
+
+def template_of(description, method, path):
+    """The path as the description has it."""
+    if path in description["paths"]:
+        return path
+    fits = [
+        template
+        for template, operations in description["paths"].items()
+        if method.lower() in operations and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
+    ]
+    assert len(fits) == 1, (method, path)
+    return fits[0]
+
+
+def fields(description, operation):
+    """The names of the parameters and of the fields of the body."""
+    found = {one["name"] for one in operation.get("parameters", []) if one["in"] != "path"}
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        found |= description["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]["properties"].keys()
+    return found
+
+
+def names_in(body):
+    if body.startswith(b"{"):
+        return set(json.loads(body))
+    if b"Content-Disposition" in body:
+        return {name.decode() for name in re.findall(rb'form-data; name="([^"]+)"', body)}
+    return set(parse_qs(body.decode()))
+
+
+def test_filters_are_those_of_the_service(client, picture):
+    photos = [picture(i) for i in range(4)]
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    said = [
+        {"camera": "north", "label": "ada", "captured_at": start},
+        {"camera": "north", "label": "bob", "captured_at": start + timedelta(days=1)},
+        {"camera": "south", "label": "ada", "captured_at": start + timedelta(days=2)},
+        {},
+    ]
+    ids = [result.item.item_id for result in client.enrol(photos, said)]
+    for filters, passing in [
+        ({}, {0, 1, 2, 3}),
+        ({"cameras": ["north"]}, {0, 1}),
+        ({"exclude_cameras": ["north"]}, {2, 3}),
+        ({"exclude_cameras": []}, {0, 1, 2, 3}),
+        ({"labels": ["ada", "bob"]}, {0, 1, 2}),
+        ({"since": start + timedelta(days=1)}, {1, 2}),
+        ({"until": start + timedelta(days=1)}, {0}),
+    ]:
+        answer = client.query(photos[3], **filters)
+        assert {ids.index(match.item_id) for match in answer.matches} == passing
+        assert {ids.index(item.item_id) for item in client.items(**filters)} == passing
+        assert client.delete_matching(**filters).items == len(passing)
+    for name in ("cameras", "labels"):
+        with pytest.raises(ValueError, match=rf"{name} \[\]: expected at least one"):
+            client.query(photos[0], **{name: []})
+    assert client.delete_matching(dry_run=False, expected=1, cameras=["south"]).items == 1
+    assert client.delete_items([ids[0], "nobody"], dry_run=False).items == 1
+    assert {item.item_id for item in client.items()} == {ids[1], ids[3]}
+
+
+def test_many_photos_go_out_in_portions_and_come_back_in_pages(recorder, client, picture, monkeypatch):
+    monkeypatch.setattr(client_module, "FILES_AT_ONCE", 3)
+    monkeypatch.setattr(client_module, "MAX_PAGE", 2)
+    photos = [picture(i) for i in range(7)]
+    said = [{"key": f"k{i}"} for i in range(7)]
+    photos[4] = b"no image"
+    results = client.enrol(photos, said)
+    assert [result.index for result in results] == list(range(7))
+    assert [result.result == "error" for result in results] == [i == 4 for i in range(7)]
+    assert results[4].error.code == "unknown_format"
+    assert [item.key for item in client.items()] == [f"k{i}" for i in range(7) if i != 4]
+    keys = [headers["idempotency-key"] for method, _, _, headers, *_ in recorder.seen if method == "POST"]
+    assert len(keys) == len(set(keys)) == 3
+    pages = [query for method, _, query, *_ in recorder.seen if method == "GET"]
+    assert [len(query.get("cursor", [])) for query in pages] == [0, 1, 1]
+    monkeypatch.setattr(client_module, "BYTES_AT_ONCE", len(photos[0]) + 10)
+    assert {result.result for result in client.enrol(photos[:3])} == {"existing"}
+    assert Counter(method for method, *_ in recorder.seen)["POST"] == 6
+
+
+def test_metadata_that_cannot_be_are_refused_before_anything_is_sent(recorder, client, picture):
+    with pytest.raises(ValueError, match="1 metadata for 2 photos"):
+        client.enrol([picture(0), picture(1)], [{}])
+    with pytest.raises(ValidationError, match="colour"):
+        client.enrol([picture(0), picture(1)], [{}, {"colour": "red"}])
+    assert recorder.seen == []
+
+
+def test_a_problem_becomes_an_error_with_all_that_it_says(recorder, client, northern):
+    with pytest.raises(ServiceError, match=r"^422 invalid_request: body.top_k: ") as caught:
+        client.query(item_id=northern[0].item_id, top_k=0)
+    assert (caught.value.status, caught.value.code) == (422, "invalid_request")
+    assert [error.field for error in caught.value.errors] == ["body.top_k"]
+    assert json.loads(recorder.seen[-1][-1])["request_id"] == caught.value.request_id
+    for call in (client.item, client.delete, client.image, client.job, client.revoke_key):
+        for name in ("nobody", "a/b", "..", "ä?#"):
+            with pytest.raises(ServiceError, match="404 not_found"):
+                call(name)
+    assert len(list(client.items())) == 3
+
+
+def test_a_wrong_key_and_no_key(client, listen, app):
+    address = str(client._http.base_url)
+    for key in (None, "wrong"):
+        with Client(address, key) as other, pytest.raises(ServiceError, match="401 unauthorized"):
+            other.session()
+
+
+class Scripted:
+    """An application that answers with one status after the other, each with the same headers and body."""
+
+    def __init__(self, *statuses, headers=(), body=b""):
+        self.statuses = list(statuses)
+        self.headers = headers
+        self.body = body
+        self.sent = []
+
+    async def __call__(self, scope, receive, send):
+        sent = b""
+        while True:
+            message = await receive()
+            sent += message["body"]
+            if not message["more_body"]:
+                break
+        self.sent.append((scope["method"], sent))
+        await send({"type": "http.response.start", "status": self.statuses.pop(0), "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+BUSY = [(b"retry-after", b"0")]
+LIVE = b'{"status": "live", "a_later_field": 1}'
+
+
+def test_a_busy_service_is_asked_again_but_not_for_ever(listen):
+    for status in (503, 429):
+        app = Scripted(status, status, 200, headers=BUSY, body=LIVE)
+        with Client(listen(app)) as client:
+            assert client.live().status == "live"
+        assert len(app.sent) == 3
+    app = Scripted(*[503] * 9, headers=BUSY)
+    with Client(listen(app)) as client, pytest.raises(ServiceError, match="503 unknown"):
+        client.live()
+    assert len(app.sent) == client_module.TRIES
+
+
+@pytest.mark.parametrize("headers", [[], [(b"retry-after", b"61")], [(b"retry-after", b"Wed, 21 Oct 2015 07:28 GMT")]])
+def test_a_service_that_does_not_say_when_to_come_again_is_not_asked_again(listen, headers):
+    app = Scripted(503, 200, headers=headers)
+    with Client(listen(app)) as client, pytest.raises(ServiceError):
+        client.live()
+    assert len(app.sent) == 1
+
+
+def test_a_repeated_enrolment_is_the_same_request(listen, picture):
+    app = Scripted(503, 201, headers=BUSY, body=b'{"model_id": "m", "results": []}')
+    recorder = Recorder(app)
+    with Client(listen(recorder)) as client:
+        client.enrol([io.BytesIO(picture(0))])
+    first, second = recorder.seen
+    assert first[3]["idempotency-key"] == second[3]["idempotency-key"]
+    assert picture(0) in first[4] and picture(0) in second[4]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.delete("x"),
+        lambda client: client.delete_matching(),
+        lambda client: client.backup(),
+        lambda client: client.add_key("k", ["read"]),
+    ],
+)
+def test_what_does_harm_twice_is_sent_once(listen, call):
+    app = Scripted(503, 200, headers=BUSY)
+    with Client(listen(app)) as client, pytest.raises(ServiceError):
+        call(client)
+    assert len(app.sent) == 1
+
+
+def test_an_answer_of_something_in_between_is_an_error_too(listen):
+    app = Scripted(502, body=b"<html>Bad Gateway</html>")
+    with Client(listen(app)) as client, pytest.raises(ServiceError, match="502 unknown: <html>Bad Gateway"):
+        client.live()
+
+
+def test_nobody_there_is_a_connection_error():
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ConnectionError, match=r"http://127.0.0.1:1"):
+        client.live()
+
+
+def test_no_answer_in_time_is_a_timeout(listen):
+    waiting = threading.Event()
+
+    async def silent(scope, receive, send):
+        while not waiting.is_set():
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+
+    with Client(listen(silent), timeout=0.2) as client, pytest.raises(TimeoutError, match="no answer within 0.2 s"):
+        client.live()
+    waiting.set()

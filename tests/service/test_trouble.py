@@ -1,0 +1,274 @@
+"""What a running service does when its clients, its disk or another process give it trouble."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import timedelta
+from http.client import HTTPConnection
+from time import monotonic, sleep
+
+import httpx2
+import pytest
+
+from service.jobs import JobRunner
+from service.storage.database import Database
+from service.storage.jobs import Jobs
+from service.storage.store import Store
+
+DEADLINE = 120  # seconds, for what takes a few on an idle machine
+LIMITED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root, whom permissions bind as all others
+
+
+@pytest.fixture
+def command(checkpoint, tmp_path):
+    """A function that starts a module of the service on the gallery of the test."""
+    started = []
+
+    def start(module, *arguments, prefix=()):
+        given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
+        environment = {**os.environ, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", module, *given, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def serve(command):
+    """A function that starts the service on a free port and gives the process and its address."""
+
+    def start(*arguments, **options):
+        process = command("service.serve", "--port", "0", *arguments, **options)
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if address := re.search(r"http://\S+:\d+", line):
+                return process, address.group()
+        pytest.fail(f"the command ended: {lines}")
+
+    return start
+
+
+def poll(happened):
+    deadline = monotonic() + DEADLINE
+    while not happened():
+        assert monotonic() < deadline
+        sleep(0.02)
+
+
+def begin(address, path, files):
+    """Send half a request, so that it is under way; returns the connection and the other half."""
+    request = httpx2.Request("POST", address + path, files=files)
+    body = request.read()
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=DEADLINE)
+    connection.putrequest("POST", path)
+    for name in ("Content-Type", "Content-Length"):
+        connection.putheader(name, request.headers[name])
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    told = b""
+    while not told.endswith(b"\r\n\r\n"):  # the service says so when it begins to read the body
+        received = connection.sock.recv(1000)
+        assert received
+        told += received
+    assert told.startswith(b"HTTP/1.1 100")
+    connection.send(body[: len(body) // 2])
+    return connection, body[len(body) // 2 :]
+
+
+def listens(address):
+    host, port = address.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=DEADLINE).close()
+    except OSError:
+        return False
+    return True
+
+
+def enrol(address, data):
+    return httpx2.post(f"{address}/v1/items", files={"images": ("a.png", data)}, timeout=DEADLINE)
+
+
+def query(address, data):
+    return httpx2.post(f"{address}/query", files={"image": ("a.png", data)}, timeout=DEADLINE)
+
+
+def contents(folder):
+    """The photos of a gallery that nobody serves, after their pictures were compared with them."""
+    with Database(folder) as database:
+        kept = Store(database).contents()
+    assert {path.name for path in (folder / "pictures").rglob("*") if path.is_file()} == {f"{one}.webp" for one in kept}
+    return kept
+
+
+def test_requests_under_way_are_answered_before_the_end(serve, picture, tmp_path):
+    process, address = serve()
+    enrol(address, picture(0))
+    under_way = [begin(address, "/v1/items", {"images": ("a.png", picture(n))}) for n in range(1, 5)]
+    under_way += [begin(address, "/query", {"image": ("a.png", picture(0))}) for _ in range(4)]
+    process.send_signal(signal.SIGTERM)
+    poll(lambda: not listens(address))
+    process.send_signal(signal.SIGTERM)
+    answers = []
+    for connection, rest in under_way:
+        connection.send(rest)
+        answers.append(connection.getresponse().status)
+    assert answers == [201] * 4 + [200] * 4
+    _, shown = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, shown) == (0, "stopped\n")
+    assert len(contents(tmp_path / "gallery")) == 5
+
+
+@pytest.mark.slow
+def test_a_client_that_stalls_does_not_keep_the_service_from_its_end(serve, picture, tmp_path):
+    process, address = serve()
+    enrol(address, picture(0))
+    connection, _ = begin(address, "/v1/items", {"images": ("a.png", picture(1))})
+    process.send_signal(signal.SIGTERM)
+    refused = connection.getresponse()
+    assert (refused.status, json.loads(refused.read())["code"]) == (503, "stopping")
+    _, shown = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
+    assert re.fullmatch(r"Cancel 1 running task[^\n]*\nstopped\n", shown)
+    assert len(contents(tmp_path / "gallery")) == 1
+
+
+def test_uploads_cut_short_leave_nothing_behind(serve, picture, tmp_path):
+    process, address = serve()
+    enrol(address, picture(0))
+
+    def files_open():
+        return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+    before = files_open()
+    large = picture(1, 1000, 1000)  # more than is kept in memory
+    for data in [picture(2), large] * 10:
+        connection, _ = begin(address, "/v1/items", {"images": ("a.png", data)})
+        connection.close()
+    poll(lambda: files_open() <= before)
+    assert enrol(address, picture(3)).status_code == 201
+    process.send_signal(signal.SIGTERM)
+    _, shown = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, shown) == (0, "stopped\n")
+    assert len(contents(tmp_path / "gallery")) == 2
+
+
+def test_a_second_process_is_refused(serve, command, picture, tmp_path):
+    _, address = serve()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture(1))
+    for module, *arguments in (["service.serve"], ["service.enrol", str(tmp_path / "photos")]):
+        second = command(module, *arguments)
+        _, shown = second.communicate(timeout=DEADLINE)
+        assert second.returncode == 1
+        name = module.replace("service.", "reid-")
+        assert shown == f"{name}: error: {tmp_path / 'gallery'}: another process has this gallery open\n"
+    assert enrol(address, picture(1)).json()["results"][0]["result"] == "created"
+
+
+@contextmanager
+def read_only(*folders):
+    """Files and folders that nobody may write to."""
+    paths = [path for folder in folders for path in [folder, *folder.rglob("*")]]
+    modes = {path: path.stat().st_mode for path in paths}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+@pytest.fixture
+def bound():
+    """The prefix of a command whom permissions bind, whoever runs the test."""
+    if os.geteuid():
+        return ()
+    if not shutil.which("setpriv"):
+        pytest.skip("permissions do not bind root, and there is no setpriv")
+    return LIMITED
+
+
+def test_a_folder_that_cannot_be_written(serve, command, picture, bound, tmp_path):
+    gallery = tmp_path / "gallery"
+    process, address = serve(prefix=bound)
+    enrol(address, picture(1))
+    with read_only(gallery / "pictures"):  # while the service runs
+        refused = enrol(address, picture(2))
+        assert (refused.status_code, refused.json()["code"]) == (503, "storage_failed")
+        assert query(address, picture(1)).status_code == 200
+    assert enrol(address, picture(2)).status_code == 201
+    process.send_signal(signal.SIGTERM)
+    _, shown = process.communicate(timeout=DEADLINE)
+    assert re.fullmatch(r"request \w+: \S+: could not be written \(Permission denied\).*\nstopped\n", shown)
+    with read_only(gallery):
+        refused = command("service.serve", "--port", "0", prefix=bound)
+        _, shown = refused.communicate(timeout=DEADLINE)
+        assert refused.returncode == 1
+        reason = "not a folder that can be written (Permission denied)"
+        assert shown == f"reid-serve: error: {gallery}: {reason}\n"
+    assert len(contents(gallery)) == 2
+
+
+def test_a_full_disk_is_a_503_and_loses_nothing(serve, picture, tmp_path):
+    """No file may grow for a while."""
+    process, address = serve()
+    (result,) = enrol(address, picture(1)).json()["results"]
+    item = f"{address}/v1/items/{result['item']['item_id']}"
+    _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, most))
+    for answer in (
+        enrol(address, picture(2)),
+        query(address, picture(1)),
+        httpx2.patch(item, json={"label": "A"}, timeout=DEADLINE),
+        httpx2.delete(item, timeout=DEADLINE),
+        httpx2.post(f"{address}/v1/admin/backup", timeout=DEADLINE),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_failed")
+    assert httpx2.get(item, timeout=DEADLINE).json() == result["item"]
+    assert httpx2.get(f"{item}/image", timeout=DEADLINE).status_code == 200
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+    assert [match["item_id"] for match in query(address, picture(1)).json()["matches"]] == [result["item"]["item_id"]]
+    assert httpx2.patch(item, json={"label": "A"}, timeout=DEADLINE).json()["label"] == "A"
+    assert enrol(address, picture(2)).status_code == 201
+    process.send_signal(signal.SIGTERM)
+    _, shown = process.communicate(timeout=DEADLINE)
+    *lines, last = shown.splitlines()
+    assert last == "stopped"
+    assert all(re.match(r"request \w+: /\S+: ", line) for line in lines)
+    assert len(lines) == 5
+    assert len(contents(tmp_path / "gallery")) == 2
+
+
+def test_a_job_whose_end_could_not_be_written_is_run_again(gallery, monkeypatch):
+    for module in ("service.jobs", "service.storage.jobs"):
+        monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=0.1))
+    jobs, errors, write = Jobs(gallery.database), [OSError("disk full")], Jobs.end
+
+    def end(*arguments):
+        if errors:
+            raise errors.pop()
+        write(jobs, *arguments)
+
+    monkeypatch.setattr(jobs, "end", end)
+    with JobRunner(jobs, {"backup": lambda job, progress: {}}) as runner:
+        job = runner.start("backup", {})
+        poll(lambda: jobs.get(job.job_id).state == "done")
+    assert not errors
