@@ -9,7 +9,7 @@ help:
 	@echo "make demo       install, then train and compare baseline and DCAL on the toy data"
 	@echo "make test       install, then lint, check types and run the fast tests"
 	@echo "make test-slow  run the slow tests too"
-	@echo "make test-browser  look at reports in Chromium"
+	@echo "make test-browser  try the page and look at reports in Chromium"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 install: .venv/installed
