@@ -308,7 +308,7 @@ def test_a_kill_leaves_whole_backups_and_the_next_start_finishes_the_last(tmp_pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_a_hundred_kills_leave_whole_backups(tmp_path):
-    assert kill_rounds(tmp_path / "gallery", rounds=100, seed=2) > 10
+    assert kill_rounds(tmp_path / "gallery", rounds=100, seed=2)
 
 
 def back_up_to_a_full_disk(folder, target, told):

@@ -242,4 +242,4 @@ def test_whatever_is_sent_the_answer_is_one_that_is_described(app, schema, subte
 def test_whatever_is_sent_in_greater_number(app, schema, subtests, mode):
     for operation in operations(schema, mode):
         with subtests.test(f"{operation.method} {operation.path}"):
-            ask(operation, mode, 100, TestClient(app))
+            ask(operation, mode, 30, TestClient(app))
