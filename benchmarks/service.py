@@ -45,7 +45,7 @@ from reid.embedder import Embedder
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
 from service.enrol import enrol, find_photos
-from service.gallery import open_gallery
+from service.opening import open_gallery
 from service.records import Details, Medium, NewItem
 
 SIZE = (256, 128)

@@ -3,13 +3,12 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from service.gallery import PICTURES_FOLDER
-from service.images import Pictures
+from service.images import Pictures, sync
 from service.jobs import Progress, Work
 from service.storage.database import GALLERY_FILE, Database
 from service.storage.jobs import Job, Jobs
@@ -62,10 +61,12 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
                 with suppress(FileNotFoundError):  # `_checked` tells of all that are lost
                     _link(pictures.path(sha256), kept.path(sha256))
         result = _checked(partial)
-        _sync(path for path in [partial, *partial.rglob("*")] if path.is_dir())
+        for path in [partial, *partial.rglob("*")]:
+            if path.is_dir():
+                sync(path)
         progress(pages + len(sha256s), pages + len(sha256s))
         partial.rename(folder)
-        _sync([folder.parent])
+        sync(folder.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -100,14 +101,4 @@ def _link(source: Path, target: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         shutil.copyfile(source, target)
-        _sync([target])
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Have files and folders on the disk."""
-    for path in paths:
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        sync(target)

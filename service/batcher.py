@@ -79,18 +79,14 @@ class Batcher(Generic[Job, Answer]):
         """How many urgent jobs, bulk jobs and functions wait to be taken, by these names."""
         return {"urgent": len(self._urgent), "bulk": len(self._bulk), "functions": len(self._functions)}
 
-    def close(self, *, drain: bool = True) -> None:
-        """Take nothing more, finish what is queued, or cancel it if not `drain`, and wait for the thread to end.
+    def close(self) -> None:
+        """Take nothing more, finish what is queued, and wait for the thread to end.
 
         Called on the owner thread itself, it does not wait.
         """
         with self._changed:
             self._closed = True
-            queued = [future for queue in (self._urgent, self._bulk, self._functions) for _, future in queue]
             self._changed.notify()
-        if not drain:
-            for future in queued:  # outside the lock, for callbacks run here
-                future.cancel()
         if current_thread() is not self._owner:
             self._owner.join()
 

@@ -20,7 +20,7 @@ from reid.data.samples import ReidDataset
 from reid.demo import demo, table
 from reid.progress import duration
 from service.enrol import dataset_photos, enrol
-from service.gallery import open_gallery
+from service.opening import open_gallery
 
 log = logging.getLogger("reid")
 

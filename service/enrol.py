@@ -18,7 +18,8 @@ from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.samples import is_image
 from reid.progress import Progress
 from service.api.schemas import Metadata
-from service.gallery import Gallery, Upload, open_gallery
+from service.gallery import Gallery, Upload
+from service.opening import open_gallery
 from service.records import Cause
 from service.storage.changes import Enrolled
 

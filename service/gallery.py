@@ -4,7 +4,6 @@ E is the embedding size.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +19,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.checkpoint import fingerprint, model_file
-from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
 from reid.report.attention import overlay
 from service.batcher import Batcher
@@ -47,13 +44,12 @@ from service.storage.changes import Changes, Enrolled
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.queries import Queries
-from service.storage.store import ROWS_AT_ONCE, Store
+from service.storage.store import EVERYTHING, ROWS_AT_ONCE, Store
 
 PICTURES_FOLDER = "pictures"
 OVERLAY_SIDE = 1024  # pixels; the model sees less, and people need no more
 GROUP_FACTOR = 4  # hits first asked for each group wanted
 QUERIES_WAITING = 10_000  # for the log
-EVERYTHING = Filter()
 
 Refusal = UnknownFormat | UnusableImage | Conflict
 
@@ -80,6 +76,11 @@ class Wish:
     min_score: float = -1.0
     by_label: bool = False
     conditions: Mapping[str, Any] | None = None
+
+    @property
+    def count(self) -> int:
+        """The hits first asked for."""
+        return self.top_k * GROUP_FACTOR if self.by_label else self.top_k
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class Gallery:
         self.require_model()
         sha256s = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
         there = self.store.by_content(sha256s)
+        self._publish([item.number for item in there.values()])  # of another request that is about to
         results: dict[int, Enrolled | Refusal] = {
             place: Enrolled(there[sha256], created=False) for place, sha256 in enumerate(sha256s) if sha256 in there
         }
@@ -257,7 +259,7 @@ class Gallery:
         """
         self.require_model()
         prepared = list(self._decoding.map(self._prepare, images))
-        search = _Search(wish.top_k * GROUP_FACTOR if wish.by_label else wish.top_k, wish.chosen)
+        search = _Search(wish.count, wish.chosen)
         done = self.batcher.submit(_Job(torch.stack(prepared), search)).result()
         assert done.found is not None
         answer = self._answer(done.vector, done.found, search.count, wish)
@@ -274,9 +276,8 @@ class Gallery:
         self.require_model()
         item = self.store.get(item_id)
         for row in self.store.rows(self.model_id, [item.number]):
-            count = wish.top_k * GROUP_FACTOR if wish.by_label else wish.top_k
-            found = self._search(row.vector, count + 1, wish.chosen)
-            answer = self._answer(row.vector, found, count + 1, wish, without=item.number)
+            found = self._search(row.vector, wish.count + 1, wish.chosen)
+            answer = self._answer(row.vector, found, wish.count + 1, wish, without=item.number)
             self._record(cause, wish, answer, item_id=item_id)
             return answer
         raise NotFound(f"no item {item_id!r}")  # deleted meanwhile
@@ -417,9 +418,8 @@ class Gallery:
     def _answer(self, vector: Vectors, found: Found, asked: int, wish: Wish, without: int | None = None) -> Answer:
         """The matches that a wish takes of what was found; asks for more while groups are missing."""
         matches, candidates = self._matches(found, wish, without)
-        while wish.by_label and len(matches) < wish.top_k and asked < found.candidates:
-            if found.hits[-1].score < wish.min_score:
-                break
+        wanted = min(wish.top_k, self.store.count_groups(wish.chosen, without)) if wish.by_label else 0
+        while len(matches) < wanted and asked < found.candidates and found.hits[-1].score >= wish.min_score:
             asked *= GROUP_FACTOR
             found = self._search(vector, asked, wish.chosen)
             matches, candidates = self._matches(found, wish, without)
@@ -428,8 +428,9 @@ class Gallery:
         return Answer(chosen, candidates, best)
 
     def _matches(self, found: Found, wish: Wish, without: int | None) -> tuple[list[Match], int]:
-        """The matches among the hits, and the number of candidates; hits deleted meanwhile are neither."""
-        items = self.store.get_many([hit.number for hit in found.hits])
+        """The matches among the hits, and the number of candidates; hits deleted or edited meanwhile may be neither."""
+        # The store is ahead of the engine: an item must pass the filter as it is shown, for a key may hide its camera.
+        items = self.store.get_many([hit.number for hit in found.hits], wish.chosen)
         candidates = found.candidates - sum(hit.number not in items for hit in found.hits)
         matches = [
             Match(items[hit.number], hit.score) for hit in found.hits if hit.number != without and hit.number in items
@@ -460,34 +461,3 @@ def _direction(mean: Vectors) -> Vectors:
 def described(embedder: Embedder) -> dict[str, Any]:
     """What a gallery keeps of a model beside its id and size."""
     return {"features": embedder.features, "flip_test": embedder.flip_test}
-
-
-def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: str = "memory") -> Gallery:
-    """Open a gallery with the model of a run folder or model file, as that was trained to be evaluated.
-
-    `engine` is `memory` (exact) or `faiss-ivf` (approximate, for a CPU and more than some 200,000 items). Raises what
-    loading a model and opening a `Gallery` raise.
-    """
-    chosen = choose_device(device)
-    embedder, trained = Embedder.from_checkpoint(checkpoint, device=chosen)
-    embedder.precision = choose_precision(trained.config.train.precision, chosen)
-    embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
-    identity = {
-        "weights": fingerprint(model_file(checkpoint)),
-        "preprocessing": trained.preprocessing.as_json(),
-        "features": embedder.features,
-        "flip_test": embedder.flip_test,
-    }
-    model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return Gallery(folder, embedder, model_id, make_engine(engine, chosen))
-
-
-def make_engine(name: str, device: torch.device) -> SearchEngine:
-    """A new search engine, `memory` or `faiss-ivf`; the latter is imported only when it is asked for."""
-    if name == "memory":
-        from service.engines.memory import MemoryEngine
-
-        return MemoryEngine(device)
-    from service.engines.ivf import IvfEngine
-
-    return IvfEngine()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from uuid import uuid4
 
 from PIL import Image, UnidentifiedImageError
@@ -74,7 +74,7 @@ def lossless(image: Image.Image) -> bytes:
     return written.getvalue()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
@@ -98,6 +98,8 @@ class Pictures:
         self._deleting = Lock()  # guards the two below
         self._keepers = 0
         self._unwanted: set[str] = set()
+        # A photo of 50 megapixels takes 700 MiB until it is small: no more at a time than processors.
+        self._shrinking = Semaphore(os.cpu_count() or 1)
         for shard in range(256):
             (folder / f"{shard:02x}").mkdir(parents=True, exist_ok=True)
 
@@ -130,11 +132,11 @@ class Pictures:
                     written[path] = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
                     written[path].write_bytes(copies[sha256])
             for path in written:
-                _sync(written[path])
+                sync(written[path])
             for path, temporary in written.items():
                 temporary.replace(path)
             for path in {path.parent for path in paths.values()}:  # where another thread's copy may be as new
-                _sync(path)
+                sync(path)
         except OSError as error:
             raise OSError(f"{path}: could not be written ({error.strerror}); what was saved before is kept") from error
         finally:
@@ -154,7 +156,7 @@ class Pictures:
         Made anew each time: 2 ms for a photo of one subject, 0.5 s for one of 12 megapixels.
         """
         written = io.BytesIO()
-        with Image.open(io.BytesIO(self.read(sha256)), formats=("WEBP",)) as image:
+        with self._shrinking, Image.open(io.BytesIO(self.read(sha256)), formats=("WEBP",)) as image:
             image.thumbnail((side, side))
             image.save(written, "JPEG", quality=85)
         return written.getvalue()

@@ -158,7 +158,7 @@ def _add_reindex(
 
 
 def _reindex(arguments: argparse.Namespace) -> None:
-    from service.gallery import open_gallery  # here, since these bring torch, which takes seconds
+    from service.opening import open_gallery  # here, since these bring torch, which takes seconds
     from service.reindex import reindex
 
     with open_database(arguments.gallery):

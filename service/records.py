@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Scope = Literal["read", "write", "admin"]
+EngineName = Literal["memory", "faiss-ivf"]
 
 
 class NotFound(LookupError):

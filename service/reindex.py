@@ -22,6 +22,11 @@ def reindex_work(gallery: Gallery) -> Work:
     """The work of jobs of the kind `reindex`."""
 
     def work(job: Job, progress: Progress) -> dict[str, Any]:
+        # A restart may have brought a third model, which nobody asked for.
+        if (asked := job.parameters.get("model_id", gallery.model_id)) != gallery.model_id:
+            raise ValueError(
+                f"asked for model {asked}, but model {gallery.model_id} is loaded; start it again if wanted"
+            )
         return reindex(gallery, progress, job.cause)
 
     return work

@@ -17,8 +17,9 @@ from reid.retrieval.calibration import Calibration
 from service import logs
 from service.api.app import create_app
 from service.backup import backup_work
-from service.gallery import Gallery, open_gallery
+from service.gallery import Gallery
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.records import ModelMismatch
 from service.reindex import reindex_work
 from service.settings import Settings
@@ -28,6 +29,7 @@ from service.storage.keys import Keys
 log = logging.getLogger("reid")
 
 SECONDS_TO_STOP = 30  # for requests that are under way
+OPTIONS = ("checkpoint", "gallery", "host", "port", "device", "engine")
 BACKUPS_FOLDER = "backups"
 LARGE = 200_000  # items from which exact search on a CPU is felt
 
@@ -118,8 +120,7 @@ def _calibration(checkpoint: Path, gallery: Gallery) -> Calibration | None:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    names = ("checkpoint", "gallery", "host", "port", "device", "engine")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -129,7 +130,8 @@ def _command(arguments: argparse.Namespace) -> None:
 
 def _complaint(name: str, message: str) -> str:
     message = message.removeprefix("Value error, ")
-    return f"{name} (--{name.replace('_', '-')} or REID_{name.upper()}): {message[0].lower()}{message[1:]}"
+    given = f"--{name} or " if name in OPTIONS else ""
+    return f"{name} ({given}REID_{name.upper()}): {message[0].lower()}{message[1:]}"
 
 
 def main(argv: list[str] | None = None) -> int:

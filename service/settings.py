@@ -2,10 +2,14 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.records import EngineName
+
+MAX_FILES = 256  # that may ever come in one request; as many may wait for the model
 
 
 class Settings(BaseSettings):
@@ -18,24 +22,30 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535, description="0 is any free port")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["memory", "faiss-ivf"] = "memory"
+    engine: EngineName = "memory"
     backups: Path | None = Field(None, description="by default the folder backups of the gallery")
     require_keys: bool | None = Field(None, description="by default wherever others than this machine can ask")
-    admin_key: SecretStr | None = Field(
-        None, min_length=32, max_length=200, description="a key for everything, beside those stored"
+    admin_key: SecretStr | None = Field(None, description="a key for everything, beside those stored")
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="names, between commas, to ask by without key"
     )
-    allowed_hosts: list[str] = Field([], description="names under which this machine may be asked without a key")
     log_format: Literal["text", "json"] | None = Field(None, description="text on a terminal by default, else json")
     max_body_bytes: int = Field(64 * 2**20, ge=1)
     max_upload_bytes: int = Field(20 * 2**20, ge=1, description="of one image file")
-    max_images: int = Field(32, ge=1, le=256, description="in one request; 256 may wait for the model")
+    max_images: int = Field(32, ge=1, le=MAX_FILES, description="in one request")
 
     @field_validator("admin_key")
     @classmethod
     def _require_printable(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
-            raise ValueError("expected printable ASCII characters, for others do not survive a header")
+        secret = None if key is None else key.get_secret_value()
+        if secret is not None and not (32 <= len(secret) <= 200 and secret.isascii() and secret.isprintable()):
+            raise ValueError("expected 32 to 200 printable ASCII characters, for others do not survive a header")
         return key
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, hosts: Any) -> Any:
+        return [host.strip() for host in hosts.split(",") if host.strip()] if isinstance(hosts, str) else hosts
 
     @property
     def keys_required(self) -> bool:

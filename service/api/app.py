@@ -15,6 +15,7 @@ from service.api.page import page
 from service.api.pictures import pictures
 from service.api.queries import queries
 from service.api.session import session
+from service.api.uploads import MAX_JSON, Utf8Forms
 from service.gallery import Gallery
 from service.jobs import JobRunner
 from service.settings import Settings
@@ -38,7 +39,8 @@ def create_app(
     # Of middleware, what is added last is asked first: a refusal for want of a key reads no body and has the one shape.
     secret = None if settings.admin_key is None else settings.admin_key.get_secret_value()
     keys = Keys(gallery.database, secret)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    app.add_middleware(Utf8Forms)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_JSON)
     access.install(app, keys, settings.keys_required, settings.allowed_hosts)
     problems.install(app)
     description.install(app)
@@ -49,7 +51,7 @@ def create_app(
     app.include_router(session(keys))
     app.include_router(keys_router(keys))
     app.include_router(audit(gallery.store, gallery.queries))
-    app.include_router(jobs(runner))
+    app.include_router(jobs(runner, gallery.model_id))
     app.include_router(health(gallery))
     app.include_router(metrics(gallery.metrics))
     app.include_router(page())

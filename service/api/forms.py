@@ -8,6 +8,7 @@ from pydantic_core import from_json
 
 from service.api.schemas import MAX_TOP_K, Conditions, Metadata, Name, Strict
 from service.records import Details
+from service.settings import MAX_FILES
 
 
 def _from_one_field(values: list[str]) -> Any:
@@ -45,7 +46,7 @@ class EnrolForm(Strict):
     images: list[UploadFile] = Field(min_length=1)
     metadata: (
         Annotated[
-            list[Metadata],
+            Annotated[list[Metadata], Field(max_length=MAX_FILES)],
             BeforeValidator(_from_one_field),
             WithJsonSchema({"type": "string", "contentMediaType": "application/json"}),
         ]

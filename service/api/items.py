@@ -107,6 +107,7 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
             207: {"model": schemas.EnrolAnswer, "description": "Some files were not enrolled"},
             **documented(400, 409, 413, 422, 503),
         },
+        max_body_size=settings.max_body_bytes,
         form_limits={"max_files": settings.max_images},
     )
     async def enrol(

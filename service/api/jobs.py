@@ -12,24 +12,24 @@ from service.jobs import JobRunner
 JobId = Annotated[str, Path(max_length=200)]
 
 
-def jobs(runner: JobRunner) -> APIRouter:
+def jobs(runner: JobRunner, model_id: str) -> APIRouter:
     """`/v1/jobs`, `/v1/admin/backup` and `/v1/admin/reindex`."""
     router = APIRouter(tags=["jobs"])
 
-    def start(kind: str, request: Request, response: Response) -> Job:
-        job = runner.start(kind, {}, cause_of(request))
+    def start(kind: str, parameters: dict[str, str], request: Request, response: Response) -> Job:
+        job = runner.start(kind, parameters, cause_of(request))
         response.headers["Location"] = f"/v1/jobs/{job.job_id}"
         return Job.of(job)
 
     @router.post("/v1/admin/backup", status_code=202, responses=documented(409, 503))
     def backup(request: Request, response: Response) -> Job:
         """Write the gallery, as it is now, to a folder that can be served in its place."""
-        return start("backup", request, response)
+        return start("backup", {}, request, response)
 
     @router.post("/v1/admin/reindex", status_code=202, responses=documented(409, 503))
     def reindex(request: Request, response: Response) -> Job:
         """Embed all enrolled photos by the model that is loaded, then serve the gallery with it."""
-        return start("reindex", request, response)
+        return start("reindex", {"model_id": model_id}, request, response)
 
     @router.get("/v1/jobs", responses=documented(422, 503))
     def page(wanted: Annotated[JobQuery, Query()]) -> JobPage:

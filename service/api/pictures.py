@@ -57,6 +57,7 @@ def pictures(gallery: Gallery, settings: Settings) -> APIRouter:
         "/v1/attention",
         response_class=Response,
         responses={200: {"content": {"image/png": {}}}, **documented(400, 413, 415, 422, 503)},
+        max_body_size=settings.max_body_bytes,
         form_limits={"max_files": 1},
     )
     async def attention_of(form: Annotated[forms.AttentionForm, Form(media_type="multipart/form-data")]) -> Response:

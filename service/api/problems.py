@@ -24,6 +24,7 @@ log = logging.getLogger("reid")
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
+MAX_ERRORS = 20  # told of one request, which may have a million
 
 
 class TooLarge(ValueError):
@@ -119,7 +120,7 @@ def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
         FieldError(field=_text(".".join(map(str, one["loc"]))), detail=one["msg"].removeprefix("Value error, "))
-        for one in error.errors()
+        for one in error.errors()[:MAX_ERRORS]
     ]
     detail = "; ".join(f"{one.field}: {one.detail}" for one in errors)
     return problem(request.scope, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors)

@@ -52,8 +52,15 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
             matches=_matches(found, calibration),
         )
 
-    @router.post("/query", responses=PROBLEMS, form_limits={"max_files": settings.max_images})
-    @router.post("/v1/query", responses=PROBLEMS, form_limits={"max_files": settings.max_images})
+    route = partial(
+        router.post,
+        responses=PROBLEMS,
+        max_body_size=settings.max_body_bytes,
+        form_limits={"max_files": settings.max_images},
+    )
+
+    @route("/query")
+    @route("/v1/query")
     async def query(
         form: Annotated[forms.QueryForm, Form(media_type="multipart/form-data")], request: Request
     ) -> schemas.QueryAnswer:

@@ -17,6 +17,7 @@ from service.storage.changes import Changes
 MAX_TOP_K = 1000
 MAX_PAGE = 1000
 MAX_NUMBER = 2**63 - 1
+MAX_NAMES = 10_000  # in each of three lists; SQLite takes 32,766 values at once
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -36,6 +37,7 @@ def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
 Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 
@@ -49,11 +51,11 @@ class Strict(BaseModel):
 class Conditions(Strict):
     """Which items may be found: all conditions must hold. Times are half open, `from` <= captured_at < `to`."""
 
-    cameras: list[Name] | None = None
-    exclude_cameras: list[Name] | None = None
+    cameras: Names | None = None
+    exclude_cameras: Names | None = None
     since: Time | None = Field(None, alias="from")
     until: Time | None = Field(None, alias="to")
-    labels: list[Name] | None = None
+    labels: Names | None = None
 
     @classmethod
     def of(cls, chosen: Filter) -> "Conditions":

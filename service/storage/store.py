@@ -16,6 +16,7 @@ from service.storage.database import Database
 from service.storage.models import Models, require_unit
 
 ROWS_AT_ONCE = 10_000
+EVERYTHING = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,11 @@ class Store:
             return item_from(row)
         raise NotFound(f"no item {item_id!r}")
 
-    def get_many(self, numbers: Collection[int]) -> dict[int, Item]:
-        """Items by number; those that are not there are left out."""
-        sql = f"{ITEMS} WHERE items.number IN (SELECT value FROM json_each(?))"
-        return {row[0]: item_from(row) for row in self._database.read(sql, (json.dumps(list(numbers)),))}
+    def get_many(self, numbers: Collection[int], chosen: Filter = EVERYTHING) -> dict[int, Item]:
+        """Items by number; those that are not there or do not pass the filter are left out."""
+        passes, values = condition(chosen)
+        sql = f"{ITEMS} WHERE items.number IN (SELECT value FROM json_each(?)) AND {passes}"
+        return {row[0]: item_from(row) for row in self._database.read(sql, (json.dumps(list(numbers)), *values))}
 
     def find(self, item_ids: Collection[str]) -> list[Item]:
         """The items of public ids, by rising number; those that are not there are left out."""
@@ -132,6 +134,16 @@ class Store:
     def labels(self, chosen: Filter) -> list[tuple[str, int]]:
         """The labels of the items that pass the filter, with how many they are, by falling number."""
         return self._names("identities.name", chosen)
+
+    def count_groups(self, chosen: Filter, without: int | None = None) -> int:
+        """How many labels the items that pass the filter have, and how many have none, but for the item of a number."""
+        passes, values = condition(chosen)
+        sql = f"""
+            SELECT count(DISTINCT identity_number) + count(*) - count(identity_number)
+            FROM items LEFT JOIN identities ON identities.number = identity_number
+            WHERE {passes} AND items.number IS NOT ?
+        """
+        return int(self._database.read(sql, [*values, without])[0][0])
 
     def rows(self, model_id: str, numbers: Collection[int] | None = None) -> Iterator[Row]:
         """What a search engine keeps, by rising number: of all items, or of those with these numbers.

@@ -13,8 +13,8 @@ from reid.config import load_config
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import build_dcal
 from service.backup import backup_work
-from service.gallery import open_gallery
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.reindex import reindex_work
 from service.storage.jobs import Jobs
 

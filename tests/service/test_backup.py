@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 from service.backup import back_up, backup_work
-from service.gallery import Upload, Wish, open_gallery
+from service.gallery import Upload, Wish
 from service.images import Pictures, lossless
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.records import Details, Medium, NewItem
 from service.storage.database import Database
 from service.storage.jobs import Jobs

@@ -1,5 +1,5 @@
 import threading
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -259,24 +259,6 @@ def test_closing_finishes_what_is_queued_and_takes_nothing_more(held, start):
     assert not held.thread.is_alive()
     assert [future.result(0) for future in futures] == [2, 4, 6, 8, 99]
     batcher.close()  # once more is no harm
-
-
-def test_closing_without_draining_cancels_what_is_queued(held, start):
-    batcher = start()
-    running = batcher.submit(1)
-    held.let_through.release()
-    held.wait()
-    queued = [batcher.submit(2), batcher.submit(3, urgent=False), batcher.run(lambda: 4)]
-    heard = []
-    queued[0].add_done_callback(lambda future: heard.append(future.cancelled()))
-    queued[1].add_done_callback(lambda future: held.open())  # lets the owner end, so that close returns
-    batcher.close(drain=False)
-    assert running.result(0) == 2
-    for future in queued:
-        with pytest.raises(CancelledError):
-            future.result(0)
-    assert heard == [True]
-    assert held.batches == [[0], [1]]
 
 
 def test_the_owner_itself_may_close():

@@ -8,7 +8,7 @@ import service.demo as demo_module
 from reid.data.datasets import load_dataset
 from reid.data.synthetic import generate
 from service.demo import main, search
-from service.gallery import open_gallery
+from service.opening import open_gallery
 from service.records import Filter
 
 MATCH = {"rank": 1, "label": "3", "score": 0.98765, "probability": None}
@@ -55,7 +55,7 @@ def test_given_again_it_enrols_nothing(dataset, checkpoint, tmp_path, caplog, mo
 
 @pytest.mark.parametrize(
     ("label", "probability", "expected"),
-    [(None, None, ["1 - 0.988 -", "The best match is another vehicle."]), ("3", 0.5, ["1 3 0.988 50 %", RIGHT])],
+    [(None, None, ["1 - 0.987650 -", "The best match is another vehicle."]), ("3", 0.5, ["1 3 0.987650 50 %", RIGHT])],
 )
 def test_what_is_told_of_a_match(dataset, checkpoint, tmp_path, monkeypatch, label, probability, expected):
     monkeypatch.setattr(demo_module, "_service", lambda *_: nullcontext("http://nowhere"))

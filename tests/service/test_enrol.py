@@ -12,7 +12,7 @@ from PIL import Image
 import service.enrol as enrol_module
 from reid.data.synthetic import generate
 from service.enrol import AT_ONCE, BATCH, dataset_photos, enrol, find_photos, main
-from service.gallery import open_gallery
+from service.opening import open_gallery
 from service.records import Filter
 
 

@@ -8,8 +8,9 @@ import torch
 
 from reid.embedder import Embedder
 from service.engines.memory import MemoryEngine
-from service.gallery import Gallery, Upload, Wish, open_gallery
+from service.gallery import Gallery, Upload, Wish
 from service.images import UnknownFormat, UnusableImage, decode
+from service.opening import open_gallery
 from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound
 
 EVERYTHING = Filter()
@@ -162,6 +163,20 @@ def test_edits_count_at_once_for_filters(gallery, picture):
         assert len(gallery.store.page(chosen, 0, 10)) == count
 
 
+def test_no_match_fails_the_filter_by_an_edit_while_it_was_searched(gallery, picture, monkeypatch):
+    moved, kept = enrolled(gallery, upload(picture(0), camera="north"), upload(picture(1), camera="north"))
+    search = gallery.engine.search
+
+    def search_and_edit(*asked):
+        answers = search(*asked)
+        gallery.store.edit(moved.item_id, {"camera": "south"})  # an edit that the engine has not followed yet
+        return answers
+
+    monkeypatch.setattr(gallery.engine, "search", search_and_edit)
+    answer = gallery.query([picture(0)], Wish(Filter(cameras=frozenset({"north"}))))
+    assert (found(answer), answer.candidates) == ([kept.item_id], 1)
+
+
 def test_what_is_deleted_is_gone(gallery, picture, tmp_path):
     first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
     assert gallery.delete([first.item_id, "nobody"]) == [first]
@@ -216,7 +231,7 @@ def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
         assert (match.item, match.score) == (moved, before.matches[0].score)
 
 
-def test_one_item_stands_for_each_label(gallery, picture):
+def test_one_item_stands_for_each_label(gallery, picture, monkeypatch):
     labels = ["ada", "bob", None, "ada", "eve", None, "bob", "ada"]
     photos = [picture(i) for i in range(40)]
     enrolled(gallery, *(upload(data, label=labels[i % 8]) for i, data in enumerate(photos)))
@@ -232,6 +247,9 @@ def test_one_item_stands_for_each_label(gallery, picture):
         assert answer.candidates == 40
     least = best[4].score
     assert list(gallery.query([picture(50)], Wish(top_k=13, by_label=True, min_score=least)).matches) == best[:5]
+    monkeypatch.setattr(gallery, "_search", lambda *_: pytest.fail("asked for more than there can be"))
+    assert list(gallery.query([picture(50)], Wish(top_k=14, by_label=True)).matches) == best
+    monkeypatch.undo()
     of_item = gallery.query_item(best[0].item.item_id, Wish(top_k=40, by_label=True))
     assert best[0].item not in [match.item for match in of_item.matches]
 

@@ -3,6 +3,7 @@ import io
 import random
 import struct
 import threading
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +279,28 @@ def test_thumbnails_are_small_jpeg_files(tmp_path, size, side, expected):
     thumbnail = Image.open(io.BytesIO(pictures.thumbnail("a" * 64, side)))
     assert (thumbnail.format, thumbnail.size) == ("JPEG", expected)
     assert np.abs(pixels(thumbnail).astype(int) - (200, 30, 60)).max() < 5
+
+
+def test_no_more_thumbnails_are_made_at_a_time_than_there_are_processors(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    pictures = Pictures(tmp_path)
+    pictures.save({"a" * 64: lossless(Image.new("RGB", (9, 9)))})
+    shrink, working, most, changing = Image.Image.thumbnail, 0, 0, threading.Lock()
+
+    def watched(image, *size):
+        nonlocal working, most
+        with changing:
+            working += 1
+            most = max(most, working)
+        time.sleep(0.02)  # so that the others come meanwhile
+        shrink(image, *size)
+        with changing:
+            working -= 1
+
+    monkeypatch.setattr(Image.Image, "thumbnail", watched)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(pictures.thumbnail, ["a" * 64] * 8))
+    assert most <= 2
 
 
 def test_a_deleted_copy_is_gone(tmp_path):

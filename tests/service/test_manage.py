@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from reid.checkpoint import load_model, save_model
-from service.gallery import Upload, Wish, open_gallery
+from service.gallery import Upload, Wish
 from service.manage import main
+from service.opening import open_gallery
 from service.records import Cause, Details, Filter
 from service.storage.database import Database
 from service.storage.keys import Keys

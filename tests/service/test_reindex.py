@@ -16,9 +16,11 @@ from PIL import Image
 import service.reindex
 from reid.checkpoint import load_model, save_model
 from service.batcher import Busy
-from service.gallery import EVERYTHING, Gallery, Upload, Wish, make_engine, open_gallery
+from service.engines.memory import MemoryEngine
+from service.gallery import EVERYTHING, Gallery, Upload, Wish
 from service.images import decode
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.records import Cause, Details, ModelMismatch
 from service.reindex import reindex, reindex_work
 from service.storage.database import Database
@@ -69,7 +71,7 @@ def model_id(seed):
 
 def opened(folder, seed):
     """A gallery that the model of this seed serves, or is to serve."""
-    return Gallery(folder, Projection(seed), model_id(seed), make_engine("memory", torch.device("cpu")))
+    return Gallery(folder, Projection(seed), model_id(seed), MemoryEngine(torch.device("cpu")))
 
 
 def vectors(store, seed):
@@ -135,6 +137,21 @@ def test_the_model_that_serves_finds_nothing_to_do(folder):
         assert gallery.embedder.embedded == 0
         assert gallery.store.operations() == before
         assert gallery.size() == 40
+
+
+def test_a_model_that_nobody_asked_for_is_not_switched_to(folder):
+    """The service was killed before it got to the job, and was started with a third model."""
+    with opened(folder, 1) as gallery:
+        job = Jobs(gallery.database).create("reindex", {"model_id": model_id(1)})
+    with opened(folder, 2) as gallery, JobRunner(jobs := Jobs(gallery.database), {"reindex": reindex_work(gallery)}):
+        deadline = time.monotonic() + SOON
+        while (ended := jobs.get(job.job_id)).state in ("queued", "running"):
+            assert time.monotonic() < deadline
+        assert (ended.state, ended.error) == (
+            "failed",
+            "asked for model model-1, but model model-2 is loaded now; ask again",
+        )
+        assert gallery.models.active.model_id == model_id(0)
 
 
 def test_deleting_and_editing_go_on_meanwhile(folder, monkeypatch):

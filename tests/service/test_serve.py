@@ -15,7 +15,7 @@ import pytest
 
 from reid.checkpoint import fingerprint, load_model, save_model
 from reid.retrieval.calibration import Calibration
-from service.gallery import open_gallery
+from service.opening import open_gallery
 from service.serve import _calibration, main
 from service.storage.database import Database
 from service.storage.keys import Keys, NewKey

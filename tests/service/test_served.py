@@ -12,8 +12,8 @@ from reid.evaluate import evaluate
 from reid.models.dcal import build_dcal
 from service.api.app import create_app
 from service.enrol import dataset_photos, enrol
-from service.gallery import open_gallery
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.settings import Settings
 from service.storage.jobs import Jobs
 

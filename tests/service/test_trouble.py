@@ -1,4 +1,4 @@
-"""What a running service does when its clients, its disk or another process give it trouble."""
+"""What a running service does with many clients, with slow ones, and when its disk or another process is in the way."""
 
 import json
 import os
@@ -9,14 +9,20 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from http.client import HTTPConnection
+from queue import Queue
+from threading import Barrier
 from time import monotonic, sleep
 
 import httpx2
+import numpy as np
 import pytest
 
+from reid.embedder import Embedder
+from service.images import decode
 from service.jobs import JobRunner
 from service.storage.database import Database
 from service.storage.jobs import Jobs
@@ -115,6 +121,77 @@ def contents(folder):
         kept = Store(database).contents()
     assert {path.name for path in (folder / "pictures").rglob("*") if path.is_file()} == {f"{one}.webp" for one in kept}
     return kept
+
+
+def test_every_answer_is_that_of_some_moment(serve, checkpoint, picture):
+    """32 clients query while 4 enrol and 2 delete; a photo is enrolled once and may then be deleted."""
+    sent = [picture(n) for n in range(200)]
+    vectors = Embedder.from_checkpoint(checkpoint, device="cpu")[0].embed([decode(data) for data in sent])
+    doomed, begin = Queue(), Barrier(38)
+    photo_of, added, removed = {}, {}, {}  # the latter two: when the request was sent, and when it was answered
+
+    def timed(send):
+        before = monotonic()
+        return send(), (before, monotonic())
+
+    def enrol(http, first):
+        for start in range(first, len(sent), 20):
+            photos = range(start, start + 5)
+            files = [("images", ("a.png", sent[n])) for n in photos]
+            answer, span = timed(lambda files=files: http.post("/v1/items", files=files))
+            assert answer.status_code == 201
+            for n, result in zip(photos, answer.json()["results"], strict=True):
+                item_id = result["item"]["item_id"]
+                photo_of[item_id], added[item_id] = n, span
+                if n % 2:
+                    doomed.put(item_id)
+
+    def delete(http, _):
+        for _ in range(len(sent) // 4):
+            item_id = doomed.get(timeout=DEADLINE)
+            answer, removed[item_id] = timed(lambda item_id=item_id: http.delete(f"/v1/items/{item_id}"))
+            assert answer.status_code == 204
+
+    def query(http, n):
+        files = {"image": ("a.png", sent[n])}
+        answer, span = timed(lambda: http.post("/query", files=files, data={"top_k": 1000}))
+        assert answer.status_code == 200, answer.text
+        return n, answer.json(), span
+
+    def query_on(http, first):
+        answers = []
+        while not all(change.done() for change in changing):
+            answers.append(query(http, (first + len(answers)) % len(sent)))
+        return answers
+
+    def client(act, first):
+        with httpx2.Client(base_url=address, timeout=DEADLINE) as http:
+            begin.wait(DEADLINE)
+            return act(http, first)
+
+    _, address = serve()
+    with ThreadPoolExecutor(38) as pool:
+        changing = [pool.submit(client, enrol, 5 * n) for n in range(4)]
+        changing += [pool.submit(client, delete, n) for n in range(2)]
+        querying = [pool.submit(client, query_on, n) for n in range(32)]
+        for changed in changing:
+            changed.result()
+        answers = [answer for asked in querying for answer in asked.result()]
+        with httpx2.Client(base_url=address, timeout=DEADLINE) as http:
+            answers.append(query(http, 0))
+    assert len(added) == 200
+    assert len(removed) == 100
+    never = (np.inf, np.inf)
+    for n, answer, (asked, answered) in answers:
+        scores = {match["item_id"]: match["score"] for match in answer["matches"]}
+        spans = [(item_id, added[item_id], removed.get(item_id, never)) for item_id in added]
+        surely = {item_id for item_id, new, gone in spans if new[1] < asked and answered < gone[0]}
+        possibly = {item_id for item_id, new, gone in spans if new[0] < answered and asked < gone[1]}
+        assert surely <= scores.keys() <= possibly
+        assert answer["candidates"] == len(scores) == len(answer["matches"])
+        expected = [vectors[photo_of[item_id]] @ vectors[n] for item_id in scores]
+        np.testing.assert_allclose([*scores.values()], expected, atol=1e-5)
+    assert len(scores) == 100
 
 
 def test_requests_under_way_are_answered_before_the_end(serve, picture, tmp_path):

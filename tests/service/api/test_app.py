@@ -11,8 +11,8 @@ from reid.evaluate import evaluate
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app
 from service.batcher import Busy
-from service.gallery import open_gallery
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys, NewKey
@@ -213,7 +213,7 @@ def test_limits_of_body_file_and_count(client, picture):
     require_problem(client.post("/query", files=files("image", b"x" * 10_001)), 413, "too_large")
     require_problem(client.post("/v1/items", files=files("images", b"x" * 10_001)), 413, "too_large")
     require_problem(client.post("/query", files=files("image", *[picture(0)] * 5)), 400, "bad_request")
-    require_problem(client.patch("/v1/items/x", content=b"[" * 50_000), 413, "too_large")
+    require_problem(client.patch("/v1/items/x", content=b"[" * (2**20 + 1)), 413, "too_large")
     assert client.post("/query", files=files("image", *[picture(0)] * 4)).status_code == 200
 
 
@@ -446,9 +446,12 @@ def test_served_is_what_was_measured(checkpoint, photos, tmp_path):
     """The gallery of an evaluation, enrolled, ranks its queries as the evaluation does."""
     evaluated = evaluate(checkpoint, {"data.root": str(photos)}, device="cpu")
     features, dataset = evaluated.features, evaluated.dataset
-    with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery:
+    with (
+        open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery,
+        JobRunner(Jobs(gallery.database), {}) as runner,
+    ):
         settings = Settings(checkpoint=checkpoint, gallery=tmp_path, allowed_hosts=["testserver"])
-        client = TestClient(create_app(gallery, JobRunner(Jobs(gallery.database), {}), settings))
+        client = TestClient(create_app(gallery, runner, settings))
         paths = [sample.path.read_bytes() for sample in dataset.gallery]
         ids = [item["item_id"] for item in enrol(client, *paths)]
         stored = np.stack([row.vector for row in gallery.store.rows(gallery.model_id)])

@@ -36,14 +36,14 @@ class Gate:
         return {"items": 3}
 
 
-def client_of(database, kinds):
+def client_of(database, kinds, model_id="model-1"):
     keys = Keys(database)
     _, secret = keys.add(NewKey("boss", frozenset({"admin"})))
     runner = JobRunner(Jobs(database), kinds)
     app = FastAPI()
     access.install(app, keys, require_keys=True)
     problems.install(app)
-    app.include_router(jobs(runner))
+    app.include_router(jobs(runner, model_id))
     client = TestClient(app, base_url="http://localhost", headers={"X-API-Key": secret})
     return runner, client
 
@@ -147,7 +147,7 @@ def test_a_real_gallery_is_backed_up_and_reindexed(gallery, picture, tmp_path):
         "backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"),
         "reindex": reindex_work(gallery),
     }
-    runner, client = client_of(gallery.database, kinds)
+    runner, client = client_of(gallery.database, kinds, gallery.model_id)
     with runner:
         backup = ended(client, client.post("/v1/admin/backup").headers["location"])
         reindex = ended(client, client.post("/v1/admin/reindex").headers["location"])

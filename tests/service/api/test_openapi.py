@@ -23,8 +23,9 @@ from service.api import admin_schemas, schemas
 from service.api.app import create_app
 from service.api.description import EXAMPLES
 from service.api.problems import MEDIA_TYPE
-from service.gallery import Upload, open_gallery
+from service.gallery import Upload
 from service.jobs import JobRunner
+from service.opening import open_gallery
 from service.records import Details
 from service.settings import Settings
 from service.storage.jobs import Jobs

@@ -239,6 +239,37 @@ def test_a_file_name_is_text_that_the_gallery_never_opens(client, gallery, tmp_p
     assert others(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "charset", ["utf-8", "UTF8", '"utf-8"', "latin-1", "utf-7", "unicode_escape", "punycode", "no\0"]
+)
+def test_a_form_is_read_as_utf_8_alone(client, gallery, charset):
+    # The name of the file is half a surrogate pair by two of these codecs, and no text that can be stored.
+    body = b'--b\r\nContent-Disposition: form-data; name="images"; filename="\\ud800+2AA-"\r\n\r\n'
+    body += encode(noise(), "PNG") + b"\r\n--b--\r\n"
+    form = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+    answer = client.post("/v1/items", content=body, headers=form)
+    if charset.strip('"').lower() in ("utf-8", "utf8"):
+        assert answer.json()["results"][0]["item"]["source"] == "\\ud800+2AA-"
+    else:
+        assert (answer.status_code, answer.json()["code"], gallery.size()) == (400, "bad_request", 0)
+
+
+def test_a_form_that_is_wrong_a_thousand_times_is_told_a_few(client):
+    answer = client.post("/query", files=[("image", b"x")], data={f"field{i}": "x" for i in range(900)})
+    assert (answer.status_code, len(answer.json()["errors"])) == (422, 20)
+
+
+def test_lists_have_an_end(client):
+    image = {"images": ("a.png", encode(noise(), "PNG"))}
+    answer = client.post("/v1/items", files=image, data={"metadata": json.dumps([1] * 300_000)})
+    assert (answer.status_code, [error["field"] for error in answer.json()["errors"]]) == (422, ["body.metadata"])
+    wanted = {name: [str(i) for i in range(10_000)] for name in ("cameras", "exclude_cameras", "labels")}
+    assert client.post("/v1/items/delete", json={"filter": wanted}).json() == {"dry_run": True, "items": 0}
+    wanted["labels"].append("one more")
+    answer = client.post("/v1/items/delete", json={"filter": wanted})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body.filter.labels")
+
+
 @pytest.mark.parametrize("path", ["image", "thumbnail", "attention", ""])
 @pytest.mark.parametrize("trick", ["%2e%2e%2f%2e%2e%2fpasswd", "..%5c..%5cpasswd", "%00", "'%20OR%201=1", "x" * 300])
 def test_an_id_is_no_path(client, tmp_path, path, trick):

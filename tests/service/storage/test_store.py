@@ -76,6 +76,8 @@ def test_what_was_enrolled_is_there_after_reopening(tmp_path, database, store):
         numbers = [item.number for item in items]
         assert store.get_many([*numbers, 99]) == dict(zip(numbers, items, strict=True))
         assert store.get_many([]) == {}
+        chosen = Filter(labels=frozenset(NAMES[:2]))
+        assert store.get_many(numbers, chosen) == dict(zip(numbers[:2], items[:2], strict=True))
         assert len({item.item_id for item in items}) == len(items)
         rows = list(store.rows("m"))
         assert [row.number for row in rows] == sorted(numbers)
