@@ -24,9 +24,7 @@ def reindex_work(gallery: Gallery) -> Work:
     def work(job: Job, progress: Progress) -> dict[str, Any]:
         # A restart may have brought a third model, which nobody asked for.
         if (asked := job.parameters.get("model_id", gallery.model_id)) != gallery.model_id:
-            raise ValueError(
-                f"asked for model {asked}, but model {gallery.model_id} is loaded; start it again if wanted"
-            )
+            raise ValueError(f"asked for model {asked}, but model {gallery.model_id} is loaded now; ask again")
         return reindex(gallery, progress, job.cause)
 
     return work
