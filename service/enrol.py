@@ -20,8 +20,8 @@ from reid.progress import Progress
 from service.api.schemas import Metadata
 from service.gallery import Gallery, Upload
 from service.opening import open_gallery
-from service.records import Cause
-from service.storage.changes import Enrolled
+from service.records import Cause, Details
+from service.storage.changes import Changes, Enrolled
 
 log = logging.getLogger("reid")
 
@@ -30,6 +30,7 @@ AT_ONCE = 3  # batches, so that photos are read and saved while the model works
 CAUSE = Cause(actor="reid-enrol")
 DISTRACTORS = ("market1501", "toy")  # datasets whose identity 0 is many subjects, each of them nobody
 BOXED = "the row has a box x,y,w,h, but a gallery takes whole images; crop the image first"
+_HINTS = dict.fromkeys(["timezone_aware", "datetime_from_date_parsing"], ", such as 2024-05-01T10:00:00+02:00")
 COLUMNS = ("path", "key", "label", "identity", "camera", "captured_at")
 
 
@@ -56,8 +57,11 @@ class Photo:
         return Upload(self.name, self.path.read_bytes(), Metadata.model_validate(said).details())
 
 
-def enrol(gallery: Gallery, photos: Sequence[Photo]) -> Counter[str]:
+def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) -> Counter[str]:
     """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason.
+
+    Of those that are there already, `other` counts the ones of which something else is said here than in the gallery;
+    `update` has the gallery say it too.
 
     Which of several photos with the same bytes or key is the first is left to chance. An interrupt lets the batches
     under way finish, and is raised again as KeyboardInterrupt with the counts.
@@ -66,12 +70,12 @@ def enrol(gallery: Gallery, photos: Sequence[Photo]) -> Counter[str]:
     progress = Progress("enrolling")
     pool = ThreadPoolExecutor(AT_ONCE)
     batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
-    waiting = deque(pool.submit(_enrol_batch, gallery, batch) for batch in batches)
+    waiting = deque(pool.submit(_enrol_batch, gallery, batch, update) for batch in batches)
     try:
         try:
             for found in _results(waiting):
                 counts += found
-                progress(counts.total(), len(photos))
+                progress(counts.total() - counts["other"], len(photos))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             for found in _results(deque(batch for batch in waiting if not batch.cancelled())):
@@ -83,7 +87,7 @@ def enrol(gallery: Gallery, photos: Sequence[Photo]) -> Counter[str]:
     return counts
 
 
-def _enrol_batch(gallery: Gallery, photos: Sequence[Photo]) -> tuple[Counter[str], list[str]]:
+def _enrol_batch(gallery: Gallery, photos: Sequence[Photo], update: bool) -> tuple[Counter[str], list[str]]:
     """The counts of a batch, and a line for each failure."""
     counts: Counter[str] = Counter()
     failures, uploads = [], []
@@ -95,10 +99,30 @@ def _enrol_batch(gallery: Gallery, photos: Sequence[Photo]) -> tuple[Counter[str
     for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
         if isinstance(result, Enrolled):
             counts["created" if result.created else "existing"] += 1
+            if not result.created and (changes := _changes(result.item.details, upload.details)):
+                counts["other"] += 1
+                if update:
+                    gallery.edit(result.item.item_id, changes, CAUSE)
         else:
             failures.append(f"{upload.name}: {result}")
     counts["failed"] = len(failures)
     return counts, failures
+
+
+def _changes(there: Details, said: Details) -> Changes:
+    """What is said here and not there; what is left open here stays as it is."""
+    changes = Changes()
+    if said.key not in (None, there.key):
+        changes["key"] = said.key
+    if said.label not in (None, there.label):
+        changes["label"] = said.label
+    if said.camera not in (None, there.camera):
+        changes["camera"] = said.camera
+    if said.captured_at not in (None, there.captured_at):
+        changes["captured_at"] = said.captured_at
+    if not said.attributes.items() <= there.attributes.items():
+        changes["attributes"] = {**there.attributes, **said.attributes}
+    return changes
 
 
 def _results(batches: "deque[Future[tuple[Counter[str], list[str]]]]") -> Iterator[Counter[str]]:
@@ -169,8 +193,8 @@ def _listed(table: Path) -> Iterator[Photo]:
             columns = rows.fieldnames or []
             if "path" not in columns or len(set(columns)) < len(columns):
                 raise ValueError(
-                    f"{table}: the first row is {','.join(columns)!r}, expected the names of columns, each once, with "
-                    "path among them"
+                    f"{table}: the first row is {','.join(columns)!r}, expected the names of columns between "
+                    "commas, each once, with path among them"
                 )
             for row in rows:
                 if None in row or None in row.values():
@@ -180,7 +204,7 @@ def _listed(table: Path) -> Iterator[Photo]:
                     raise ValueError(f"{table} row {rows.line_num}, column 'path': empty")
                 yield Photo(table.parent / cells["path"], _name(Path(cells["path"])), cells)
     except UnicodeDecodeError:
-        raise ValueError(f"{table}: not UTF-8 text; expected a CSV file or a folder") from None
+        raise ValueError(f"{table}: not UTF-8 text; expected a folder, or a CSV file saved as UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"{table}: not readable as CSV ({error})") from None
 
@@ -191,7 +215,9 @@ def _name(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        return "; ".join(
+            f"{one['loc'][0]} {one['input']!r}: {one['msg']}{_HINTS.get(one['type'], '')}" for one in error.errors()
+        )
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -203,8 +229,12 @@ def _command(arguments: argparse.Namespace) -> int:
     else:
         photos = [photo for source in arguments.sources for photo in find_photos(source)]
     with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device) as gallery:
-        counts = enrol(gallery, photos)
+        counts = enrol(gallery, photos, update=arguments.update)
         print(f"{_told(counts)}; {arguments.gallery} holds {gallery.size()} items")
+        if counts["other"] and arguments.update:
+            print(f"{counts['other']} that were there before are updated")
+        elif counts["other"]:
+            print(f"of {counts['other']} there before something else is said here; --update takes it over")
     return 1 if counts["failed"] else 0
 
 
@@ -243,6 +273,7 @@ def main(argv: list[str] | None = None) -> int:
         help=f"instead of SOURCE, a dataset with its identities and cameras: {', '.join(DATASETS)}",
     )
     parser.add_argument("--data-root", metavar="DIR", type=Path, help="its folder, one above it, or the CSV file")
+    parser.add_argument("--update", action="store_true", help="label, camera and so on also for photos that are there")
     parser.add_argument("--split", choices=SPLITS, nargs="+", default=["gallery"], help="of it (default: gallery)")
     return cli.run(_command, parser, argv)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 import uvicorn
@@ -120,6 +121,10 @@ def _calibration(checkpoint: Path, gallery: Gallery) -> Calibration | None:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    for name in sorted(os.environ):
+        if name.startswith("REID_") and name.removeprefix("REID_").lower() not in Settings.model_fields:
+            near = get_close_matches(name, [f"REID_{field.upper()}" for field in Settings.model_fields])
+            raise cli.UsageError(f"{name}: there is no such setting{f'; near: {near[0]}' if near else ''}")
     given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
     try:
         settings = Settings(**given)

@@ -15,7 +15,10 @@ def _from_one_field(values: list[str]) -> Any:
     """The JSON value of a form field, which arrives in a list because a list is what comes out."""
     if len(values) != 1:
         raise ValueError(f"expected one field with a JSON list, found {len(values)}")
-    return from_json(values[0], allow_inf_nan=False)
+    try:
+        return from_json(values[0], allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"expected a JSON list ({error})") from None
 
 
 class QueryForm(Conditions):

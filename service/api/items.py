@@ -4,15 +4,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Form, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response
 
 from service.api import forms, problems, schemas
 from service.api.access import caller_of, cause_of
-from service.api.problems import Forbidden, documented
-from service.api.uploads import ENROLLING, read, source
+from service.api.problems import Forbidden, TooLarge, documented
+from service.api.uploads import ENROLLING, read, refuse_query, source
 from service.gallery import Gallery, Refusal, Upload
 from service.records import Caller, Conflict, Item, NotFound
 from service.settings import Settings
@@ -83,19 +83,21 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
     under_way: set[tuple[str, str]] = set()  # changed on the event loop alone
 
     def work(form: forms.EnrolForm, request: Request, key: str | None) -> schemas.EnrolAnswer:
-        caller = caller_of(request)
-        uploads = [
-            Upload(source(file), read(file, settings), details)
-            for file, details in zip(form.images, form.details(), strict=True)
-        ]
-        for upload in uploads:
-            _require_camera(caller, upload.details.camera)
+        caller, uploads = caller_of(request), []
+        results: dict[int, Enrolled | Refusal | TooLarge] = {}
+        for place, (file, details) in enumerate(zip(form.images, form.details(), strict=True)):
+            _require_camera(caller, details.camera)
+            try:
+                uploads.append(Upload(source(file), read(file, settings), details))
+            except TooLarge as error:
+                results[place] = error
         sha256 = _request_sha256(uploads, form.metadata)
         if key is not None and (kept := replies.find(caller.actor, key, sha256)) is not None:
             return schemas.EnrolAnswer.model_validate(kept)
-        answer = schemas.EnrolAnswer(
-            model_id=gallery.model_id, results=_results(uploads, gallery.enrol(uploads, cause_of(request)), caller)
-        )
+        others = [place for place in range(len(form.images)) if place not in results]
+        results |= zip(others, gallery.enrol(uploads, cause_of(request)), strict=True)
+        told = [_result(place, source(file), results[place], caller) for place, file in enumerate(form.images)]
+        answer = schemas.EnrolAnswer(model_id=gallery.model_id, results=told)
         if key is not None:
             replies.keep(caller.actor, key, sha256, answer.model_dump(mode="json"))
         return answer
@@ -107,6 +109,7 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
             207: {"model": schemas.EnrolAnswer, "description": "Some files were not enrolled"},
             **documented(400, 409, 413, 422, 503),
         },
+        dependencies=[Depends(refuse_query)],
         max_body_size=settings.max_body_bytes,
         form_limits={"max_files": settings.max_images},
     )
@@ -143,7 +146,9 @@ def _deleting(router: APIRouter, gallery: Gallery) -> None:
         if not gallery.delete([item_id], cause_of(request)):
             raise NotFound(f"no item {item_id!r}")
 
-    @router.post("/v1/items/delete", responses=documented(400, 409, 413, 422, 503))
+    @router.post(
+        "/v1/items/delete", dependencies=[Depends(refuse_query)], responses=documented(400, 409, 413, 422, 503)
+    )
     def delete_many(wanted: schemas.Deletion, request: Request) -> schemas.DeletionAnswer:
         """Delete items by their ids, or all that pass a filter.
 
@@ -176,17 +181,11 @@ def _request_sha256(uploads: Sequence[Upload], metadata: list[schemas.Metadata] 
     return hashlib.sha256(json.dumps([parts, said]).encode()).hexdigest()
 
 
-def _results(
-    uploads: Sequence[Upload], results: Sequence[Enrolled | Refusal], caller: Caller
-) -> list[schemas.FileResult]:
-    told = []
-    for index, (upload, result) in enumerate(zip(uploads, results, strict=True)):
-        if isinstance(result, Enrolled):
-            word = "created" if result.created else "existing"
-            item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
-            told.append(schemas.FileResult(index=index, filename=upload.name, result=word, item=item))
-        else:
-            status, code = problems.status_and_code(result)
-            error = schemas.FileError(status=status, code=code, detail=str(result))
-            told.append(schemas.FileResult(index=index, filename=upload.name, result="error", error=error))
-    return told
+def _result(index: int, filename: str, result: Enrolled | Refusal | TooLarge, caller: Caller) -> schemas.FileResult:
+    if isinstance(result, Enrolled):
+        word: Literal["created", "existing"] = "created" if result.created else "existing"
+        item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
+        return schemas.FileResult(index=index, filename=filename, result=word, item=item)
+    status, code = problems.status_and_code(result)
+    error = schemas.FileError(status=status, code=code, detail=str(result))
+    return schemas.FileResult(index=index, filename=filename, result="error", error=error)

@@ -119,11 +119,17 @@ def _refused(request: Request, error: Exception) -> Response:
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
-        FieldError(field=_text(".".join(map(str, one["loc"]))), detail=one["msg"].removeprefix("Value error, "))
+        FieldError(field=_text(".".join(map(str, one["loc"]))), detail=_detail(one["msg"]))
         for one in error.errors()[:MAX_ERRORS]
     ]
     detail = "; ".join(f"{one.field}: {one.detail}" for one in errors)
     return problem(request.scope, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors)
+
+
+def _detail(message: str) -> str:
+    if message.startswith("Value error, Expected UploadFile"):
+        return "expected a file, as curl sends one with -F image=@photo.jpg"
+    return message.removeprefix("Value error, ")
 
 
 def _text(name: str) -> str:

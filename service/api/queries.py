@@ -5,13 +5,13 @@ from time import perf_counter
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 
 from reid.retrieval.calibration import Calibration
 from service.api import forms, schemas
 from service.api.access import caller_of, cause_of
 from service.api.problems import documented
-from service.api.uploads import QUERYING, read
+from service.api.uploads import QUERYING, read, refuse_query
 from service.gallery import Answer, Gallery, Wish
 from service.records import NotFound
 from service.settings import Settings
@@ -55,6 +55,7 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
     route = partial(
         router.post,
         responses=PROBLEMS,
+        dependencies=[Depends(refuse_query)],
         max_body_size=settings.max_body_bytes,
         form_limits={"max_files": settings.max_images},
     )

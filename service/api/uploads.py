@@ -1,6 +1,7 @@
 """Bodies of requests: how much they may bring, and how many requests are at work on theirs."""
 
-from fastapi import UploadFile
+from fastapi import Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +22,16 @@ def read(file: UploadFile, settings: Settings) -> bytes:
     if (file.size or 0) > settings.max_upload_bytes:
         raise TooLarge(f"{source(file)}: {file.size:,} bytes, expected at most {settings.max_upload_bytes:,}")
     return file.file.read()
+
+
+def refuse_query(request: Request) -> None:
+    """Refuse fields in the address of a request that has a form: a filter there would be ignored.
+
+    Raises RequestValidationError.
+    """
+    if names := sorted(set(request.query_params)):
+        wrong = {"type": "extra_forbidden", "msg": "expected in the form, not in the address"}
+        raise RequestValidationError([{**wrong, "loc": ("query", name), "input": None} for name in names])
 
 
 def source(file: UploadFile) -> str:

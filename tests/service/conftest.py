@@ -1,6 +1,8 @@
 """A tiny model that nobody trained, and galleries on it."""
 
 import io
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,21 @@ from service.jobs import JobRunner
 from service.opening import open_gallery
 from service.reindex import reindex_work
 from service.storage.jobs import Jobs
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before():
+    """The loggers of this process, left as they were."""
+    loggers = [
+        logging.getLogger(name) for name in ("", "reid", "reid.access", "uvicorn", "uvicorn.error", "uvicorn.access")
+    ]
+    kept = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    with warnings.catch_warnings():
+        yield
+        logging.captureWarnings(False)
+    for logger, handlers, level, propagate in kept:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ import service.enrol as enrol_module
 from reid.data.synthetic import generate
 from service.enrol import AT_ONCE, BATCH, dataset_photos, enrol, find_photos, main
 from service.opening import open_gallery
-from service.records import Filter
+from service.records import Details, Filter
 
 
 @pytest.fixture
@@ -75,6 +76,31 @@ def test_a_table_says_what_its_photos_show(folder, command, items):
     assert (second.key, second.label, second.camera, second.captured_at, second.attributes) == (*[None] * 4, {})
 
 
+def test_what_is_said_later_is_told_of_and_taken_over_on_demand(folder, command, items, capsys):
+    command(folder)
+    before = items()
+    (folder / "images.csv").write_text(
+        "path,label,camera,captured_at,sex\n"
+        "a.png,ada,north,2024-05-01T12:00:00Z,f\n"
+        "b.png,,,,\n"
+        f"{before[2].medium.source},bob,,,\n"
+    )
+    capsys.readouterr()
+    assert command(folder / "images.csv") == 0
+    assert "of 2 there before something else is said here; --update takes it over" in capsys.readouterr().out
+    assert items() == before
+    assert command(folder / "images.csv", "--update") == 0
+    assert "2 that were there before are updated" in capsys.readouterr().out
+    by_source = {item.medium.source: item.details for item in items()}
+    assert by_source["a.png"] == Details(
+        label="ada", camera="north", captured_at=datetime(2024, 5, 1, 12, tzinfo=UTC), attributes={"sex": "f"}
+    )
+    assert by_source[before[2].medium.source].label == "bob"
+    assert by_source["b.png"] == Details()
+    assert command(folder / "images.csv", "--update") == 0
+    assert "updated" not in capsys.readouterr().out
+
+
 def test_what_cannot_be_used_is_named_and_skipped(folder, command, items, picture, capsys):
     (folder / "cut.png").write_bytes(picture(7)[:-300])
     (folder / "images.csv").write_text(
@@ -92,7 +118,7 @@ def test_what_cannot_be_used_is_named_and_skipped(folder, command, items, pictur
     for line in (
         "cut.png: the image is damaged or cut short",
         "missing.png: No such file or directory",
-        "a.png: captured_at: Input should have timezone info",
+        "a.png: captured_at '2024-05-01T12:00:00': Input should have timezone info, such as 2024-05-01T10:00:00+02:00",
         "a.png: the row has a box",
         "c.PNG: key 'k' belongs to item",
     ):
@@ -275,7 +301,7 @@ def test_a_name_that_is_no_text(tmp_path, picture, command, items):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,label\na.png,x\n", "expected the names of columns, each once, with path among them"),
+        ("file,label\na.png,x\n", "expected the names of columns between commas, each once, with path among them"),
         ("path,path\na.png,b.png\n", "each once"),
         ("path,label\na.png\n", "row 2: expected 2 cells"),
         ("path,label\na.png,b,c\n", "row 2: expected 2 cells"),
@@ -295,7 +321,7 @@ def test_sources_that_are_none(tmp_path, command, capsys):
     with pytest.raises(FileNotFoundError, match="nowhere: neither a folder nor a file"):
         find_photos(tmp_path / "nowhere")
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    with pytest.raises(ValueError, match="expected a CSV file or a folder"):
+    with pytest.raises(ValueError, match="expected a folder, or a CSV file saved as UTF-8"):
         find_photos(tmp_path / "photo.png")
     (tmp_path / "empty").mkdir()
     assert command(tmp_path / "empty") == 1

@@ -14,21 +14,7 @@ from service.api.metrics import Observed
 from service.logs import configure
 from service.metrics import Metrics
 
-LOGGERS = ("", "reid", "reid.access", "uvicorn", "uvicorn.error", "uvicorn.access")
 FORGED = 'a\n{"level": "error", "message": "forged"}\x1b[2J\u2028\udcff'
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """The loggers of this process, left as they were."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    kept = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
-    with warnings.catch_warnings():
-        yield
-        logging.captureWarnings(False)
-    for logger, handlers, level, propagate in kept:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -168,3 +168,19 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert answer["candidates"] == 5
+
+
+def test_a_setting_that_does_not_exist_is_named_with_the_near_one(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REID_REQUIRE_KEY", "true")
+    assert main(["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]) == 2
+    shown = capsys.readouterr().err
+    assert shown == "reid-serve: error: REID_REQUIRE_KEY: there is no such setting; near: REID_REQUIRE_KEYS\n"
+
+
+@pytest.mark.parametrize("key", ["short", "é" * 40, "x" * 201])
+def test_a_key_that_cannot_be_sent_is_refused(checkpoint, tmp_path, monkeypatch, capsys, key):
+    monkeypatch.setenv("REID_ADMIN_KEY", key)
+    assert main(["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("reid-serve: error: admin_key (REID_ADMIN_KEY): expected 32 to 200 printable ASCII")
+    assert key not in shown

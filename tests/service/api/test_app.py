@@ -211,7 +211,10 @@ def test_limits_of_body_file_and_count(client, picture):
     chunked = client.post("/query", content=(part for part in [head, *endless()]), headers=form)
     require_problem(chunked, 413, "too_large")
     require_problem(client.post("/query", files=files("image", b"x" * 10_001)), 413, "too_large")
-    require_problem(client.post("/v1/items", files=files("images", b"x" * 10_001)), 413, "too_large")
+    both = client.post("/v1/items", files=files("images", b"x" * 10_001, picture(3)))
+    large, small = both.json()["results"]
+    assert (both.status_code, large["error"]["status"], large["error"]["code"]) == (207, 413, "too_large")
+    assert small["result"] == "created"
     require_problem(client.post("/query", files=files("image", *[picture(0)] * 5)), 400, "bad_request")
     require_problem(client.patch("/v1/items/x", content=b"[" * (2**20 + 1)), 413, "too_large")
     assert client.post("/query", files=files("image", *[picture(0)] * 4)).status_code == 200
@@ -246,6 +249,14 @@ def test_metadata_that_is_wrong_is_refused_before_anything_is_enrolled(client, p
     response = client.post("/v1/items", files=files("images", picture(0)), data={"metadata": metadata})
     require_problem(response, 422, "invalid_request")
     assert client.get("/v1/items").json() == {"items": [], "next_cursor": None}
+
+
+def test_a_filter_in_the_address_of_a_form_is_refused_and_not_ignored(client, picture):
+    for path, field in (("/query", "image"), ("/v1/query", "image"), ("/v1/items", "images")):
+        response = client.post(f"{path}?cameras=north", files=files(field, picture(0)))
+        problem = require_problem(response, 422, "invalid_request")
+        assert problem["detail"] == "query.cameras: expected in the form, not in the address"
+    assert client.get("/v1/items").json()["items"] == []
 
 
 def test_every_other_refusal_has_the_same_shape(client, gallery, runner, picture, monkeypatch):
