@@ -621,7 +621,7 @@ def test_every_control_and_picture_has_a_name(client, open_page, herd, picture):
     for landmark in ("banner", "navigation", "main"):
         assert tab.get_by_role(landmark).count() == 1
     expect(tab.locator("#answer-state")).to_have_attribute("role", "status")
-    expect(cards(tab).first).to_have_accessible_name("Rank 1 1.000 nyala 0 north 12 May 2024, 14:00")
+    expect(cards(tab).first).to_have_accessible_name("Rank 1 1.000 nyala 0 Camera north 12 May 2024, 14:00")
 
 
 def test_a_key_is_asked_for_where_one_is_needed(serve, open_page, picture, refused):
