@@ -2,6 +2,10 @@
 
 import io
 import logging
+import os
+import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -65,6 +69,45 @@ def runner(gallery, tmp_path):
     }
     with JobRunner(Jobs(gallery.database), kinds) as runner:
         yield runner
+
+
+@pytest.fixture
+def command(checkpoint, tmp_path):
+    """A function that starts a module of the service on the gallery of the test."""
+    started = []
+
+    def start(module, *arguments, prefix=()):
+        given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
+        environment = {**os.environ, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", module, *given, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def serve(command):
+    """A function that starts the service on a free port and gives the process and its address."""
+
+    def start(*arguments, **options):
+        process = command("service.serve", "--port", "0", *arguments, **options)
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if address := re.search(r"http://\S+:\d+", line):
+                return process, address.group()
+        pytest.fail(f"the command ended: {lines}")
+
+    return start
 
 
 @pytest.fixture

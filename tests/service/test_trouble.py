@@ -7,8 +7,6 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -30,45 +28,6 @@ from service.storage.store import Store
 
 DEADLINE = 120  # seconds, for what takes a few on an idle machine
 LIMITED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root, whom permissions bind as all others
-
-
-@pytest.fixture
-def command(checkpoint, tmp_path):
-    """A function that starts a module of the service on the gallery of the test."""
-    started = []
-
-    def start(module, *arguments, prefix=()):
-        given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
-        environment = {**os.environ, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", module, *given, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def serve(command):
-    """A function that starts the service on a free port and gives the process and its address."""
-
-    def start(*arguments, **options):
-        process = command("service.serve", "--port", "0", *arguments, **options)
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if address := re.search(r"http://\S+:\d+", line):
-                return process, address.group()
-        pytest.fail(f"the command ended: {lines}")
-
-    return start
 
 
 def poll(happened):
