@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.checkpoint import MODEL_FILE, Checkpoint, fingerprint, model_file, write_text, write_whole
+from reid.config import ReidConfig
 from reid.data.samples import ReidDataset
 from reid.features import Features
 from reid.retrieval.calibration import Calibration, fit_calibration
@@ -29,7 +30,7 @@ class ModelCalibration:
 
 def calibrate(
     path: Path | str,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint[ReidConfig],
     result: Result,
     features: Features,
     dataset: ReidDataset,

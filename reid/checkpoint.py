@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from reid.config import Config, config_from
+from reid.config import Config, FgvcConfig, ReidConfig, config_from
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import DCAL, build_dcal
 
@@ -20,16 +21,23 @@ STATE_FILE = "state.pt"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 FORMAT = "1"
+KINDS: dict[str, type[Config]] = {kind.task: kind for kind in (ReidConfig, FgvcConfig)}
+TITLES: dict[type[Config], str] = {
+    ReidConfig: "a re-identification model (of reid-train)",
+    FgvcConfig: "a classifier (of fgvc-train)",
+}
+Kind = TypeVar("Kind", bound=Config, covariant=True)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[Kind]):
     """What a model file says of itself.
 
-    `classes` names the C training identities or categories in label order; `protocol` says on what it was trained.
+    `config` is a ReidConfig or an FgvcConfig, and so tells the task. `classes` names the C training identities or
+    categories in label order; `protocol` says on what it was trained.
     """
 
-    config: Config
+    config: Kind
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     protocol: Mapping[str, str]
@@ -72,11 +80,12 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, write)
 
 
-def save_model(path: Path, model: DCAL, checkpoint: Checkpoint) -> None:
+def save_model(path: Path, model: DCAL, checkpoint: Checkpoint[Config]) -> None:
     """Write a model's tensors under their contract names, with the checkpoint's description as metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
+        "task": checkpoint.config.task,
         "config": checkpoint.config.model_dump_json(),
         "preprocessing": json.dumps(checkpoint.preprocessing.as_json()),
         "classes": json.dumps(checkpoint.classes),
@@ -86,10 +95,11 @@ def save_model(path: Path, model: DCAL, checkpoint: Checkpoint) -> None:
     write_whole(path, lambda temporary: save_file(tensors, str(temporary), metadata))
 
 
-def load_model(path: Path | str) -> tuple[DCAL, Checkpoint]:
+def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kind]]:
     """Rebuild the model of a run folder or of its model file, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError when there is none, ValueError for a file that is damaged or no checkpoint of ours.
+    Raises FileNotFoundError when there is none, ValueError for a file that is damaged, no checkpoint of ours, or one
+    of another kind of run than asked for.
     """
     file = model_file(path)
     try:
@@ -99,12 +109,16 @@ def load_model(path: Path | str) -> tuple[DCAL, Checkpoint]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"checkpoint {file}: cannot be read as safetensors ({error})") from error
     checkpoint = _read_metadata(file, metadata)
+    found = type(checkpoint.config)
+    if found is not kind:
+        raise ValueError(f"checkpoint {path} is {TITLES[found]}, expected {TITLES[kind]}")
     options = checkpoint.config.model
     model, _ = build_dcal(
         options.backbone,
         checkpoint.preprocessing.image_size,
         len(checkpoint.classes),
         method=options.method,
+        head=checkpoint.config.task,
         drop_path=options.drop_path,
         ratio=options.ratio,
         partner_stream=options.partner_stream,
@@ -113,7 +127,7 @@ def load_model(path: Path | str) -> tuple[DCAL, Checkpoint]:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {file}: tensors do not fit its own config ({_one_line(error)})") from error
-    return model.eval(), checkpoint
+    return model.eval(), cast(Checkpoint[Kind], checkpoint)
 
 
 def model_file(path: Path | str) -> Path:
@@ -133,13 +147,16 @@ def fingerprint(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _read_metadata(file: Path, metadata: Mapping[str, str]) -> Checkpoint:
+def _read_metadata(file: Path, metadata: Mapping[str, str]) -> Checkpoint[Config]:
     if metadata.get("format") != FORMAT:
         found = f"format {metadata['format']!r}" if "format" in metadata else "no format"
         raise ValueError(f"checkpoint {file}: {found} in its metadata, expected {FORMAT!r}: not a file of reid-train")
+    task = metadata.get("task", "reid")  # the first files of reid-train had none
+    if task not in KINDS:
+        raise ValueError(f"checkpoint {file}: unknown task {task!r} in its metadata, expected {' or '.join(KINDS)}")
     try:
         return Checkpoint(
-            config_from(json.loads(metadata["config"]), file),
+            config_from(json.loads(metadata["config"]), file, KINDS[task]),
             Preprocessing.from_json(json.loads(metadata["preprocessing"])),
             tuple(json.loads(metadata["classes"])),
             json.loads(metadata["protocol"]),

@@ -1,9 +1,12 @@
-"""Every option of a run: typed, with the paper's person recipe as defaults, from YAML and dotted overrides."""
+"""Every option of a run: typed, with the paper's recipes as defaults, from YAML and dotted overrides.
+
+There are two kinds of runs: re-identification (`ReidConfig`) and fine-grained categories (`FgvcConfig`).
+"""
 
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -15,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from typing_extensions import TypeVar
 
 # An installed package carries the recipes inside; a source checkout has them beside the packages.
 RECIPES = next(
@@ -36,6 +40,7 @@ def _parse_size(value: Any) -> Any:
     return value
 
 
+Task = Literal["reid", "fgvc"]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[
@@ -50,21 +55,26 @@ class _Options(BaseModel):
 
 
 class DataOptions(_Options):
-    """Which images, and what is done to them."""
+    """Which images, and what is done to them: what both kinds of runs have."""
 
     dataset: str
     root: str | None = None
-    version: str | None = Field(None, description="of cuhk03, msmt17, vehicleid or veriwild; null is its default")
-    train_split: Literal["train", "train+val"] | None = Field(None, description="of msmt17; null is train+val")
     strict_counts: bool = Field(False, description="refuse a dataset whose counts differ from the official ones")
     on_error: Literal["raise", "skip"] = Field(
         "raise", description="an image that cannot be read: stop, or leave it out"
     )
-    image_size: ImageSize = Field((256, 128), description="height x width in pixels")
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
+    workers: int = Field(-1, ge=-1, description="reading processes; -1 decides by device")
+
+
+class ReidDataOptions(DataOptions):
+    """The data of re-identification."""
+
+    version: str | None = Field(None, description="of cuhk03, msmt17, vehicleid or veriwild; null is its default")
+    train_split: Literal["train", "train+val"] | None = Field(None, description="of msmt17; null is train+val")
+    image_size: ImageSize = Field((256, 128), description="height x width in pixels")
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
     erasing: Fraction = Field(0.5, description="probability of random erasing")
-    workers: int = Field(-1, ge=-1, description="reading processes; -1 decides by device")
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +84,23 @@ class DataOptions(_Options):
             return values
         earlier = {"version": "v1", "train_split": "train+val"}
         return {name: value for name, value in values.items() if (name, value) not in earlier.items()}
+
+
+class FgvcDataOptions(DataOptions):
+    """The data of fine-grained categories."""
+
+    level: Literal["variant", "family", "manufacturer"] | None = Field(
+        None, description="of aircraft: what a class is; null is variant"
+    )
+    image_size: ImageSize = Field((448, 448), description="height x width of the crop, in pixels")
+    resize: ImageSize = Field((550, 550), description="height x width that is cropped from")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if any(crop > whole for crop, whole in zip(self.image_size, self.resize, strict=True)):
+            crop, whole = ("x".join(map(str, size)) for size in (self.image_size, self.resize))
+            raise ValueError(f"data.image_size={crop} is larger than data.resize={whole}, which it is cropped from")
+        return self
 
 
 class ModelOptions(_Options):
@@ -87,12 +114,17 @@ class ModelOptions(_Options):
     partner_stream: Literal["sa", "pwca"] = Field("sa", description="which of the partner's streams PWCA reads")
 
 
+class FgvcModelOptions(ModelOptions):
+    """The network for fine-grained categories."""
+
+    ratio: float = Field(0.1, gt=0, le=1, description="share of patches that GLCA chooses (R)")
+
+
 class TrainOptions(_Options):
-    """The recipe."""
+    """The recipe: what both kinds of runs have, with the values of re-identification."""
 
     epochs: Positive = 120
-    batch_size: Positive = Field(64, description="P identities x K images")
-    images_per_identity: Positive = Field(4, description="K")
+    batch_size: Positive = Field(64, description="images")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.008, gt=0)
     momentum: Fraction = 0.9
@@ -102,9 +134,6 @@ class TrainOptions(_Options):
     warmup_start: Fraction = 0.01
     lr_floor: Fraction = Field(0.002, description="the last rate, as a share of lr")
     label_smoothing: Fraction = 0.0
-    margin: Annotated[float | None, BeforeValidator(lambda value: None if value == "none" else value)] = Field(
-        None, ge=0, description="triplet margin; none is the soft margin"
-    )
     loss_weights: Literal["learned", "equal"] = Field("learned", description="equal keeps every w at 0")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 is no clipping")
@@ -117,8 +146,49 @@ class TrainOptions(_Options):
     seed: int = Field(0, ge=0, lt=2**63)
 
 
+class ReidTrainOptions(TrainOptions):
+    """The recipe of re-identification."""
+
+    batch_size: Positive = Field(64, description="P identities x K images")
+    images_per_identity: Positive = Field(4, description="K")
+    margin: Annotated[float | None, BeforeValidator(lambda value: None if value == "none" else value)] = Field(
+        None, ge=0, description="triplet margin; none is the soft margin"
+    )
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        images, size = self.images_per_identity, self.batch_size
+        if size % images or size < 2 * images:
+            raise ValueError(
+                f"train.batch_size={size}: expected P x K with P >= 2 identities of "
+                f"K = train.images_per_identity = {images} images"
+            )
+        return self
+
+
+FGVC_RATE = 5e-4 / 512  # an image of the batch (the paper's section 4.1)
+
+
+class FgvcTrainOptions(TrainOptions):
+    """The recipe of fine-grained categories."""
+
+    epochs: Positive = 100
+    batch_size: int = Field(16, ge=2, description="images")
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: float = Field(FGVC_RATE * 16, gt=0, description="by default 5e-4 / 512 x batch_size")
+    weight_decay: float = Field(0.05, ge=0)
+    bias_lr_factor: float = Field(1.0, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_rate(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "lr" in values or not isinstance(values.get("batch_size"), int):
+            return values
+        return {**values, "lr": FGVC_RATE * values["batch_size"]}
+
+
 class EvalOptions(_Options):
-    """The protocol."""
+    """The protocol of re-identification."""
 
     features: Literal["concat", "sa", "glca"] = "concat"
     flip_test: bool = Field(False, description="add the embedding of the mirrored image to that of the image")
@@ -147,7 +217,7 @@ class EvalOptions(_Options):
     batch_size: Positive = 128
 
     @model_validator(mode="after")
-    def _consistent(self) -> "EvalOptions":
+    def _consistent(self) -> Self:
         if self.rerank == "none":
             idle = [name for name in ("rerank_k1", "rerank_k2", "rerank_lambda") if getattr(self, name) is not None]
             if idle:
@@ -163,53 +233,93 @@ class EvalOptions(_Options):
         return self
 
 
+class FgvcEvalOptions(_Options):
+    """The protocol of fine-grained categories."""
+
+    prediction: Literal["sum", "sa", "glca"] = Field(
+        "sum", description="SA's and GLCA's class probabilities summed, or those of one"
+    )
+    batch_size: Positive = 128
+
+
 class Config(_Options):
-    """A whole run; `config.yaml` in its folder is this, complete."""
+    """A whole run of either kind; `config.yaml` in its folder is this, complete."""
+
+    task: ClassVar[Task]
 
     data: DataOptions
-    model: ModelOptions = ModelOptions()
-    train: TrainOptions = TrainOptions()
-    eval: EvalOptions = EvalOptions()
+    model: ModelOptions
+    train: TrainOptions
 
     def as_yaml(self) -> str:
         """Every option, in an order that reads well."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def option_names() -> list[str]:
-    """The dotted name of every option."""
+class ReidConfig(Config):
+    """A run of `reid-train`."""
+
+    task = "reid"
+
+    data: ReidDataOptions
+    model: ModelOptions = ModelOptions()
+    train: ReidTrainOptions = ReidTrainOptions()
+    eval: EvalOptions = EvalOptions()
+
+
+class FgvcConfig(Config):
+    """A run of `fgvc-train`."""
+
+    task = "fgvc"
+
+    data: FgvcDataOptions
+    model: FgvcModelOptions = FgvcModelOptions()
+    train: FgvcTrainOptions = FgvcTrainOptions()
+    eval: FgvcEvalOptions = FgvcEvalOptions()
+
+
+Kind = TypeVar("Kind", bound=Config, default=ReidConfig)
+
+
+def option_names(kind: type[Config] = ReidConfig) -> list[str]:
+    """The dotted name of every option of a kind of run."""
     return [
         f"{group}.{name}"
-        for group, field in Config.model_fields.items()
+        for group, field in kind.model_fields.items()
         for name in field.annotation.model_fields  # type: ignore[union-attr]
     ]
 
 
-def load_config(dataset: str, path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    dataset: str,
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    kind: type[Kind] = ReidConfig,  # type: ignore[assignment]
+) -> Kind:
     """The options of a run: defaults, under the dataset's recipe (or the YAML at `path`), under the overrides.
 
     `overrides` maps option names, dotted or their last part alone, to values. Raises ConfigError naming every option
     that is unknown, with near ones, or has an unusable value; FileNotFoundError for a missing YAML.
     """
-    source = path or _recipe(dataset)
+    source = path or _recipe(dataset, kind.task)
     values = _read_yaml(source) if source else {}
     values["data"] = {**values.get("data", {}), "dataset": dataset}
-    return _validate(values, overrides or {}, source)
+    return _validate(kind, values, overrides or {}, source)
 
 
-def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+def override(config: Kind, overrides: Mapping[str, Any]) -> Kind:
     """The config with some options changed; raises ConfigError as `load_config` does."""
-    return _validate(config.model_dump(mode="json"), overrides, None)
+    return _validate(type(config), config.model_dump(mode="json"), overrides, None)
 
 
-def config_from(values: Mapping[str, Any], source: Path | str) -> Config:
+def config_from(values: Mapping[str, Any], source: Path | str, kind: type[Kind] = ReidConfig) -> Kind:  # type: ignore[assignment]
     """A config from its own dump; raises ConfigError as `load_config` does."""
-    return _validate(values, {}, source)
+    return _validate(kind, values, {}, source)
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Path, kind: type[Kind] = ReidConfig) -> Kind:  # type: ignore[assignment]
     """The config of a run from its `config.yaml`."""
-    return config_from(_read_yaml(path), path)
+    return config_from(_read_yaml(path), path, kind)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -223,25 +333,25 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def full_name(key: str) -> str:
+def full_name(key: str, kind: type[Config] = ReidConfig) -> str:
     """The dotted name of an option given by it or by its last part; raises ConfigError for another key."""
-    name, problem = _full_name(key)
+    name, problem = _full_name(key, kind)
     if problem:
         raise ConfigError(problem)
     return name
 
 
 def differences(a: Config, b: Config) -> Iterator[str]:
-    """The dotted names of the options in which two configs differ."""
+    """The dotted names of the options in which two configs of one kind differ."""
     one, other = a.model_dump(), b.model_dump()
-    for name in option_names():
+    for name in option_names(type(a)):
         group, _, leaf = name.partition(".")
         if one[group][leaf] != other[group][leaf]:
             yield name
 
 
-def _recipe(dataset: str) -> Path | None:
-    path = RECIPES / "reid" / f"{dataset}.yaml"
+def _recipe(dataset: str, task: Task) -> Path | None:
+    path = RECIPES / task / f"{dataset}.yaml"
     return path if path.is_file() else None
 
 
@@ -253,13 +363,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict) or not all(isinstance(part, dict | None) for part in values.values()):
-        raise ConfigError(f"config {path}: expected the groups {', '.join(Config.model_fields)}, each with its options")
+        raise ConfigError(
+            f"config {path}: expected the groups {', '.join(ReidConfig.model_fields)}, each with its options"
+        )
     return {group: part or {} for group, part in values.items()}
 
 
-def _full_name(key: str) -> tuple[str, str]:
+def _full_name(key: str, kind: type[Config]) -> tuple[str, str]:
     """The dotted name that `key` stands for, and what is wrong with it, one of them empty."""
-    names = option_names()
+    names = option_names(kind)
     if key in names:
         return key, ""
     same_leaf = [name for name in names if name.split(".")[1] == key]
@@ -273,35 +385,31 @@ def _full_name(key: str) -> tuple[str, str]:
     return "", f"unknown option {key!r}; " + (f"near ones: {', '.join(near)}" if near else f"known: {', '.join(names)}")
 
 
-def _validate(values: Mapping[str, Any], overrides: Mapping[str, Any], source: Path | str | None) -> Config:
+def _validate(
+    kind: type[Kind], values: Mapping[str, Any], overrides: Mapping[str, Any], source: Path | str | None
+) -> Kind:
     merged = {group: dict(part) for group, part in values.items()}
     problems: list[str] = []
     for key, value in overrides.items():
-        name, problem = _full_name(key)
+        name, problem = _full_name(key, kind)
         if problem:
             problems.append(problem)
         else:
             group, _, leaf = name.partition(".")
             merged.setdefault(group, {})[leaf] = value
     try:
-        config = Config.model_validate(merged)
+        config = kind.model_validate(merged)
     except ValidationError as error:
         place = f" (in {source})" if source else ""
         for detail in error.errors():
             name = ".".join(str(part) for part in detail["loc"][:2])
             if detail["type"] == "extra_forbidden":
-                problems.append(_full_name(name)[1] + place)
+                problems.append(_full_name(name, kind)[1] + place)
             else:
                 message = detail["msg"].removeprefix("Value error, ")
                 # An error of a whole group names its options itself.
                 problems.append(f"{name}={detail['input']!r}: {message}" if "." in name else message)
         raise ConfigError("; ".join(dict.fromkeys(problems))) from None
-    images, size = config.train.images_per_identity, config.train.batch_size
-    if size % images or size < 2 * images:
-        problems.append(
-            f"train.batch_size={size}: expected P x K with P >= 2 identities of "
-            f"K = train.images_per_identity = {images} images"
-        )
     if problems:
         raise ConfigError("; ".join(problems))
     return config

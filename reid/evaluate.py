@@ -14,7 +14,16 @@ from typing import Any
 from reid import cli, compare
 from reid.calibrate import calibrate, load_calibration
 from reid.checkpoint import Checkpoint, load_model, write_text
-from reid.config import Config, ConfigError, DataOptions, EvalOptions, full_name, load_config, override, parse_override
+from reid.config import (
+    ConfigError,
+    EvalOptions,
+    ReidConfig,
+    ReidDataOptions,
+    full_name,
+    load_config,
+    override,
+    parse_override,
+)
 from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.loaders import drop_unreadable
 from reid.data.samples import ReidDataset
@@ -41,10 +50,10 @@ class Evaluated:
     options: EvalOptions
     dataset: ReidDataset | None = None
     embedder: Embedder | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoint: Checkpoint[ReidConfig] | None = None
 
 
-def open_dataset(options: DataOptions) -> ReidDataset:
+def open_dataset(options: ReidDataOptions) -> ReidDataset:
     """Load the dataset that the options name, generating the toy one; log its counts and warnings.
 
     Raises ValueError or FileNotFoundError as the reader of the dataset does, or for a dataset that needs a root.
@@ -97,7 +106,7 @@ def evaluate(
     what reading the checkpoint, the dataset or an image raises.
     """
     chosen = choose_device(device)
-    model, described = load_model(checkpoint)
+    model, described = load_model(checkpoint, ReidConfig)
     config = evaluation_config(described.config, overrides or {})
     embedder = Embedder(
         model.to(chosen),
@@ -139,7 +148,7 @@ def evaluate_stored(
 DATA_OPTIONS = ("dataset", "root", "version", "train_split", "strict_counts", "on_error", "workers")
 
 
-def evaluation_config(trained: Config, overrides: Mapping[str, Any]) -> Config:
+def evaluation_config(trained: ReidConfig, overrides: Mapping[str, Any]) -> ReidConfig:
     """The options of an evaluation; raises ConfigError for one that only a training may change.
 
     Another dataset than the one trained on brings its own recipe's data and protocol options.
@@ -169,7 +178,7 @@ def stored_options(overrides: Mapping[str, Any]) -> EvalOptions:
             f"{', '.join(foreign)}: needs a model or images; of stored features, an evaluation can change eval.* "
             f"except {', '.join(OF_THE_MODEL)}"
         )
-    return override(Config(data=DataOptions(dataset="features")), named).eval
+    return override(ReidConfig(data=ReidDataOptions(dataset="features")), named).eval
 
 
 OF_THE_MODEL = ("features", "flip_test", "batch_size")

@@ -25,8 +25,8 @@ from reid.checkpoint import (
     write_text,
 )
 from reid.config import (
-    Config,
     ConfigError,
+    ReidConfig,
     differences,
     load_config,
     option_names,
@@ -54,7 +54,7 @@ log = logging.getLogger("reid")
 MOVABLE = ("data.root", "data.workers", *(name for name in option_names() if name.startswith("eval.")))
 
 
-def train(config: Config, output: Path, *, device: str = "auto", resume: bool = False) -> list[dict[str, Any]]:
+def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: bool = False) -> list[dict[str, Any]]:
     """Train a Re-ID model into the run folder `output`; return the record of every epoch.
 
     Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
@@ -135,7 +135,7 @@ def train(config: Config, output: Path, *, device: str = "auto", resume: bool = 
     )
 
 
-def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
+def require_own_folder(config: ReidConfig, output: Path, resume: bool) -> bool:
     """Whether `output` holds this very run's state, to go on from.
 
     Raises FileExistsError for a folder with a run when `resume` is not asked for, FileNotFoundError for a resume
@@ -165,7 +165,7 @@ def has_test_split(dataset: ReidDataset) -> bool:
     return False
 
 
-def describe(config: Config, model: DCAL, steps: int, device: torch.device) -> str:
+def describe(config: ReidConfig, model: DCAL, steps: int, device: torch.device) -> str:
     """What is about to run, in one line."""
     patches = model.backbone.patch_embed.num_patches
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6

@@ -12,40 +12,57 @@ from torchvision.transforms import v2 as T
 class Preprocessing:
     """What turns a picture into model input; stored with every checkpoint, so that served is what was measured.
 
-    `image_size` is (height, width) in pixels; `mean` and `std` are per channel, for RGB in [0, 1].
+    `image_size` is (height, width) in pixels; `mean` and `std` are per channel, for RGB in [0, 1]. Where `resize` is
+    given, the picture is resized to that (height, width) and `image_size` is its centre.
     """
 
     image_size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resize: tuple[int, int] | None = None
+
+    @property
+    def seen(self) -> tuple[float, float, float, float]:
+        """The part of the picture that the model sees: (x, y, width, height) as shares of its width and height."""
+        (height, width), (whole_height, whole_width) = self.image_size, self.resize or self.image_size
+        left, top = round((whole_width - width) / 2), round((whole_height - height) / 2)
+        return left / whole_width, top / whole_height, width / whole_width, height / whole_height
 
     def as_json(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
-        return asdict(self)
+        """Plain lists and numbers; without what is not used, so that the names of models stay what they were."""
+        values = asdict(self)
+        return values if self.resize else {name: value for name, value in values.items() if name != "resize"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """The inverse of `as_json`."""
-        return cls(tuple(values["image_size"]), tuple(values["mean"]), tuple(values["std"]))
+        resize = values.get("resize")
+        sizes = tuple(values["image_size"]), tuple(resize) if resize else None
+        return cls(sizes[0], tuple(values["mean"]), tuple(values["std"]), sizes[1])
 
 
 def evaluation_transform(preprocessing: Preprocessing) -> T.Compose:
-    """PIL RGB to (3, height, width) float32: bicubic resize, then normalisation."""
-    return T.Compose([*_resize(preprocessing), *_to_tensor(preprocessing)])
+    """PIL RGB to (3, height, width) float32: bicubic resize, its centre where that is larger, then normalisation."""
+    steps = _resize(preprocessing)
+    if preprocessing.resize:
+        steps.append(T.CenterCrop(preprocessing.image_size))
+    return T.Compose([*steps, *_to_tensor(preprocessing)])
 
 
-def training_transform(preprocessing: Preprocessing, *, flip: float, pad: int, erasing: float) -> T.Compose:
-    """PIL RGB to (3, height, width) float32 with TransReID's augmentation.
+def training_transform(preprocessing: Preprocessing, *, flip: float, pad: int = 0, erasing: float = 0.0) -> T.Compose:
+    """PIL RGB to (3, height, width) float32 with TransReID's augmentation, or the paper's for fine-grained categories.
 
-    Resize, horizontal flip with probability `flip`, `pad` black pixels on every side and a random crop back to size,
-    normalisation, and with probability `erasing` a random rectangle of 2 to 33 % filled with noise. Draws from torch's
-    global generator.
+    Resize, horizontal flip with probability `flip`, `pad` black pixels on every side and a random crop to size (of what
+    `preprocessing.resize` leaves, or back to size), normalisation, and with probability `erasing` a random rectangle of
+    2 to 33 % filled with noise. Draws from torch's global generator.
     """
     steps: list[Any] = _resize(preprocessing)
     if flip:
         steps.append(T.RandomHorizontalFlip(flip))
     if pad:
-        steps += [T.Pad(pad), T.RandomCrop(preprocessing.image_size)]
+        steps.append(T.Pad(pad))
+    if pad or preprocessing.resize:
+        steps.append(T.RandomCrop(preprocessing.image_size))
     steps += _to_tensor(preprocessing)
     if erasing:
         # torchvision's value="random" fills pixel by pixel with normal noise; one number would paint a flat rectangle.
@@ -54,7 +71,8 @@ def training_transform(preprocessing: Preprocessing, *, flip: float, pad: int, e
 
 
 def _resize(preprocessing: Preprocessing) -> list[Any]:
-    return [T.Resize(list(preprocessing.image_size), interpolation=InterpolationMode.BICUBIC, antialias=True)]
+    size = preprocessing.resize or preprocessing.image_size
+    return [T.Resize(list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)]
 
 
 def _to_tensor(preprocessing: Preprocessing) -> list[Any]:

@@ -17,6 +17,7 @@ from reid.models.rollout import class_row, local_queries
 
 Method = Literal["dcal", "baseline", "glca", "pwca"]
 Features = Literal["concat", "sa", "glca"]
+Prediction = Literal["sum", "sa", "glca"]
 Head = Literal["reid", "fgvc"]
 
 BRANCHES: dict[Method, tuple[str, ...]] = {
@@ -123,6 +124,22 @@ class DCAL(nn.Module):
         """Whether a training step needs partners."""
         return "pwca" in BRANCHES[self.method]
 
+    @property
+    def width(self) -> int:
+        """D, the numbers in a branch's token."""
+        return int(self.backbone.embed_dim)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the N patches."""
+        rows, columns = self.backbone.patch_embed.grid_size
+        return rows, columns
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches: the class token, then registers."""
+        return int(self.backbone.num_prefix_tokens)
+
     def forward(
         self, images: Tensor, partner: Tensor | None = None, *, glca: bool = True, rollout: bool = False
     ) -> DcalOutput:
@@ -157,7 +174,7 @@ class DCAL(nn.Module):
         if queries:
             row = output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
             if local is not None:
-                output.chosen = local_queries(row, self.ratio, self.backbone.num_prefix_tokens)
+                output.chosen = local_queries(row, self.ratio, self.prefix)
                 output.glca = self._branch("glca", local(tokens[: len(images)], output.chosen))
         if partner is not None:
             output.pwca = self._branch("sa", normed[len(images) :])
@@ -176,6 +193,16 @@ def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:
     wanted = ("sa", "glca") if features == "concat" else (features,)
     tokens = [branch.token for name, branch in output.branches().items() if name in wanted]
     return F.normalize(torch.cat([F.normalize(token.float(), dim=1) for token in tokens], dim=1), dim=1)
+
+
+def probabilities(output: DcalOutput, prediction: Prediction = "sum") -> Tensor:
+    """Class probabilities (B, C) float32, each row of sum 1 (section 4.1).
+
+    `sum` is the mean of SA's and GLCA's, which the largest of their sum wins, or SA's where GLCA did not run.
+    """
+    wanted = ("sa", "glca") if prediction == "sum" else (prediction,)
+    rows = [branch.logits.float().softmax(dim=1) for name, branch in output.branches().items() if name in wanted]
+    return torch.stack(rows).mean(dim=0)
 
 
 def build_dcal(

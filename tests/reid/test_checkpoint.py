@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from reid.checkpoint import Checkpoint, load_model, model_file, save_model, write_text, write_whole
-from reid.config import load_config
+from reid.config import ReidConfig, load_config
 from reid.data.transforms import Preprocessing
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
@@ -32,7 +32,7 @@ def test_round_trip(tmp_path, method):
     saved, described = model(method), checkpoint(method)
     saved(torch.randn(4, 3, 32, 16), torch.tensor([1, 0, 3, 2]))  # moves the running statistics of the necks
     save_model(tmp_path / "model.safetensors", saved, described)
-    loaded, found = load_model(tmp_path)
+    loaded, found = load_model(tmp_path, ReidConfig)
     assert found == described
     assert not loaded.training
     assert (loaded.method, loaded.ratio) == (method, 0.4)
@@ -66,25 +66,25 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model.safetensors in this folder"):
         model_file(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent.safetensors: no such file"):
-        load_model(tmp_path / "absent.safetensors")
+        load_model(tmp_path / "absent.safetensors", ReidConfig)
     (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(ValueError, match=r"cut.safetensors: cannot be read as safetensors"):
-        load_model(tmp_path / "cut.safetensors")
+        load_model(tmp_path / "cut.safetensors", ReidConfig)
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match=r"no format in its metadata, expected '1': not a file of reid-train"):
-        load_model(tmp_path / "foreign.safetensors")
+        load_model(tmp_path / "foreign.safetensors", ReidConfig)
     save_file({"a": torch.zeros(1)}, tmp_path / "next.safetensors", {"format": "2"})
     with pytest.raises(ValueError, match=r"format '2' in its metadata, expected '1'"):
-        load_model(tmp_path / "next.safetensors")
+        load_model(tmp_path / "next.safetensors", ReidConfig)
     save_file({"a": torch.zeros(1)}, tmp_path / "half.safetensors", {"format": "1", "config": "{"})
     with pytest.raises(ValueError, match="damaged metadata"):
-        load_model(tmp_path / "half.safetensors")
+        load_model(tmp_path / "half.safetensors", ReidConfig)
 
 
 def test_a_checkpoint_of_another_method_does_not_fit_its_config(tmp_path):
     save_model(tmp_path / "m.safetensors", model("baseline"), checkpoint("dcal"))
     with pytest.raises(ValueError, match=r"tensors do not fit its own config .*glca.block"):
-        load_model(tmp_path / "m.safetensors")
+        load_model(tmp_path / "m.safetensors", ReidConfig)
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path):

@@ -5,9 +5,9 @@ import yaml
 
 from reid.config import (
     RECIPES,
-    Config,
     ConfigError,
-    DataOptions,
+    ReidConfig,
+    ReidDataOptions,
     differences,
     load_config,
     option_names,
@@ -136,7 +136,7 @@ def test_key_value_parsing():
     for text in ("train.lr", "=3"):
         with pytest.raises(ConfigError, match="expected KEY=VALUE"):
             parse_override(text)
-    assert override(Config(data=DataOptions(dataset="csv")), {"lr": "1e-3"}).train.lr == 1e-3
+    assert override(ReidConfig(data=ReidDataOptions(dataset="csv")), {"lr": "1e-3"}).train.lr == 1e-3
 
 
 def test_differences_and_names():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reid.checkpoint import load_model, save_model
+from reid.config import ReidConfig
 from service.gallery import Upload, Wish
 from service.manage import main
 from service.opening import open_gallery
@@ -130,7 +131,7 @@ def test_a_backup_is_a_gallery(filled, manage, tmp_path):
 
 
 def test_a_gallery_is_given_to_another_model(filled, manage, checkpoint, tmp_path, picture):
-    model, described = load_model(checkpoint)
+    model, described = load_model(checkpoint, ReidConfig)
     with torch.no_grad():
         next(model.parameters()).add_(1)
     (tmp_path / "run").mkdir()

@@ -15,6 +15,7 @@ from PIL import Image
 
 import service.reindex
 from reid.checkpoint import load_model, save_model
+from reid.config import ReidConfig
 from service.batcher import Busy
 from service.engines.memory import MemoryEngine
 from service.gallery import EVERYTHING, Gallery, Upload, Wish
@@ -255,7 +256,7 @@ def test_queries_meet_the_old_model_or_all_vectors_of_the_new_one(folder):
 
 
 def test_two_trained_models_give_what_embedding_afresh_gives(checkpoint, tmp_path):
-    model, described = load_model(checkpoint)
+    model, described = load_model(checkpoint, ReidConfig)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from reid.checkpoint import fingerprint, load_model, save_model
+from reid.config import ReidConfig
 from reid.retrieval.calibration import Calibration
 from service.opening import open_gallery
 from service.serve import _calibration, main
@@ -150,7 +151,7 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     process.send_signal(signal.SIGTERM)
     process.wait()
     run = shutil.copytree(checkpoint, tmp_path / "other")
-    model, described = load_model(run)
+    model, described = load_model(run, ReidConfig)
     options = described.config.eval.model_copy(update={"features": "sa"})
     config = described.config.model_copy(update={"eval": options})
     save_model(run / "model.safetensors", model, replace(described, config=config))

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from reid.checkpoint import load_model, save_model
+from reid.config import ReidConfig
 from service.backup import backup_work
 from service.gallery import PICTURES_FOLDER, Wish
 from service.images import decode
@@ -195,7 +196,7 @@ def make_clients(number, picture, seed):
 def other_model(checkpoint, tmp_path):
     """The same weights with other features, which is another model."""
     run = shutil.copytree(checkpoint, tmp_path / "other")
-    model, described = load_model(run)
+    model, described = load_model(run, ReidConfig)
     options = described.config.eval.model_copy(update={"features": "sa"})
     config = described.config.model_copy(update={"eval": options})
     save_model(run / "model.safetensors", model, replace(described, config=config))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.embedder import Attention
 from reid.features import Features
+from reid.predictor import Attention
 from reid.report.attention import OUTLINE, attended, overlay
 from reid.report.strips import Tile
 

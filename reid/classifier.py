@@ -1,0 +1,103 @@
+"""Images to probabilities of fine-grained categories: one facade for evaluation and for use."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid.checkpoint import Checkpoint, load_model
+from reid.config import FgvcConfig
+from reid.data.samples import Sample
+from reid.data.transforms import Preprocessing
+from reid.models.dcal import DCAL, DcalOutput, Prediction, probabilities
+from reid.predictor import Picture, Predictor
+
+
+class Classifier(Predictor):
+    """A classification model with its preprocessing: pictures in, a probability for each class out.
+
+    `classes` names the C categories. `prediction` chooses the branches: `sum` (the mean of SA's and GLCA's
+    probabilities, whose largest is that of their sum), `sa` or `glca`.
+    """
+
+    def __init__(
+        self,
+        model: DCAL,
+        preprocessing: Preprocessing,
+        classes: Sequence[str],
+        *,
+        prediction: Prediction = "sum",
+        device: torch.device | str = "cpu",
+        batch_size: int = 128,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """Raises ValueError when `glca` is asked of a model without that branch."""
+        if prediction == "glca" and model.glca is None:
+            raise ValueError(
+                f"prediction 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
+            )
+        self.classes = tuple(classes)
+        self.prediction: Prediction = prediction if model.glca is not None else "sa"
+        super().__init__(
+            model,
+            preprocessing,
+            glca=self.prediction != "sa",
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: Path | str,
+        *,
+        prediction: Prediction | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 128,
+        precision: torch.dtype = torch.float32,
+    ) -> tuple["Classifier", Checkpoint[FgvcConfig]]:
+        """Load a run folder or model file; the prediction is by default what it was trained to be evaluated with."""
+        model, checkpoint = load_model(path, FgvcConfig)
+        classifier = cls(
+            model.to(device),
+            checkpoint.preprocessing,
+            checkpoint.classes,
+            prediction=prediction or checkpoint.config.eval.prediction,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+        )
+        return classifier, checkpoint
+
+    def classify(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """Pictures to probabilities (n, C) float32, each row of sum 1; pictures and errors as for `prepare`."""
+        rows = [np.empty((0, len(self.classes)), np.float32)]
+        rows += [self._classify(images) for images in self.batches(pictures)]
+        return np.concatenate(rows)
+
+    def classify_prepared(self, images: Tensor) -> np.ndarray:
+        """Pictures by `prepare` (n, 3, height, width) to probabilities (n, C), as `classify` gives them."""
+        return np.concatenate([self._classify(part) for part in images.split(self.batch_size)])
+
+    def classify_samples(
+        self, samples: Sequence[Sample], *, workers: int = -1, what: str = "classifying"
+    ) -> Mapping[Prediction, np.ndarray]:
+        """Dataset samples to probabilities (n, C) by every prediction that the branches in use allow, with progress."""
+        found: dict[Prediction, list[np.ndarray]] = {}
+        for images in self.sample_batches(samples, workers=workers, what=what):
+            output = self.forward(images)
+            for prediction in available(output):
+                found.setdefault(prediction, []).append(probabilities(output, prediction).cpu().numpy())
+        return {prediction: np.concatenate(rows) for prediction, rows in found.items()}
+
+    def _classify(self, images: Tensor) -> np.ndarray:
+        rows: np.ndarray = probabilities(self.forward(images), self.prediction).cpu().numpy()
+        return rows
+
+
+def available(output: DcalOutput) -> tuple[Prediction, ...]:
+    """The predictions that can be made of an output, the one to prefer first."""
+    return ("sum", "sa", "glca") if output.glca is not None else ("sa",)

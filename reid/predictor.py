@@ -1,0 +1,126 @@
+"""Pictures through a trained model: one way for every task, so that what is measured is what is served."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from reid.data.images import read_image
+from reid.data.loaders import evaluation_batches, worker_count
+from reid.data.samples import Sample
+from reid.data.transforms import Preprocessing, evaluation_transform
+from reid.models.dcal import DCAL, DcalOutput
+from reid.progress import track
+
+Picture = Path | str | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Where in a picture the model looked: the class token's attention rollout, laid out as the patch grid.
+
+    The grid spans the part of the picture that the model sees, `seen` (x, y, width, height) as shares of its width and
+    height. `map` (rows, columns) float32 holds each patch's share, 0 or more, whose sum is 1 less the share of the
+    class token itself. `chosen` (rows, columns) bool marks the R patches that GLCA chose; it is None where GLCA is not
+    used.
+    """
+
+    map: np.ndarray
+    chosen: np.ndarray | None
+    seen: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+
+class Predictor:
+    """A model with its preprocessing. `glca` says whether its second branch is used."""
+
+    def __init__(
+        self,
+        model: DCAL,
+        preprocessing: Preprocessing,
+        *,
+        glca: bool,
+        device: torch.device | str = "cpu",
+        batch_size: int = 128,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """`model` is on `device`; `precision` is that of its matrix products."""
+        self.model = model
+        self.glca = glca
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.precision = precision
+        self._seen = preprocessing.seen
+        self._transform = evaluation_transform(preprocessing)
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """What the model sees of a picture, (3, height, width) float32; any thread may do this.
+
+        Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for an array that is
+        not (height, width, 3) uint8.
+        """
+        prepared: Tensor = self._transform(_as_image(picture, 0))
+        return prepared
+
+    def attention(self, pictures: Sequence[Picture]) -> list[Attention]:
+        """Where the model looked in each picture; pictures and errors as for `prepare`."""
+        grid, prefix = self.model.grid, self.model.prefix
+        attentions = []
+        for images in self.batches(pictures):
+            output = self.forward(images, rollout=True)
+            assert output.rollout is not None
+            maps = output.rollout[:, prefix:].unflatten(1, grid).cpu().numpy()
+            if output.chosen is None:
+                attentions += [Attention(row, None, self._seen) for row in maps]
+            else:
+                marked = torch.zeros_like(output.rollout, dtype=torch.bool).scatter(1, output.chosen, True)
+                chosen = marked[:, prefix:].unflatten(1, grid).cpu().numpy()
+                attentions += [Attention(*pair, self._seen) for pair in zip(maps, chosen, strict=True)]
+        return attentions
+
+    def batches(self, pictures: Sequence[Picture]) -> Iterator[Tensor]:
+        """Pictures as prepared batches (B, 3, height, width), in order."""
+        for start in range(0, len(pictures), self.batch_size):
+            chunk = pictures[start : start + self.batch_size]
+            yield torch.stack([self._transform(_as_image(picture, start + i)) for i, picture in enumerate(chunk)])
+
+    def sample_batches(self, samples: Sequence[Sample], *, workers: int = -1, what: str) -> Iterator[Tensor]:
+        """A dataset's samples as prepared batches, in order, read by `workers` processes, with progress on `what`."""
+        loader = evaluation_batches(
+            samples,
+            self._transform,
+            batch_size=self.batch_size,
+            workers=worker_count(workers, self.device.type),
+            pin_memory=self.device.type == "cuda",
+        )
+        for images in track(loader, len(loader), what):
+            if isinstance(images, Exception):
+                raise images
+            yield images
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor, rollout: bool = False) -> DcalOutput:
+        """The model's output on a prepared batch, in evaluation mode."""
+        was_training = self.model.training
+        self.model.eval()
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            images = images.to(self.device, non_blocking=True)
+            output: DcalOutput = self.model(images, glca=self.glca, rollout=rollout)
+        self.model.train(was_training)
+        return output
+
+
+def _as_image(picture: Picture, place: int) -> Image.Image:
+    if isinstance(picture, Path | str):
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture).convert("RGB")
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(
+            f"picture {place} is an array of shape {picture.shape} and type {picture.dtype}, "
+            "expected (height, width, 3) uint8 RGB"
+        )
+    return Image.fromarray(picture)
