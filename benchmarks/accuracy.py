@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from reid.checkpoint import CONFIG_FILE, METRICS_FILE, MODEL_FILE
-from reid.config import differences, load_config, option_names, parse_override, read_config
+from reid.config import load_config, option_names, parse_override
 from reid.evaluate import evaluate
 from reid.models.dcal import BRANCHES
-from reid.train import MOVABLE
+from reid.runs import changed_options
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("baseline", "glca", "pwca", "dcal")
@@ -33,7 +33,7 @@ def run_once(folder: Path, overrides: dict[str, Any], device: str) -> None:
     """Train in a process of its own, unless the folder holds the finished run; refuses a folder with another recipe."""
     config = load_config("csv", None, overrides)
     if (folder / CONFIG_FILE).exists():
-        changed = [name for name in differences(read_config(folder / CONFIG_FILE), config) if name not in MOVABLE]
+        changed = changed_options(folder, config)
         if changed:
             raise ValueError(f"{folder} holds a run with other options ({', '.join(changed)}); choose another --runs")
     metrics = folder / METRICS_FILE

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from reid.config import Config, FgvcConfig, ReidConfig, config_from
 from reid.data.transforms import Preprocessing
+from reid.models.backbones import WeightsReport
 from reid.models.dcal import DCAL, build_dcal
 
 MODEL_FILE = "model.safetensors"
@@ -112,22 +113,30 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kin
     found = type(checkpoint.config)
     if found is not kind:
         raise ValueError(f"checkpoint {path} is {TITLES[found]}, expected {TITLES[kind]}")
-    options = checkpoint.config.model
-    model, _ = build_dcal(
-        options.backbone,
-        checkpoint.preprocessing.image_size,
-        len(checkpoint.classes),
-        method=options.method,
-        head=checkpoint.config.task,
-        drop_path=options.drop_path,
-        ratio=options.ratio,
-        partner_stream=options.partner_stream,
-    )
+    model, _ = build_model(checkpoint.config, checkpoint.preprocessing.image_size, len(checkpoint.classes))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {file}: tensors do not fit its own config ({_one_line(error)})") from error
     return model.eval(), cast(Checkpoint[Kind], checkpoint)
+
+
+def build_model(
+    config: Config, image_size: tuple[int, int], classes: int, weights: str = "none"
+) -> tuple[DCAL, WeightsReport]:
+    """The model that a config describes, for images of `image_size` (height, width); errors as for `build_dcal`."""
+    options = config.model
+    return build_dcal(
+        options.backbone,
+        image_size,
+        classes,
+        method=options.method,
+        head=config.task,
+        weights=weights,
+        drop_path=options.drop_path,
+        ratio=options.ratio,
+        partner_stream=options.partner_stream,
+    )
 
 
 def model_file(path: Path | str) -> Path:

@@ -1,0 +1,149 @@
+"""What every training command shares, whatever it trains: its flags, its run folder, and the run in one line."""
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from reid import cli
+from reid.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
+from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
+from reid.loop import Interrupted
+from reid.models.dcal import BRANCHES, DCAL
+
+log = logging.getLogger("reid")
+
+Kind = TypeVar("Kind", bound=Config)
+KindIn = TypeVar("KindIn", bound=Config, contravariant=True)
+
+
+class Train(Protocol[KindIn]):
+    """Trains into a run folder and returns the record of every epoch."""
+
+    def __call__(self, config: KindIn, output: Path, *, device: str, resume: bool) -> list[dict[str, Any]]: ...
+
+
+def add_training_flags(parser: argparse.ArgumentParser, kind: type[Config], datasets: Collection[str]) -> None:
+    """Declare the flags of a training command of one kind, with its own defaults in their help."""
+    train, size = _group(kind, "train"), _group(kind, "data")["image_size"].get_default()
+    default = {name: train[name].get_default() for name in ("epochs", "batch_size", "seed")}
+    parser.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(datasets)}")
+    parser.add_argument("--data-root", metavar="DIR", help="where the dataset is: its folder, one above it, or its CSV")
+    parser.add_argument("--config", metavar="YAML", type=Path, help="options file, instead of the dataset's own recipe")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="deit_tiny, deit_small, deit_base, vit_base, ... or a timm ViT"
+    )
+    parser.add_argument("--method", choices=list(BRANCHES), help="default: dcal")
+    parser.add_argument("--weights", metavar="imagenet|none|PATH", help="pretrained weights (default: imagenet)")
+    parser.add_argument(
+        "--image-size", metavar="HxW", help=f"height x width in pixels (default: {size[0]}x{size[1]}, or the recipe's)"
+    )
+    parser.add_argument("--epochs", metavar="N", help=f"passes over the training images (default: {default['epochs']})")
+    parser.add_argument(
+        "--batch-size", metavar="B", help=f"{train['batch_size'].description} (default: {default['batch_size']})"
+    )
+    parser.add_argument("--seed", metavar="S", help=f"of every random choice (default: {default['seed']})")
+    parser.add_argument("--output", metavar="RUN", type=Path, help="run folder (default: runs/DATASET-BACKBONE-METHOD)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output where it stopped")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="any option")
+
+
+def _group(kind: type[Config], name: str) -> Mapping[str, Any]:
+    options: Mapping[str, Any] = kind.model_fields[name].annotation.model_fields  # type: ignore[union-attr]
+    return options
+
+
+def run_training(
+    arguments: argparse.Namespace, kind: type[Kind], datasets: Collection[str], train: Train[Kind]
+) -> None:
+    """Train as the flags say, and print the last epoch's record as JSON.
+
+    Raises UsageError for a dataset that is missing or unknown, and what choosing options and training raise.
+    """
+    overrides = _overrides(arguments)
+    saved = arguments.output / CONFIG_FILE if arguments.output and arguments.resume else None
+    if saved and saved.exists() and arguments.config is None:
+        config = override(read_config(saved, kind), overrides)
+    elif arguments.dataset:
+        config = load_config(arguments.dataset, arguments.config, overrides, kind)
+    elif arguments.config:
+        config = override(read_config(arguments.config, kind), overrides)
+    elif saved:
+        raise FileNotFoundError(f"{arguments.output} holds no run to resume; give --dataset to begin one")
+    else:
+        raise cli.UsageError(f"--dataset is missing; one of {', '.join(datasets)}")
+    if config.data.dataset not in datasets:
+        raise cli.UsageError(f"unknown dataset {config.data.dataset!r}; one of {', '.join(datasets)}")
+    names = (config.data.dataset, config.model.backbone, config.model.method)
+    output = arguments.output or Path("runs") / "-".join(names)
+    try:
+        records = train(config, output, device=arguments.device, resume=arguments.resume)
+    except Interrupted as interrupt:
+        command = f"{kind.task}-train --output {output} --resume"
+        raise KeyboardInterrupt(f"{interrupt}; continue with {command}") from None
+    print(json.dumps({"run": str(output), **records[-1]}))
+
+
+def _overrides(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    flags = {
+        "data.root": arguments.data_root,
+        "model.backbone": arguments.backbone,
+        "model.method": arguments.method,
+        "model.weights": arguments.weights,
+        "data.image_size": arguments.image_size,
+        "train.epochs": arguments.epochs,
+        "train.batch_size": arguments.batch_size,
+        "train.seed": arguments.seed,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    return given | dict(parse_override(text) for text in arguments.options)
+
+
+def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
+    """Whether `output` holds this very run's state, to go on from.
+
+    Raises FileExistsError for a folder with a run when `resume` is not asked for, FileNotFoundError for a resume
+    without a state, ConfigError for one with changed options. A run that ended before it saved anything leaves nothing
+    to lose.
+    """
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"output {output} is a file, expected a folder or a new name")
+    if not any((output / name).exists() for name in (STATE_FILE, MODEL_FILE)):
+        return False
+    if not resume:
+        raise FileExistsError(f"{output} already holds a run; continue it with --resume, or choose another --output")
+    if not (output / STATE_FILE).exists():
+        raise FileNotFoundError(f"{output} holds a model but no {STATE_FILE} to resume from; choose another --output")
+    changed = changed_options(output, config)
+    if changed:
+        raise ConfigError(
+            f"--resume cannot change {', '.join(changed)}; the run's options are in {output / CONFIG_FILE}"
+        )
+    return True
+
+
+def changed_options(folder: Path, config: Config) -> list[str]:
+    """In which options a config differs from that of the run in a folder.
+
+    Where things are and how the result is scored may differ: what is trained does not depend on it.
+    """
+    names = differences(read_config(folder / CONFIG_FILE, type(config)), config)
+    return [name for name in names if name not in ("data.root", "data.workers") and not name.startswith("eval.")]
+
+
+def describe(config: Config, model: DCAL, image_size: tuple[int, int], steps: int, device: torch.device) -> str:
+    """What is about to run, in one line."""
+    patches = model.backbone.patch_embed.num_patches
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    size = "x".join(str(side) for side in image_size)
+    name = f"{config.model.method} on {config.model.backbone}"
+    line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
+    if "glca" in BRANCHES[config.model.method]:
+        line += f", GLCA asks with {max(1, math.ceil(config.model.ratio * patches))} of them"
+    return line + f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images on {device}"
