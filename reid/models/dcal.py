@@ -30,10 +30,16 @@ BRANCHES: dict[Method, tuple[str, ...]] = {
 
 @dataclass
 class Branch:
-    """One branch's class token (B, D) after its norm and before the neck, and its head's logits (B, C)."""
+    """One branch's class token (B, D) after its norm and before the neck, and its head's logits (B, C).
+
+    `features` (B, D) is the token after the neck, None where the head has no neck; `head` the name of the branch's head
+    among DCAL.heads, which branches may share.
+    """
 
     token: Tensor
     logits: Tensor
+    features: Tensor | None = None
+    head: str = "sa"
 
 
 @dataclass
@@ -55,7 +61,10 @@ class DcalOutput:
 
 
 class ReidHead(nn.Module):
-    """BNNeck, a batch norm whose bias stays 0, and a linear layer without bias: tokens (B, D) to logits (B, C)."""
+    """BNNeck, a batch norm whose bias stays 0, and a linear layer without bias: tokens (B, D) to logits (B, C).
+
+    What lies between the two (B, D) is given beside the logits.
+    """
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -64,13 +73,13 @@ class ReidHead(nn.Module):
         self.classifier = nn.Linear(width, classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
-    def forward(self, token: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.neck(token))
-        return logits
+    def forward(self, token: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.neck(token)
+        return self.classifier(features), features
 
 
 class FgvcHead(nn.Module):
-    """A linear layer: tokens (B, D) to logits (B, C)."""
+    """A linear layer: tokens (B, D) to logits (B, C), with None beside them for want of a neck."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -78,9 +87,8 @@ class FgvcHead(nn.Module):
         nn.init.trunc_normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, token: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(token)
-        return logits
+    def forward(self, token: Tensor) -> tuple[Tensor, None]:
+        return self.classifier(token), None
 
 
 class DCAL(nn.Module):
@@ -182,7 +190,8 @@ class DCAL(nn.Module):
 
     def _branch(self, head: str, normed: Tensor) -> Branch:
         token = normed[:, 0]
-        return Branch(token, self.heads[head](token))
+        logits, features = self.heads[head](token)
+        return Branch(token, logits, features, head)
 
 
 def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:

@@ -235,3 +235,15 @@ def test_attention_is_fused(monkeypatch):
     )
     build().train()(images(), torch.tensor([1, 0, 3, 2]))
     assert len(calls) == 4 * 2 + 1
+
+
+def test_a_branch_names_its_head_and_holds_what_its_neck_gave():
+    model = build().train()
+    with torch.no_grad():
+        output = model(images(), torch.tensor([1, 0, 3, 2]))
+    assert [branch.head for branch in (output.sa, output.glca, output.pwca)] == ["sa", "glca", "sa"]
+    for branch in output.branches().values():
+        normed = (branch.token - branch.token.mean(dim=0)) / (branch.token.var(dim=0, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(branch.features, normed, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(branch.logits, branch.features @ model.heads[branch.head].classifier.weight.T)
+    assert build(head="fgvc").eval()(images()).sa.features is None
