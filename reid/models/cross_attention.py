@@ -61,8 +61,8 @@ class GlobalLocalCrossAttention(nn.Module):
 
         The class token comes first, then the chosen patches in their order.
         """
-        asking = torch.cat([chosen.new_zeros(len(chosen), 1), chosen], dim=1)
-        first = tokens.shape[1] * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        asking = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
+        first = tokens.shape[1] * torch.arange(tokens.shape[0], device=tokens.device).unsqueeze(1)
         # Whole rows, because gather's backward pass goes number by number.
         queries = tokens.flatten(0, 1).index_select(0, (first + asking).flatten()).view(*asking.shape, -1)
         (query,) = _project(self.block, self.block.norm1(queries), "q")

@@ -159,6 +159,7 @@ class DCAL(nn.Module):
 
         Raises ValueError when a training step that needs partners gets none.
         """
+        count = images.shape[0]  # unlike len(), left free by an export
         tokens = embed_tokens(self.backbone, images)
         local = self.glca if glca else None
         queries: list[Tensor] = []
@@ -178,14 +179,14 @@ class DCAL(nn.Module):
                 queries.append(query.detach())
                 keys.append(key.detach())
         normed = self.backbone.norm(tokens)
-        output = DcalOutput(self._branch("sa", normed[: len(images)]))
+        output = DcalOutput(self._branch("sa", normed[:count]))
         if queries:
             row = output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
             if local is not None:
                 output.chosen = local_queries(row, self.ratio, self.prefix)
-                output.glca = self._branch("glca", local(tokens[: len(images)], output.chosen))
+                output.glca = self._branch("glca", local(tokens[:count], output.chosen))
         if partner is not None:
-            output.pwca = self._branch("sa", normed[len(images) :])
+            output.pwca = self._branch("sa", normed[count:])
         return output
 
     def _branch(self, head: str, normed: Tensor) -> Branch:
