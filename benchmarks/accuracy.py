@@ -10,38 +10,21 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from reid.checkpoint import CONFIG_FILE, METRICS_FILE, MODEL_FILE
+from benchmarks.run_once import train_once
+from reid.checkpoint import MODEL_FILE
 from reid.config import load_config, option_names, parse_override
 from reid.evaluate import evaluate
 from reid.models.dcal import BRANCHES
-from reid.runs import changed_options
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("baseline", "glca", "pwca", "dcal")
 # What a run is called by; everything else is the recipe, the same for all.
 VARIED = ("model.method", "train.seed")
-
-
-def run_once(folder: Path, overrides: dict[str, Any], device: str) -> None:
-    """Train in a process of its own, unless the folder holds the finished run; refuses a folder with another recipe."""
-    config = load_config("csv", None, overrides)
-    if (folder / CONFIG_FILE).exists():
-        changed = changed_options(folder, config)
-        if changed:
-            raise ValueError(f"{folder} holds a run with other options ({', '.join(changed)}); choose another --runs")
-    metrics = folder / METRICS_FILE
-    if metrics.exists() and len(metrics.read_text().splitlines()) == config.train.epochs:
-        return
-    options = [f"{name}={value}" for name, value in overrides.items()]
-    command = [sys.executable, "-m", "reid.train", "--dataset", "csv", "--resume", "--device", device]
-    subprocess.run([*command, "--output", str(folder), *options], check=True, stdout=subprocess.DEVNULL)
 
 
 def figures(folder: Path, method: str, device: str) -> dict[str, dict[str, float]]:
@@ -112,7 +95,7 @@ def main() -> None:
                 **recipe,
             }
             if not arguments.table_only:
-                run_once(folder, overrides, arguments.device)
+                train_once(folder, "reid", "csv", overrides, arguments.device)
             elif not (folder / MODEL_FILE).exists():
                 continue
             rows.setdefault(method, {})[seed] = figures(folder, method, arguments.device)
