@@ -4,6 +4,7 @@ There are two kinds of runs: re-identification (`ReidConfig`) and fine-grained c
 """
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -154,6 +155,15 @@ class ReidTrainOptions(TrainOptions):
     margin: Annotated[float | None, BeforeValidator(lambda value: None if value == "none" else value)] = Field(
         None, ge=0, description="triplet margin; none is the soft margin"
     )
+    id_loss: Literal["ce", "arcface"] = Field("ce", description="cross-entropy of the logits, or ArcFace")
+    arcface_scale: float = Field(64.0, gt=0, allow_inf_nan=False)
+    arcface_margin: float = Field(0.5, ge=0, lt=math.pi, description="radians")
+    metric_loss: Literal["triplet", "circle", "none"] = "triplet"
+    circle_scale: float = Field(128.0, gt=0, allow_inf_nan=False, description="gamma")
+    circle_margin: float = Field(0.25, ge=0, lt=1, description="m")
+    center_loss: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="weight of the center loss, e.g. 5e-4; 0 is off"
+    )
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -163,6 +173,27 @@ class ReidTrainOptions(TrainOptions):
                 f"train.batch_size={size}: expected P x K with P >= 2 identities of "
                 f"K = train.images_per_identity = {images} images"
             )
+        if self.metric_loss == "circle" and images == 1:
+            raise ValueError("train.metric_loss=circle with train.images_per_identity=1: it needs two of each identity")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_options(self) -> Self:
+        owners = {
+            ("id_loss", "ce"): ("label_smoothing",),
+            ("id_loss", "arcface"): ("arcface_scale", "arcface_margin"),
+            ("metric_loss", "triplet"): ("margin",),
+            ("metric_loss", "circle"): ("circle_scale", "circle_margin"),
+        }
+        idle = [
+            f"train.{name}={getattr(self, name)} needs train.{option}={value}, not {getattr(self, option)}"
+            for (option, value), names in owners.items()
+            if getattr(self, option) != value
+            for name in names
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if idle:
+            raise ValueError("; ".join(idle))
         return self
 
 

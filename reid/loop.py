@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,15 +57,15 @@ def fit(
     evaluate: Callable[[DCAL], Evaluation] | None = None,
     resume: bool = False,
 ) -> list[dict[str, Any]]:
-    """Train `model`, which is on `device`, as `options` say; return a record for each epoch, as in metrics.jsonl.
+    """Train `model` as `options` say; return a record for each epoch, as in metrics.jsonl.
 
-    Every `eval_every` epochs and after the last, `save(model, epoch, file name)` writes the model and `evaluate` scores
-    it; the best so far is saved under its own name. With `resume` the run goes on where the state in `folder`
-    ends. SIGINT and SIGTERM stop after the step under way, with the state saved.
+    `model` and `branch_loss` are on `device`. Every `eval_every` epochs and after the last, `save(model, epoch, file
+    name)` writes the model and `evaluate` scores it; the best so far is saved under its own name. With `resume` the run
+    goes on where the state in `folder` ends. SIGINT and SIGTERM stop after the step under way, with the state saved.
 
     Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
     """
-    state = start(model, options, device, loader.fingerprint)
+    state = start(model, branch_loss, options, device, loader.fingerprint)
     if resume:
         state.restore(folder / STATE_FILE)
         log.info("resuming after %d epochs and %d steps", state.position.epoch, state.position.step)
@@ -76,7 +77,7 @@ def fit(
     with stop_requested() as stop, SummaryWriter(str(folder), purge_step=position.epoch + 1) as board:
         for epoch in range(position.epoch, options.epochs):
             first, epoch_begun = position.step, time.monotonic()
-            train_epoch(forward, state, loader, branch_loss, options, stop)
+            train_epoch(forward, state, loader, options, stop)
             if position.step < steps:
                 state.save(folder / STATE_FILE)
                 raise Interrupted(f"saved after {epoch} epochs and {position.step} of {steps} steps")
@@ -119,7 +120,6 @@ def train_epoch(
     forward: Callable[..., Any],
     state: TrainingState,
     loader: TrainingLoader,
-    branch_loss: BranchLoss,
     options: TrainOptions,
     stop: "Stop",
 ) -> None:
@@ -140,7 +140,7 @@ def train_epoch(
         partner = draw_partners(len(labels), (options.seed, epoch, step)).to(device) if model.pairs else None
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             output = forward(images, partner)
-        parts = branch_losses(output, labels, branch_loss)
+        parts = branch_losses(output, labels, state.loss)
         loss = total_loss(parts, getattr(model, "log_variances", None))
         group = min(options.accumulate, steps - step // options.accumulate * options.accumulate)
         scaler.scale(loss / group).backward()
@@ -148,7 +148,7 @@ def train_epoch(
         if update:
             if options.clip_norm:
                 scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
+                nn.utils.clip_grad_norm_(chain(model.parameters(), state.loss.parameters()), options.clip_norm)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -166,7 +166,7 @@ def train_epoch(
     position.sums = {name: value.item() for name, value in sums.items()}
 
 
-def start(model: DCAL, options: TrainOptions, device: torch.device, data: str) -> TrainingState:
+def start(model: DCAL, loss: BranchLoss, options: TrainOptions, device: torch.device, data: str) -> TrainingState:
     """The state of a training that has not begun, on the data that fingerprint names; seeds torch's random numbers."""
     if options.loss_weights == "equal" and hasattr(model, "log_variances"):
         model.log_variances.requires_grad_(False)
@@ -178,13 +178,15 @@ def start(model: DCAL, options: TrainOptions, device: torch.device, data: str) -
         momentum=options.momentum,
         bias_lr_factor=options.bias_lr_factor,
         fused=device.type == "cuda",
+        loss=loss,
     )
     averaged = None
     if options.ema:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
     torch.manual_seed(options.seed)
     scaled = choose_precision(options.precision, device) == torch.float16
-    return TrainingState(model, optimizer, torch.amp.GradScaler(device.type, enabled=scaled), averaged, device, data)
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+    return TrainingState(model, loss, optimizer, scaler, averaged, device, data)
 
 
 def rate_factor(epoch: float, options: TrainOptions) -> float:

@@ -1,6 +1,7 @@
 """Optimiser and learning rate: which parameter gets what, and how the rate moves."""
 
 import math
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -18,14 +19,15 @@ def build_optimizer(
     momentum: float = 0.9,
     bias_lr_factor: float = 1.0,
     fused: bool = False,
+    loss: nn.Module | None = None,
 ) -> torch.optim.Optimizer:
     """SGD with weight decay on everything, biases included, as TransReID; or AdamW, which spares vectors and positions.
 
-    Biases learn at `bias_lr_factor` times `lr`. `log_variances` is never decayed. Each group carries `base_lr`, which
-    the schedule multiplies.
+    Biases learn at `bias_lr_factor` times `lr`. `log_variances` is never decayed. What a `loss` learns is optimised by
+    the same rules, after the model's parameters. Each group carries `base_lr`, which the schedule multiplies.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter_name, parameter in model.named_parameters():
+    for parameter_name, parameter in chain(model.named_parameters(), loss.named_parameters() if loss else ()):
         if not parameter.requires_grad:
             continue
         rate = lr * bias_lr_factor if parameter_name.endswith(".bias") else lr

@@ -9,6 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from reid.checkpoint import write_whole
+from reid.losses import BranchLoss
 from reid.models.dcal import DCAL
 
 
@@ -35,6 +36,7 @@ class TrainingState:
     """
 
     model: DCAL
+    loss: BranchLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averaged: AveragedModel | None
@@ -48,6 +50,7 @@ class TrainingState:
             "data": self.data,
             "position": vars(self.position),
             "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
@@ -62,6 +65,7 @@ class TrainingState:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             same_data = state["data"] == self.data
             self.model.load_state_dict(state["model"])
+            self.loss.load_state_dict(state.get("loss", {}))  # earlier states have none: no loss learned anything
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             if self.averaged:

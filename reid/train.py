@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from reid import cli
 from reid.checkpoint import CONFIG_FILE, Checkpoint, build_model, save_model, write_text
-from reid.config import ConfigError, ReidConfig
+from reid.config import ConfigError, ReidConfig, ReidTrainOptions
 from reid.data.datasets import DATASETS
 from reid.data.loaders import TrainingLoader, worker_count
 from reid.data.sampler import PKSampler
@@ -24,7 +25,7 @@ from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
 from reid.evaluate import open_dataset
 from reid.loop import Evaluation, fit
-from reid.losses import ReidLoss
+from reid.losses import ArcFace, BranchLoss, Center, Circle, CrossEntropy, PerHead, Triplet
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
 from reid.runs import add_training_flags, describe, require_own_folder, run_training
@@ -57,6 +58,8 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
     model, report = build_model(config, config.data.image_size, len(classes), weights)
     if not goes_on:
         log.info("%s", report)
+    if options.id_loss == "arcface":
+        retire_classifiers(model)
     preprocessing = Preprocessing(config.data.image_size, *normalisation(model.backbone))
     loader = TrainingLoader(
         dataset.train,
@@ -96,7 +99,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
     return fit(
         model.to(chosen),
         loader,
-        ReidLoss(options.label_smoothing, options.margin),
+        build_loss(options, model, len(classes)).to(chosen),
         options,
         output,
         device=chosen,
@@ -104,6 +107,30 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
         evaluate=evaluate if has_test_split(dataset) else None,
         resume=goes_on,
     )
+
+
+def build_loss(options: ReidTrainOptions, model: DCAL, classes: int) -> BranchLoss:
+    """The loss of a branch that the options name, with what it learns for each head of the model."""
+    parts: dict[str, nn.Module] = {}
+    if options.id_loss == "arcface":
+        scale, margin = options.arcface_scale, options.arcface_margin
+        parts["arcface"] = PerHead(model.heads, lambda: ArcFace(classes, model.width, scale, margin))
+    else:
+        parts["ce"] = CrossEntropy(options.label_smoothing)
+    if options.metric_loss == "triplet":
+        parts["triplet"] = Triplet(options.margin)
+    elif options.metric_loss == "circle":
+        parts["circle"] = Circle(options.circle_scale, options.circle_margin)
+    if options.center_loss:
+        parts["center"] = PerHead(model.heads, lambda: Center(classes, model.width, options.center_loss))
+    return BranchLoss(**parts)
+
+
+def retire_classifiers(model: DCAL) -> None:
+    """Set the heads' classifiers to 0 for good, where the loss has class weights of its own and never reads logits."""
+    for name, parameter in model.heads.named_parameters():
+        if name.endswith("classifier.weight"):
+            nn.init.zeros_(parameter.requires_grad_(False))
 
 
 def has_test_split(dataset: ReidDataset) -> bool:

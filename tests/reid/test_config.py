@@ -96,6 +96,21 @@ def test_all_problems_are_told_at_once_with_near_names():
         ({"epochs": 0}, "train.epochs=0"),
         ({"batch_siz": 8}, "near ones: eval.batch_size, train.batch_size"),
         ({"train.batch_size": 8, "eval.batch_size": 0}, "eval.batch_size=0"),
+        ({"id_loss": "cosface"}, "train.id_loss='cosface': Input should be 'ce' or 'arcface'"),
+        ({"metric_loss": "circel"}, "train.metric_loss='circel': Input should be 'triplet', 'circle' or 'none'"),
+        ({"center_loss": -1}, "train.center_loss=-1"),
+        ({"id_loss": "arcface", "arcface_margin": 28.6}, "train.arcface_margin=28.6"),
+        ({"metric_loss": "circle", "circle_scale": 0}, "train.circle_scale=0"),
+        ({"arcface_margin": 0.3}, "train.arcface_margin=0.3 needs train.id_loss=arcface, not ce"),
+        (
+            {"id_loss": "arcface", "label_smoothing": 0.1, "metric_loss": "none", "margin": 0.3},
+            "train.label_smoothing=0.1 needs train.id_loss=ce, not arcface; "
+            "train.margin=0.3 needs train.metric_loss=triplet, not none",
+        ),
+        (
+            {"metric_loss": "circle", "images_per_identity": 1},
+            "train.metric_loss=circle with train.images_per_identity=1: it needs two of each identity",
+        ),
     ],
 )
 def test_unusable_values_are_named(overrides, message):

@@ -54,6 +54,15 @@ def test_training_learns_in_every_precision(photos, tiny, tmp_path, precision, c
     assert on_gpu.metrics.mAP == pytest.approx(on_cpu.metrics.mAP, abs=0.05)
 
 
+@pytest.mark.parametrize("precision", ["auto", "float16"])
+def test_learned_losses_fall(photos, tiny, tmp_path, precision):
+    learned = {"train.id_loss": "arcface", "train.metric_loss": "circle", "train.center_loss": 0.01}
+    options = {**tiny, **learned, "data.root": str(photos), "train.precision": precision, "train.epochs": 10}
+    records = train(load_config("csv", None, options), tmp_path / "run", device="cuda")
+    first, last = (record["losses"]["sa"] for record in (records[0], records[-1]))
+    assert all(last[part] < first[part] for part in ("arcface", "circle", "center"))
+
+
 def test_a_stopped_run_resumes(photos, tiny, tmp_path, monkeypatch):
     import os
     import signal

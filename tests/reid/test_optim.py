@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from reid.losses import ArcFace, PerHead
 from reid.models.dcal import build_dcal
 from reid.optim import build_optimizer, learning_rate_factor, set_learning_rate
 
@@ -41,6 +42,18 @@ def test_adamw_spares_vectors_and_positions():
     decayed = {name for name, group in found.items() if group["weight_decay"]}
     assert "backbone.blocks.0.attn.qkv.weight" in decayed
     assert not {"backbone.pos_embed", "backbone.cls_token", "backbone.norm.weight", "glca.norm.bias"} & decayed
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_what_a_loss_learns_is_optimised_as_the_classifier_it_replaces(name):
+    network, loss = model(), PerHead(["sa", "glca"], lambda: ArcFace(4, 96))
+    options = {"lr": 0.1, "weight_decay": 0.5, "bias_lr_factor": 2}
+    groups = build_optimizer(network, name, loss=loss, **options).param_groups
+    group = next(group for group in groups if any(p is network.heads["sa"].classifier.weight for p in group["params"]))
+    assert [parameter.shape for parameter in group["params"][-2:]] == [(96, 4), (96, 4)]
+    assert all(any(parameter is p for p in group["params"]) for parameter in loss.parameters())
+    without = build_optimizer(network, name, **options).param_groups
+    assert sum(len(g["params"]) for g in groups) == sum(len(g["params"]) for g in without) + 2
 
 
 def test_schedule_is_the_papers():

@@ -24,6 +24,18 @@ def configure(photos, tiny, **changes):
     )
 
 
+def stop_after_the_first_step(monkeypatch):
+    """Have the training be told to stop in its first step."""
+    real = loop.require_finite
+
+    def stop(previous, loader):
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(loop, "require_finite", real)
+        real(previous, loader)
+
+    monkeypatch.setattr(loop, "require_finite", stop)
+
+
 def state(run: Path):
     return torch.load(run / "state.pt", weights_only=True)
 
@@ -92,6 +104,81 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(photos, tiny, tmp_path, mon
     monkeypatch.setattr(loop, "require_finite", real)
     train(config, tmp_path / "halves", device="cpu", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+LEARNED = {"id_loss": "arcface", "metric_loss": "circle", "center_loss": 0.01}
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16", "clip_norm": 1.0}, {"optimizer": "sgd"}], ids=str)
+def test_a_resumed_run_with_learned_losses_ends_as_the_uninterrupted_one(photos, tiny, tmp_path, monkeypatch, changes):
+    config = configure(photos, tiny, **LEARNED, **changes)
+    train(config, tmp_path / "whole", device="cpu")
+    stop_after_the_first_step(monkeypatch)
+    with pytest.raises(Interrupted, match="saved after"):
+        train(config, tmp_path / "halves", device="cpu")
+    half = state(tmp_path / "halves")["loss"]
+    monkeypatch.undo()
+    train(config, tmp_path / "halves", device="cpu", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    a, b = state(tmp_path / "whole")["loss"], state(tmp_path / "halves")["loss"]
+    assert a.keys() == b.keys() == half.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+        assert not torch.equal(value, half[name]), name
+
+
+def test_a_state_from_before_losses_learned_still_resumes(photos, tiny, tmp_path, monkeypatch):
+    config = configure(photos, tiny)
+    train(config, tmp_path / "whole", device="cpu")
+    stop_after_the_first_step(monkeypatch)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "halves", device="cpu")
+    monkeypatch.undo()
+    earlier = state(tmp_path / "halves")
+    assert earlier.pop("loss") == {}
+    torch.save(earlier, tmp_path / "halves" / "state.pt")
+    train(config, tmp_path / "halves", device="cpu", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"id_loss": "arcface"}, {"arcface", "triplet"}),
+        ({"id_loss": "arcface", "arcface_scale": 16, "arcface_margin": 0.3}, {"arcface", "triplet"}),
+        ({"metric_loss": "circle"}, {"ce", "circle"}),
+        ({"metric_loss": "none"}, {"ce"}),
+        ({"center_loss": 5e-4}, {"ce", "triplet", "center"}),
+        (LEARNED, {"arcface", "circle", "center"}),
+    ],
+    ids=str,
+)
+def test_each_loss_falls_and_is_logged_by_branch(photos, tiny, tmp_path, changes, parts):
+    records = train(configure(photos, tiny, epochs=10, **changes), tmp_path / "run", device="cpu")
+    for branch in ("sa", "glca", "pwca"):
+        first, last = (record["losses"][branch] for record in (records[0], records[-1]))
+        assert set(first) == set(last) == parts
+        assert all(last[part] < first[part] for part in parts), (branch, first, last)
+
+
+def test_clipping_holds_what_a_loss_learns_too(photos, tiny, tmp_path):
+    options = {"id_loss": "arcface", "optimizer": "sgd", "weight_decay": 0, "lr": 0.1}
+    weights = {}
+    for clip_norm in (1e-9, 1e-8, 0):
+        train(configure(photos, tiny, clip_norm=clip_norm, **options), tmp_path / str(clip_norm), device="cpu")
+        weights[clip_norm] = state(tmp_path / str(clip_norm))["loss"]["parts.arcface.heads.sa.loss.W"]
+    assert torch.allclose(weights[1e-9], weights[1e-8], rtol=0, atol=1e-6)
+    assert not torch.allclose(weights[0], weights[1e-8], rtol=0, atol=1e-3)
+
+
+def test_the_model_file_has_nothing_of_learned_losses_and_idle_classifiers_are_zero(photos, tiny, tmp_path):
+    train(configure(photos, tiny), tmp_path / "usual", device="cpu")
+    train(configure(photos, tiny, **LEARNED, weight_decay=0.5), tmp_path / "learned", device="cpu")
+    usual, learned = (load_file(tmp_path / run / "model.safetensors") for run in ("usual", "learned"))
+    assert {name: value.shape for name, value in usual.items()} == {name: v.shape for name, v in learned.items()}
+    assert not any(learned[f"heads.{head}.classifier.weight"].any() for head in ("sa", "glca"))
+    assert all(usual[f"heads.{head}.classifier.weight"].any() for head in ("sa", "glca"))
+    assert not torch.equal(learned["heads.sa.neck.weight"], torch.ones(96))
 
 
 def test_accumulation_is_only_interrupted_between_updates(photos, tiny, tmp_path, monkeypatch):
