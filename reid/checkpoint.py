@@ -136,6 +136,8 @@ def build_model(
         drop_path=options.drop_path,
         ratio=options.ratio,
         partner_stream=options.partner_stream,
+        stride=options.stride,
+        checkpointing=config.train.checkpointing,
     )
 
 

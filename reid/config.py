@@ -113,6 +113,9 @@ class ModelOptions(_Options):
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
     ratio: float = Field(0.3, gt=0, le=1, description="share of patches that GLCA chooses (R)")
     partner_stream: Literal["sa", "pwca"] = Field("sa", description="which of the partner's streams PWCA reads")
+    stride: Positive | None = Field(
+        None, description="pixels between patches; smaller than the patch makes them overlap, as TransReID's do"
+    )
 
 
 class FgvcModelOptions(ModelOptions):
@@ -143,6 +146,7 @@ class TrainOptions(_Options):
         0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0 is off"
     )
     compile: bool = False
+    checkpointing: bool = Field(False, description="compute blocks again in the backward pass: less memory, more time")
     eval_every: int = Field(20, ge=0, description="epochs between evaluations; 0 only at the end")
     seed: int = Field(0, ge=0, lt=2**63)
 
@@ -270,7 +274,7 @@ class FgvcEvalOptions(_Options):
     prediction: Literal["sum", "sa", "glca"] = Field(
         "sum", description="SA's and GLCA's class probabilities summed, or those of one"
     )
-    batch_size: Positive = 128
+    batch_size: Positive = 32
 
 
 class Config(_Options):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,6 +14,7 @@ from reid.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
 from reid.loop import Interrupted
 from reid.models.dcal import BRANCHES, DCAL
+from reid.models.rollout import query_count
 
 log = logging.getLogger("reid")
 
@@ -145,5 +145,5 @@ def describe(config: Config, model: DCAL, image_size: tuple[int, int], steps: in
     name = f"{config.model.method} on {config.model.backbone}"
     line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
     if "glca" in BRANCHES[config.model.method]:
-        line += f", GLCA asks with {max(1, math.ceil(config.model.ratio * patches))} of them"
+        line += f", GLCA asks with {query_count(patches, config.model.ratio)} of them"
     return line + f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images on {device}"

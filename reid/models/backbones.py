@@ -1,242 +1,274 @@
-"""Backbones: timm vision transformers by name, with their pretrained weights.
+"""Backbones: timm vision transformers by name, what each offers, and their pretrained weights.
 
 B images, N patch tokens, D width, P prefix tokens (class token first, then registers).
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from timm.layers import Attention, resample_abs_pos_embed
-from timm.models import load_state_dict
+from timm.layers import PatchEmbed
+from timm.models.cait import Cait
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
+from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from reid.models.layers import ROTARY, TimmModule, open_layers
+from reid.models.weights import FILTERS, WeightsReport, load_weights, patch_size, prefix_places
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What a backbone has for the method.
+
+    GLCA and the rollout start from a class token; without one the image's token is pooled from all, and there is PWCA
+    alone, which every backbone has. `overlap` says whether patches may overlap (option `stride`).
+    """
+
+    class_token: bool = True
+    overlap: bool = True
+
+    @property
+    def glca(self) -> bool:
+        """Whether GLCA, and the rollout that chooses its queries, can be computed."""
+        return self.class_token
+
+
+EVERYTHING = Offers()
+FIXED_PATCHES = Offers(overlap=False)
+POOLED = Offers(class_token=False, overlap=False)
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a short name stands for: a timm architecture, its pretrained tag, and changes to its sizes."""
+    """What a short name stands for: a timm architecture, the tag of its weights, changes to its sizes.
+
+    Image sides must be a multiple of `patch`, in pixels.
+    """
 
     architecture: str
     tag: str | None
+    patch: int = 16
+    offers: Offers = EVERYTHING
     overrides: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def timm_name(self) -> str:
+        """Architecture and tag, which brings the weights' normalisation."""
+        return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
 
-# The paper's backbones first. The ViT-B tag is the conversion of Google's ImageNet-21k weights that TransReID, the
-# paper's baseline, starts from; the DeiT names are those without a distillation token.
+
+# The ViT-B tags are the conversions of Google's ImageNet-21k weights, tuned on ImageNet-1k, from which TransReID, the
+# paper's baseline, starts; the DeiT names are those without a distillation token.
 BACKBONES: dict[str, BackboneSpec] = {
+    # The paper's.
     "deit_tiny": BackboneSpec("deit_tiny_patch16_224", "fb_in1k"),
     "deit_small": BackboneSpec("deit_small_patch16_224", "fb_in1k"),
     "deit_base": BackboneSpec("deit_base_patch16_224", "fb_in1k"),
     "vit_base": BackboneSpec("vit_base_patch16_224", "orig_in21k_ft_in1k"),
+    "r50_vit_base": BackboneSpec("vit_base_r50_s16_384", "orig_in21k_ft_in1k", offers=FIXED_PATCHES),
+    "cait_xs24": BackboneSpec("cait_xs24_384", "fb_dist_in1k", offers=FIXED_PATCHES),
+    "swin_tiny": BackboneSpec("swin_tiny_patch4_window7_224", "ms_in1k", 4, POOLED),
+    # Others trained on ImageNet.
     "vit_tiny": BackboneSpec("vit_tiny_patch16_224", "augreg_in21k_ft_in1k"),
     "vit_small": BackboneSpec("vit_small_patch16_224", "augreg_in21k_ft_in1k"),
+    "vit_large": BackboneSpec("vit_large_patch16_224", "augreg_in21k_ft_in1k"),
+    "deit3_small": BackboneSpec("deit3_small_patch16_224", "fb_in22k_ft_in1k"),
+    "deit3_base": BackboneSpec("deit3_base_patch16_224", "fb_in22k_ft_in1k"),
+    "deit3_large": BackboneSpec("deit3_large_patch16_224", "fb_in22k_ft_in1k"),
+    # Trained on more, with other tasks.
+    "eva02_tiny": BackboneSpec("eva02_tiny_patch14_336", "mim_in22k_ft_in1k", 14),
+    "eva02_small": BackboneSpec("eva02_small_patch14_336", "mim_in22k_ft_in1k", 14),
+    "eva02_base": BackboneSpec("eva02_base_patch14_448", "mim_in22k_ft_in22k_in1k", 14),
+    "eva02_large": BackboneSpec("eva02_large_patch14_448", "mim_m38m_ft_in22k_in1k", 14),
+    "dinov2_small": BackboneSpec("vit_small_patch14_dinov2", "lvd142m", 14),
+    "dinov2_base": BackboneSpec("vit_base_patch14_dinov2", "lvd142m", 14),
+    "dinov2_large": BackboneSpec("vit_large_patch14_dinov2", "lvd142m", 14),
+    "dinov2_small_reg": BackboneSpec("vit_small_patch14_reg4_dinov2", "lvd142m", 14),
+    "dinov2_base_reg": BackboneSpec("vit_base_patch14_reg4_dinov2", "lvd142m", 14),
+    "dinov2_large_reg": BackboneSpec("vit_large_patch14_reg4_dinov2", "lvd142m", 14),
+    "dinov3_small": BackboneSpec("vit_small_patch16_dinov3", "lvd1689m"),
+    "dinov3_base": BackboneSpec("vit_base_patch16_dinov3", "lvd1689m"),
+    "dinov3_large": BackboneSpec("vit_large_patch16_dinov3", "lvd1689m"),
+    "clip_vit_base": BackboneSpec("vit_base_patch16_clip_quickgelu_224", "openai"),
+    "clip_vit_large": BackboneSpec("vit_large_patch14_clip_quickgelu_224", "openai", 14),
+    "siglip_base": BackboneSpec("vit_base_patch16_siglip_224", "webli", 16, POOLED),
+    "siglip_large": BackboneSpec("vit_large_patch16_siglip_256", "webli", 16, POOLED),
+    "siglip_so400m": BackboneSpec("vit_so400m_patch14_siglip_224", "webli", 14, POOLED),
+    "siglip2_base": BackboneSpec("vit_base_patch16_siglip_224", "v2_webli", 16, POOLED),
+    "siglip2_large": BackboneSpec("vit_large_patch16_siglip_256", "v2_webli", 16, POOLED),
+    # For demonstrations and tests.
     "vit_toy": BackboneSpec(
-        "vit_tiny_patch16_224", None, {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
+        "vit_tiny_patch16_224",
+        None,
+        8,
+        overrides={"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3},
     ),
 }
 
-
-@dataclass(frozen=True)
-class WeightsReport:
-    """What became of the tensors of a weights source: names by outcome."""
-
-    source: str
-    loaded: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    interpolated: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        if not self.loaded:
-            return f"weights: {self.source}"
-        line = f"weights: {self.source}: {len(self.loaded)} tensors loaded, none missing"
-        if self.interpolated:
-            line += f"; interpolated: {', '.join(self.interpolated)}"
-        if self.ignored:
-            shown = ", ".join(self.ignored[:4]) + (", ..." if len(self.ignored) > 4 else "")
-            line += f"; {len(self.ignored)} not used ({shown})"
-        return line
+# The modules of timm whose networks can be opened.
+MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "cait", "swin_transformer")
 
 
 def build_backbone(
-    name: str, image_size: tuple[int, int], *, weights: str = "none", drop_path: float = 0.0
-) -> tuple[VisionTransformer, WeightsReport]:
+    name: str,
+    image_size: tuple[int, int],
+    *,
+    weights: str = "none",
+    drop_path: float = 0.0,
+    stride: int | None = None,
+) -> tuple[TimmModule, WeightsReport]:
     """Build a timm vision transformer without its head, for images of one size.
 
-    `name` is a key of BACKBONES or timm's own name of a plain ViT with a class token; `image_size` is (height, width)
-    in pixels; `weights` is `imagenet` (timm's hub), `none`, or the path of a file (safetensors, pth or npz);
-    `drop_path` in [0, 1) is the stochastic depth of the last block, falling linearly to 0 at the first.
+    `name` is a key of BACKBONES or timm's own name of a ViT, DeiT, EVA, CaiT or Swin; `image_size` is (height, width)
+    in pixels; `weights` is `imagenet` (the name's own from timm's hub), `none`, or the path of a file (safetensors, pth
+    or npz); `drop_path` in [0, 1) is the stochastic depth of the last block, falling linearly to 0 at the first;
+    `stride`, smaller than the patch, makes patches overlap, as TransReID does.
 
-    Raises ValueError for an unknown or unsupported name, an image size that is no multiple of the patch, or weights of
-    another architecture; FileNotFoundError for a missing weights file; OSError when the hub cannot be reached.
+    Raises ValueError for an unknown or unsupported name, an image size or stride that the backbone cannot take, or
+    weights of another architecture; FileNotFoundError for a missing weights file; OSError when the hub cannot be
+    reached.
     """
     spec = _resolve(name)
-    try:
-        model = timm.create_model(
-            f"{spec.architecture}.{spec.tag}" if spec.tag else spec.architecture,  # the tag brings its normalisation
-            img_size=image_size,
-            num_classes=0,
-            global_pool="token",
-            drop_path_rate=drop_path,
-            **spec.overrides,
-        )
-    except AssertionError as error:  # timm's own word for a ViT that cannot pool by token
-        raise ValueError(f"backbone {name!r} has no class token, which DCAL's branches read") from error
-    _require_plain(name, model)
-    patch = model.patch_embed.patch_size
-    if image_size[0] % patch[0] or image_size[1] % patch[1]:
-        raise ValueError(
-            f"image size {image_size[0]}x{image_size[1]} (height x width) is no multiple of the {patch[0]}x{patch[1]} "
-            f"patch of backbone {name!r}"
-        )
+    model = _create(name, spec, image_size, drop_path)
+    _require_size(name, model, image_size)
+    if stride is not None:
+        _overlap(name, model, stride)
+    _spread_drop_path(model, drop_path)
+    _keep_rotary_table(model)
     if weights == "none":
         return model, WeightsReport("none (random initialisation)")
-    source, state, grid = _fetch(name, spec, weights, model)
-    return model, _load(model, source, state, grid)
+    if weights == "imagenet" and spec.tag is None and spec.overrides:
+        raise ValueError(f"backbone {name!r} has no ImageNet weights; use weights=none or a file")
+    return model, load_weights(model, weights, spec.timm_name)
 
 
-def normalisation(model: VisionTransformer) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def offers(model: TimmModule) -> Offers:
+    """What a built backbone has for the method."""
+    patches = isinstance(model, VisionTransformer | Eva) and type(model.patch_embed) is PatchEmbed
+    class_token = getattr(model, "cls_token", None) is not None
+    return Offers(class_token, patches and class_token)
+
+
+def architecture(model: TimmModule) -> str:
+    """timm's name of a built backbone."""
+    return str(model.pretrained_cfg.get("architecture") or type(model).__name__)
+
+
+def normalisation(model: TimmModule) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Per-channel mean and standard deviation, RGB in [0, 1], that the backbone's weights were trained with."""
     config = model.pretrained_cfg
     return tuple(config["mean"]), tuple(config["std"])
 
 
-def embed_tokens(model: VisionTransformer, images: Tensor) -> Tensor:
-    """Images (B, 3, height, width), normalised, to the tokens x_0 (B, P + N, D) that enter the first block."""
-    tokens: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
-    return tokens
+def embed_tokens(model: TimmModule, images: Tensor) -> Tensor:
+    """Images (B, 3, height, width), normalised, to the tokens x_0 that enter the first block.
+
+    They are (B, P + N, D); of CaiT, whose class token comes later, (B, N, D); of Swin (B, rows, columns, D).
+    """
+    patches: Tensor = model.patch_embed(images)
+    if isinstance(model, SwinTransformer):
+        return patches
+    if isinstance(model, Cait):
+        placed: Tensor = model.pos_drop(patches + model.pos_embed)
+        return placed
+    tokens = model._pos_embed(patches)
+    if isinstance(model, Eva):
+        tokens, _ = tokens  # its rotary table is kept by the blocks
+    normed: Tensor = model.norm_pre(tokens)
+    return normed
 
 
 def _resolve(name: str) -> BackboneSpec:
     if name in BACKBONES:
         return BACKBONES[name]
-    if timm.is_model(name) and timm.models.is_model_in_modules(name.split(".")[0], ("vision_transformer", "deit")):
+    if timm.is_model(name) and timm.models.is_model_in_modules(name.split(".")[0], MODULES):
         architecture, _, tag = name.partition(".")
         return BackboneSpec(architecture, tag or None)
     if timm.is_model(name):
         raise ValueError(
-            f"backbone {name!r} is not a plain vision transformer; choose {', '.join(BACKBONES)} or a timm ViT or DeiT"
+            f"backbone {name!r} is no ViT, DeiT, EVA, CaiT or Swin; choose {', '.join(BACKBONES)} or timm's name of one"
         )
-    known = [*BACKBONES, *timm.list_models(module="vision_transformer"), *timm.list_models(module="deit")]
+    known = [*BACKBONES, *(model for module in MODULES for model in timm.list_models(module=module))]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"near ones: {', '.join(near)}; " if near else ""
     raise ValueError(
-        f"unknown backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, or timm's own name of a plain ViT"
+        f"unknown backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, or timm's own name of a ViT, DeiT, EVA, CaiT "
+        "or Swin"
     )
 
 
-def _require_plain(name: str, model: VisionTransformer) -> None:
-    """Refuse what the cross-attention would silently get wrong: other tokens, block or attention kinds."""
+def _create(name: str, spec: BackboneSpec, image_size: tuple[int, int], drop_path: float) -> TimmModule:
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path, **spec.overrides}
+    if timm.models.is_model_in_modules(spec.architecture, ("eva",)):
+        options["dynamic_img_size"] = False  # which DINOv3 asks for
+    for pooling in ({"global_pool": "token"}, {}):  # without a class token: as timm pools
+        try:
+            model = timm.create_model(spec.timm_name, img_size=image_size, **options, **pooling)
+            break
+        except AssertionError:
+            continue
+    else:
+        raise ValueError(f"backbone {name!r} cannot be built for images of {image_size[0]}x{image_size[1]} pixels")
     if isinstance(model, VisionTransformerDistilled):
         raise ValueError(f"backbone {name!r} has a distillation token; choose its plain twin, e.g. 'deit_tiny'")
-    for block in model.blocks:
-        attention = block.attn if type(block) is Block else None
-        # getattr, because older releases of timm have neither.
-        gated = getattr(attention, "gate", None) is not None
-        if type(attention) is not Attention or gated or not isinstance(getattr(attention, "norm", None), _ABSENT):
-            kind = type(block).__name__
-            raise ValueError(f"backbone {name!r} has blocks of kind {kind} that are not timm's plain pre-norm Block")
-
-
-_ABSENT = (nn.Identity, type(None))
-
-
-def _fetch(
-    name: str, spec: BackboneSpec, weights: str, model: VisionTransformer
-) -> tuple[str, dict[str, Tensor], tuple[int, int] | None]:
-    """Return the source's printable name, its tensors, and its patch grid where it states one."""
-    if weights == "imagenet":
-        return (*_from_hub(name, spec), None)
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights {weights!r}: no such file (expected 'imagenet', 'none' or a file)")
+    if not isinstance(model, tuple(FILTERS)) or getattr(model, "rope_mixed", False):
+        raise ValueError(f"backbone {name!r} is a {type(model).__name__} of a kind that is not supported")
     try:
-        if path.suffix == ".npz":
-            donor = timm.create_model(spec.architecture, num_classes=0, **spec.overrides)
-            donor.load_pretrained(str(path))
-            return str(path), donor.state_dict(), None
-        state = load_state_dict(str(path))
-    except (SafetensorError, RuntimeError, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
+        open_layers(model)
+    except ValueError as error:
+        raise ValueError(f"backbone {name!r}: {error}") from None
+    return model
+
+
+def _require_size(name: str, model: TimmModule, image_size: tuple[int, int]) -> None:
+    patch = patch_size(model)
+    if image_size[0] % patch or image_size[1] % patch:
+        near = "x".join(str(max(patch, round(side / patch) * patch)) for side in image_size)
         raise ValueError(
-            f"weights {weights!r}: cannot be read as safetensors, pth or npz ({_first_line(error)})"
-        ) from error
-    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    return str(path), own or state, _grid_of_run(path, model) if own else None
-
-
-def _from_hub(name: str, spec: BackboneSpec) -> tuple[str, dict[str, Tensor]]:
-    if spec.overrides:
-        raise ValueError(f"backbone {name!r} has no ImageNet weights; use weights=none or a file")
-    full_name = f"{spec.architecture}.{spec.tag}" if spec.tag else spec.architecture
-    try:
-        donor = timm.create_model(full_name, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub client raises its own, changing kinds
-        raise OSError(
-            f"weights 'imagenet': {full_name!r} could not be downloaded ({_first_line(error)}); "
-            "check the network, or give the weights as a file, or 'none'"
-        ) from error
-    return f"timm hub {full_name}", donor.state_dict()
-
-
-def _grid_of_run(path: Path, model: VisionTransformer) -> tuple[int, int] | None:
-    """The patch grid of one of our own checkpoints, which may not be square."""
-    if path.suffix != ".safetensors":
-        return None
-    with safe_open(str(path), framework="pt") as file:
-        size = json.loads((file.metadata() or {}).get("preprocessing", "{}")).get("image_size")
-    patch = model.patch_embed.patch_size
-    return (size[0] // patch[0], size[1] // patch[1]) if size else None
-
-
-def _load(
-    model: VisionTransformer, source: str, state: dict[str, Tensor], grid: tuple[int, int] | None
-) -> WeightsReport:
-    """Copy tensors into the model, interpolating the position embedding; refuse what would train from noise."""
-    if "dist_token" in state:  # a distilled DeiT: its token and its place in the position embedding go
-        position = state["pos_embed"]
-        state = {key: value for key, value in state.items() if key != "dist_token"}
-        state["pos_embed"] = torch.cat([position[:, :1], position[:, 2:]], dim=1)
-    before = state.get("pos_embed")
-    if grid is not None and before is not None:
-        state["pos_embed"] = resample_abs_pos_embed(
-            before, list(model.patch_embed.grid_size), list(grid), num_prefix_tokens=model.num_prefix_tokens
+            f"image size {image_size[0]}x{image_size[1]} (height x width) is no multiple of the {patch}x{patch} "
+            f"patch of backbone {name!r}; the nearest is {near}"
         )
-    try:
-        state = checkpoint_filter_fn(state, model)
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(f"weights {source!r} do not fit {_title(model)}: {_first_line(error)}") from error
-    wanted = model.state_dict()
-    missing = [key for key in wanted if key not in state]
-    misshapen = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if missing or misshapen:
-        problems = [f"{len(missing)} tensors missing, e.g. {missing[0]}"] if missing else []
-        problems += [f"{len(misshapen)} of another shape, e.g. {misshapen[0]}"] if misshapen else []
-        raise ValueError(f"weights {source!r} do not fit {_title(model)}: {'; '.join(problems)}")
-    interpolated: tuple[str, ...] = ()
-    if before is not None and (
-        grid not in (None, model.patch_embed.grid_size) or before.shape != wanted["pos_embed"].shape
-    ):
-        old = f"{grid[0]}x{grid[1]}" if grid else f"{before.shape[1] - model.num_prefix_tokens} patches"
-        new = "x".join(str(side) for side in model.patch_embed.grid_size)
-        interpolated = (f"pos_embed ({old} to {new}, height x width)",)
-    model.load_state_dict({key: state[key] for key in wanted})
-    ignored = tuple(key for key in state if key not in wanted)
-    return WeightsReport(source, tuple(wanted), ignored, interpolated)
 
 
-def _title(model: VisionTransformer) -> str:
-    return f"a ViT of width {model.embed_dim}, {len(model.blocks)} blocks, {model.blocks[0].attn.num_heads} heads"
+def _overlap(name: str, model: TimmModule, stride: int) -> None:
+    """Cut patches at a smaller stride than their size, and make room for the places of all of them."""
+    if not offers(model).overlap:
+        raise ValueError(f"stride={stride}: the patches of backbone {name!r} cannot overlap")
+    embed = model.patch_embed
+    patch = embed.patch_size[0]
+    if not 0 < stride <= patch:
+        raise ValueError(f"stride={stride}: expected 1 to {patch}, the patch of backbone {name!r}")
+    embed.proj.stride = (stride, stride)
+    embed.grid_size = tuple((side - patch) // stride + 1 for side in embed.img_size)
+    embed.num_patches = embed.grid_size[0] * embed.grid_size[1]
+    if model.pos_embed is not None:
+        places = embed.num_patches + prefix_places(model)
+        model.pos_embed = nn.Parameter(torch.empty(1, places, model.embed_dim))
+        nn.init.trunc_normal_(model.pos_embed, std=0.02)
+    if getattr(model, "rope", None) is not None:
+        model.rope.update_feat_shape(embed.grid_size)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _spread_drop_path(model: TimmModule, drop_path: float) -> None:
+    """Let stochastic depth rise linearly also in CaiT, where timm keeps it level."""
+    if isinstance(model, Cait) and drop_path:
+        last = len(model.blocks) - 1
+        for depth, block in enumerate(model.blocks):
+            block.drop_path.drop_prob = drop_path * depth / last
+
+
+def _keep_rotary_table(model: TimmModule) -> None:
+    """Give the blocks that turn queries and keys a row for each token, which leaves prefix tokens as they are."""
+    if getattr(model, "rope", None) is None:
+        return
+    patches = model.rope.get_embed(list(model.patch_embed.grid_size)).detach()
+    still = torch.zeros(model.num_prefix_tokens, patches.shape[1] // 2)
+    table = torch.cat([torch.cat([still, still + 1], dim=1), patches])
+    for block in model.blocks:
+        block.attn.register_buffer(ROTARY, table.clone(), persistent=False)

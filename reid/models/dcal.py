@@ -3,17 +3,21 @@
 B images, T tokens, D width, C classes, R chosen patches, E embedding size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from reid.models.backbones import WeightsReport, build_backbone, embed_tokens
+from reid.models.backbones import architecture, build_backbone, embed_tokens, offers
 from reid.models.cross_attention import GlobalLocalCrossAttention, PartnerStream, pair_wise_attention, self_attention
+from reid.models.layers import Layer, TimmModule, open_layers
 from reid.models.rollout import class_row, local_queries
+from reid.models.weights import WeightsReport
 
 Method = Literal["dcal", "baseline", "glca", "pwca"]
 Features = Literal["concat", "sa", "glca"]
@@ -92,38 +96,48 @@ class FgvcHead(nn.Module):
 
 
 class DCAL(nn.Module):
-    """The self-attention branch of a ViT, with GLCA and PWCA beside it as `method` says.
+    """The self-attention branch of a backbone, with GLCA and PWCA beside it as `method` says.
 
     `ratio` in (0, 1] is the share of patches that GLCA chooses; `partner_stream` says which of the partner's streams
     PWCA reads. PWCA has no parameters: it runs the backbone's blocks, norm and head, in training only. `log_variances`
     holds the learned loss weight w of each branch, in the order of BRANCHES[method]; a baseline has none.
+    `checkpointing` recomputes each block in the backward pass instead of keeping what it computed.
     """
 
     def __init__(
         self,
-        backbone: VisionTransformer,
+        backbone: TimmModule,
         classes: int,
         *,
         method: Method = "dcal",
         head: Head = "reid",
         ratio: float = 0.3,
         partner_stream: PartnerStream = "sa",
+        checkpointing: bool = False,
     ) -> None:
+        """Raises ValueError for options out of range, and for GLCA on a backbone without class token."""
         super().__init__()
         if method not in BRANCHES:
             raise ValueError(f"unknown method {method!r}; choose {', '.join(BRANCHES)}")
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio of chosen patches is {ratio}, expected a number in (0, 1]")
+        if "glca" in BRANCHES[method] and not offers(backbone).glca:
+            raise ValueError(
+                f"method {method!r} needs a class token for its GLCA branch, and backbone {architecture(backbone)!r} "
+                "has none; choose pwca or baseline"
+            )
         build_head = ReidHead if head == "reid" else FgvcHead
         self.method: Method = method
         self.ratio = ratio
         self.partner_stream: PartnerStream = partner_stream
+        self.checkpointing = checkpointing
         self.backbone = backbone
-        self.heads = nn.ModuleDict({"sa": build_head(backbone.embed_dim, classes)})
+        self.layers = open_layers(backbone)
+        self.heads = nn.ModuleDict({"sa": build_head(self.width, classes)})
         self.glca: GlobalLocalCrossAttention | None = None
         if "glca" in BRANCHES[method]:
             self.glca = GlobalLocalCrossAttention(backbone.blocks[-1], backbone.norm)
-            self.heads["glca"] = build_head(backbone.embed_dim, classes)
+            self.heads["glca"] = build_head(self.width, classes)
         if len(BRANCHES[method]) > 1:
             self.log_variances = nn.Parameter(torch.zeros(len(BRANCHES[method])))
 
@@ -135,7 +149,7 @@ class DCAL(nn.Module):
     @property
     def width(self) -> int:
         """D, the numbers in a branch's token."""
-        return int(self.backbone.embed_dim)
+        return int(self.backbone.num_features)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -144,9 +158,14 @@ class DCAL(nn.Module):
         return rows, columns
 
     @property
+    def rolls_out(self) -> bool:
+        """Whether there is a class token whose attention can be rolled out."""
+        return offers(self.backbone).class_token
+
+    @property
     def prefix(self) -> int:
         """How many tokens stand before the patches: the class token, then registers."""
-        return int(self.backbone.num_prefix_tokens)
+        return int(getattr(self.backbone, "num_prefix_tokens", 0))
 
     def forward(
         self, images: Tensor, partner: Tensor | None = None, *, glca: bool = True, rollout: bool = False
@@ -157,42 +176,75 @@ class DCAL(nn.Module):
         never used in evaluation. `glca=False` leaves the GLCA branch out, for embeddings of the SA token alone. The
         rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
 
-        Raises ValueError when a training step that needs partners gets none.
+        Raises ValueError when a training step that needs partners gets none, and for a rollout without class token.
         """
         count = images.shape[0]  # unlike len(), left free by an export
-        tokens = embed_tokens(self.backbone, images)
         local = self.glca if glca else None
-        queries: list[Tensor] = []
-        keys: list[Tensor] = []
+        if rollout and not self.rolls_out:
+            raise ValueError(f"backbone {architecture(self.backbone)!r} has no class token to roll attention out from")
         if not (self.training and self.pairs):
             partner = None
         elif partner is None:
             raise ValueError(f"method {self.method!r} needs `partner` in training: one other image for each image")
-        else:
-            tokens = torch.cat([tokens, tokens])  # both streams start from x_0
-        for block in self.backbone.blocks:
-            if partner is None:
-                tokens, query, key = self_attention(block, tokens)
-            else:
-                tokens, query, key = pair_wise_attention(block, tokens, partner, self.partner_stream)
-            if local is not None or rollout:
-                queries.append(query.detach())
-                keys.append(key.detach())
+        tokens = embed_tokens(self.backbone, images)
+        tokens, looks = self._run_layers(tokens, partner, looking=local is not None or rollout)
         normed = self.backbone.norm(tokens)
-        output = DcalOutput(self._branch("sa", normed[:count]))
-        if queries:
-            row = output.rollout = class_row(queries, keys, self.backbone.blocks[0].attn.scale)
+        output = DcalOutput(self._branch("sa", self._pool(normed[:count])))
+        if looks:
+            row = output.rollout = class_row(look() for look in reversed(looks))
             if local is not None:
                 output.chosen = local_queries(row, self.ratio, self.prefix)
-                output.glca = self._branch("glca", local(tokens[:count], output.chosen))
+                output.glca = self._branch("glca", local(tokens[:count], output.chosen)[:, 0])
         if partner is not None:
-            output.pwca = self._branch("sa", normed[count:])
+            output.pwca = self._branch("sa", self._pool(normed[count:]))
         return output
 
-    def _branch(self, head: str, normed: Tensor) -> Branch:
-        token = normed[:, 0]
+    def _run_layers(self, tokens: Tensor, partner: Tensor | None, *, looking: bool) -> tuple[Tensor, list["Look"]]:
+        """The tokens x_0 of B images through all layers, the pair-wise stream behind them where there are partners.
+
+        `looking` keeps how to get each layer's queries and keys of the self-attention stream.
+        """
+        count = tokens.shape[0]
+        looks: list[Look] = []
+        if partner is not None:
+            tokens = torch.cat([tokens, tokens])  # both streams start from x_0
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                look = partial(_look, layer, tokens[:count].detach())
+                tokens = checkpoint(self._advance, layer, tokens, partner, use_reentrant=False)[0]
+            else:
+                tokens, query, key = self._advance(layer, tokens, partner)
+                look = partial(_kept, layer, query.detach(), key.detach())
+            if looking:
+                looks.append(look)
+        return tokens, looks
+
+    def _advance(self, layer: Layer, tokens: Tensor, partner: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if partner is None:
+            return self_attention(layer, tokens)
+        return pair_wise_attention(layer, tokens, partner, self.partner_stream)
+
+    def _pool(self, normed: Tensor) -> Tensor:
+        """The image's token (B, D), as timm takes it: the class token, or what it pools."""
+        token: Tensor = self.backbone.forward_head(normed, pre_logits=True)
+        return token
+
+    def _branch(self, head: str, token: Tensor) -> Branch:
         logits, features = self.heads[head](token)
         return Branch(token, logits, features, head)
+
+
+Look = Callable[[], tuple[Layer, Tensor, Tensor]]
+
+
+def _kept(layer: Layer, query: Tensor, key: Tensor) -> tuple[Layer, Tensor, Tensor]:
+    return layer, query, key
+
+
+def _look(layer: Layer, tokens: Tensor) -> tuple[Layer, Tensor, Tensor]:
+    """A layer's queries and keys once more, from the tokens before it."""
+    query, key = layer.project(layer.enter(tokens), "qk")
+    return layer, query, key
 
 
 def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:
@@ -226,7 +278,18 @@ def build_dcal(
     drop_path: float = 0.1,
     ratio: float = 0.3,
     partner_stream: PartnerStream = "sa",
+    stride: int | None = None,
+    checkpointing: bool = False,
 ) -> tuple[DCAL, WeightsReport]:
     """Build the model from names and numbers; see `build_backbone` and `DCAL` for their meaning and errors."""
-    vit, report = build_backbone(backbone, image_size, weights=weights, drop_path=drop_path)
-    return DCAL(vit, classes, method=method, head=head, ratio=ratio, partner_stream=partner_stream), report
+    network, report = build_backbone(backbone, image_size, weights=weights, drop_path=drop_path, stride=stride)
+    model = DCAL(
+        network,
+        classes,
+        method=method,
+        head=head,
+        ratio=ratio,
+        partner_stream=partner_stream,
+        checkpointing=checkpointing,
+    )
+    return model, report

@@ -4,32 +4,31 @@ B images, H heads, T tokens (class token first, other prefix tokens, then the N 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from reid.models.layers import Layer
+
 
 @torch.no_grad()
-def class_row(queries: Sequence[Tensor], keys: Sequence[Tensor], scale: float) -> Tensor:
+def class_row(looks: Iterable[tuple[Layer, Tensor, Tensor]]) -> Tensor:
     """The class token's row of the accumulated attention Sbar_L ... Sbar_1, with Sbar_l = 0.5 S_l + 0.5 I (equation 4).
 
-    `queries` and `keys` are each layer's (B, H, T, d), first layer first; `scale` multiplies their products before the
-    softmax. S_l, the mean over heads, is recomputed here in float32 and let go layer by layer: only the row is carried,
-    from the last layer to the first. Returns (B, T) float32; each row sums to 1.
+    `looks` are the layers with their queries and keys (B, T, H, d), the last layer first. S_l, the mean over heads, is
+    recomputed here in float32 and let go layer by layer: only the row is carried. Returns (B, T) float32; each row sums
+    to 1.
     """
-    with torch.autocast(queries[0].device.type, enabled=False):
-        row = _mean_attention(queries[-1][:, :, :1], keys[-1], scale).squeeze(1)
-        row = 0.5 * row
+    looks = iter(looks)
+    last, query, key = next(looks)
+    with torch.autocast(query.device.type, enabled=False):
+        row = 0.5 * last.mean_attention(query[:, :1], key).squeeze(1)
         row[:, 0] += 0.5
-        for query, key in zip(reversed(queries[:-1]), reversed(keys[:-1]), strict=True):
-            row = 0.5 * row + 0.5 * (row.unsqueeze(1) @ _mean_attention(query, key, scale)).squeeze(1)
+    for layer, query, key in looks:
+        with torch.autocast(query.device.type, enabled=False):
+            row = layer.roll(row, query, key)
     return row
-
-
-def _mean_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    scores = (query.float() * scale) @ key.float().transpose(-2, -1)
-    return scores.softmax(dim=-1).mean(dim=1)
 
 
 def local_queries(row: Tensor, ratio: float, prefix: int) -> Tensor:
@@ -39,5 +38,9 @@ def local_queries(row: Tensor, ratio: float, prefix: int) -> Tensor:
     into the T tokens, strongest first; the class token, always a query, is not among them.
     """
     patches = row[:, prefix:]
-    count = max(1, math.ceil(ratio * patches.shape[1]))
-    return patches.topk(count, dim=1).indices + prefix
+    return patches.topk(query_count(patches.shape[1], ratio), dim=1).indices + prefix
+
+
+def query_count(patches: int, ratio: float) -> int:
+    """R, how many of N patches are chosen at a ratio in (0, 1]."""
+    return max(1, math.ceil(ratio * patches))

@@ -1,0 +1,190 @@
+"""Pretrained weights of a backbone: from timm's hub or a file, checked tensor by tensor."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.layers import resample_abs_pos_embed
+from timm.models import cait, eva, load_state_dict, swin_transformer, vision_transformer
+from timm.models.cait import Cait
+from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from reid.models.layers import TimmModule
+
+State = dict[str, Tensor]
+Grid = tuple[int, int]
+
+# The kinds of networks, each with timm's function that reads a file made elsewhere.
+FILTERS: Mapping[type, Callable[[State, TimmModule], State]] = {
+    VisionTransformer: partial(vision_transformer.checkpoint_filter_fn, adapt_layer_scale=True),
+    Eva: eva.checkpoint_filter_fn,
+    Cait: cait.checkpoint_filter_fn,
+    SwinTransformer: swin_transformer.checkpoint_filter_fn,
+}
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What became of the tensors of a weights source: names by outcome."""
+
+    source: str
+    loaded: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    interpolated: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.loaded:
+            return f"weights: {self.source}"
+        line = f"weights: {self.source}: {len(self.loaded)} tensors loaded, none missing"
+        if self.interpolated:
+            line += f"; interpolated: {', '.join(self.interpolated)}"
+        if self.ignored:
+            shown = ", ".join(self.ignored[:4]) + (", ..." if len(self.ignored) > 4 else "")
+            line += f"; {len(self.ignored)} not used ({shown})"
+        return line
+
+
+def load_weights(model: TimmModule, weights: str, timm_name: str) -> WeightsReport:
+    """Copy pretrained tensors into a backbone, interpolating positions to its grid.
+
+    `weights` is `imagenet`, which is what timm's hub has under `timm_name`, or the path of a file (safetensors, pth or
+    npz). Raises ValueError for a file that is damaged or of another architecture, FileNotFoundError for a missing one,
+    OSError when the hub cannot be reached.
+    """
+    if weights == "imagenet":
+        return _load(model, f"timm hub {timm_name}", _from_hub(timm_name), None)
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights {weights!r}: no such file (expected 'imagenet', 'none' or a file)")
+    try:
+        state = _from_npz(path, model) if path.suffix == ".npz" else load_state_dict(str(path))
+    except (SafetensorError, RuntimeError, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
+        raise ValueError(
+            f"weights {weights!r}: cannot be read as safetensors, pth or npz ({_first_line(error)})"
+        ) from error
+    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    return _load(model, str(path), own or state, _grid_of_run(path, model) if own else None)
+
+
+def patch_size(model: TimmModule) -> int:
+    """The side of a patch of a built backbone, in pixels of the image."""
+    return int(model.patch_embed.feat_ratio())
+
+
+def prefix_places(model: TimmModule) -> int:
+    """How many rows of the position embedding are those of prefix tokens."""
+    if isinstance(model, Cait) or getattr(model, "no_embed_class", False):
+        return 0
+    return int(model.num_prefix_tokens)
+
+
+def _from_hub(timm_name: str) -> State:
+    try:
+        donor = timm.create_model(timm_name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub client raises its own, changing kinds
+        raise OSError(
+            f"weights 'imagenet': {timm_name!r} could not be downloaded ({_first_line(error)}); "
+            "check the network, or give the weights as a file, or 'none'"
+        ) from error
+    state: State = donor.state_dict()
+    return state
+
+
+def _from_npz(path: Path, model: TimmModule) -> State:
+    donor = timm.create_model(model.pretrained_cfg["architecture"], num_classes=0)
+    donor.load_pretrained(str(path))
+    state: State = donor.state_dict()
+    return state
+
+
+def _grid_of_run(path: Path, model: TimmModule) -> Grid | None:
+    """The patch grid of one of our own checkpoints, which may not be square."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+    size = json.loads(metadata.get("preprocessing", "{}")).get("image_size")
+    patch = patch_size(model)
+    stride = json.loads(metadata.get("config", "{}")).get("model", {}).get("stride") or patch
+    return ((size[0] - patch) // stride + 1, (size[1] - patch) // stride + 1) if size else None
+
+
+def _load(model: TimmModule, source: str, state: State, grid: Grid | None) -> WeightsReport:
+    """Copy tensors into the model; refuse what would train from noise. `grid` is that of the source's positions."""
+    state = _without_distillation(state)
+    shapes = {key: value.shape for key, value in state.items()}
+    place, moved = _resample_positions(model, state, grid)
+    try:
+        kind = next(kind for kind in FILTERS if isinstance(model, kind))
+        state = FILTERS[kind](
+            {key: value for key, value in state.items() if key != "pos_embed" or place is None}, model
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"weights {source!r} do not fit {_title(model)}: {_first_line(error)}") from error
+    if place is not None:
+        state["pos_embed"] = place
+    wanted = model.state_dict()
+    for name in ("weight", "bias"):  # of models trained on the mean token, whose last norm comes after it
+        if f"norm.{name}" in wanted and f"norm.{name}" not in state and f"fc_norm.{name}" in state:
+            state[f"norm.{name}"] = state.pop(f"fc_norm.{name}")
+    missing = [key for key in wanted if key not in state]
+    misshapen = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if missing or misshapen:
+        problems = [f"{len(missing)} tensors missing, e.g. {missing[0]}"] if missing else []
+        problems += [f"{len(misshapen)} of another shape, e.g. {misshapen[0]}"] if misshapen else []
+        raise ValueError(f"weights {source!r} do not fit {_title(model)}: {'; '.join(problems)}")
+    resized = [key for key in wanted if key != "pos_embed" and shapes.get(key, wanted[key].shape) != wanted[key].shape]
+    model.load_state_dict({key: state[key] for key in wanted})
+    ignored = tuple(key for key in state if key not in wanted)
+    return WeightsReport(source, tuple(wanted), ignored, (*moved, *resized))
+
+
+def _without_distillation(state: State) -> State:
+    """The state of a distilled DeiT without that token and its place; any other state as it is."""
+    if "dist_token" not in state:
+        return state
+    position = state["pos_embed"]
+    plain = {key: value for key, value in state.items() if key != "dist_token"}
+    return {**plain, "pos_embed": torch.cat([position[:, :1], position[:, 2:]], dim=1)}
+
+
+def _resample_positions(model: TimmModule, state: State, grid: Grid | None) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The position embedding of a state on the model's grid, and what to tell of it; None where timm reads it."""
+    before, wanted = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    new: Grid = tuple(model.patch_embed.grid_size)
+    if before is None or wanted is None or before.ndim != 3:
+        return None, ()
+    if before.shape == wanted.shape and grid in (None, new):
+        return before, ()
+    prefix = prefix_places(model)
+    try:
+        place = resample_abs_pos_embed(
+            before, list(new), list(grid) if grid else None, num_prefix_tokens=prefix, verbose=False
+        )
+    except RuntimeError:  # no square; timm may know what the rest of the file tells
+        return None, ()
+    old = f"{grid[0]}x{grid[1]}" if grid else f"{before.shape[1] - prefix} patches"
+    return place, (f"pos_embed ({old} to {new[0]}x{new[1]}, height x width)",)
+
+
+def _title(model: TimmModule) -> str:
+    if isinstance(model, SwinTransformer):
+        return f"a Swin transformer of width {model.num_features}"
+    kind = "ViT" if isinstance(model, VisionTransformer) else type(model).__name__
+    return f"a {kind} of width {model.embed_dim}, {len(model.blocks)} blocks, {model.blocks[0].attn.num_heads} heads"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
