@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from reid.config import Config, FgvcConfig, ReidConfig, config_from
 from reid.data.transforms import Preprocessing
-from reid.models.backbones import WeightsReport
 from reid.models.dcal import DCAL, build_dcal
+from reid.models.weights import WeightsReport
 
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"

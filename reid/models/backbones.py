@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from reid.models.layers import ROTARY, TimmModule, open_layers
-from reid.models.weights import FILTERS, WeightsReport, load_weights, patch_size, prefix_places
+from reid.models.weights import WeightsReport, load_weights, patch_size, prefix_places
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,8 @@ def _create(name: str, spec: BackboneSpec, image_size: tuple[int, int], drop_pat
         raise ValueError(f"backbone {name!r} cannot be built for images of {image_size[0]}x{image_size[1]} pixels")
     if isinstance(model, VisionTransformerDistilled):
         raise ValueError(f"backbone {name!r} has a distillation token; choose its plain twin, e.g. 'deit_tiny'")
-    if not isinstance(model, tuple(FILTERS)) or getattr(model, "rope_mixed", False):
-        raise ValueError(f"backbone {name!r} is a {type(model).__name__} of a kind that is not supported")
+    if getattr(model, "rope_mixed", False):
+        raise ValueError(f"backbone {name!r} turns queries and keys differently in each block, which is not supported")
     try:
         open_layers(model)
     except ValueError as error:

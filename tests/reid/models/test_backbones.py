@@ -1,72 +1,28 @@
-import json
-
 import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 
-from reid.models.backbones import BACKBONES, build_backbone, embed_tokens, normalisation
-
-
-def tiny_file(path, **kwargs):
-    """A weights file of the vit_toy architecture at 64 x 64 pixels: 64 patches."""
-    torch.manual_seed(1)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=64, **{**BACKBONES["vit_toy"].overrides, **kwargs})
-    save_file(model.state_dict(), path)
-    return model
+from reid.models.backbones import BACKBONES, build_backbone, embed_tokens, normalisation, offers
+from reid.models.weights import patch_size
 
 
-def test_pretrained_tensors_are_loaded_unchanged_and_reported(tmp_path):
-    donor = tiny_file(tmp_path / "w.safetensors")
-    model, report = build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "w.safetensors"))
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, donor.state_dict()[name]), name
-    assert set(report.loaded) == set(model.state_dict())
-    assert set(report.ignored) == {"head.bias", "head.weight"}
-    assert report.interpolated == ()
+def test_the_table_says_what_each_backbone_offers(backbone):
+    """The column of every name against the network it stands for, its blocks cut to two."""
+    spec = BACKBONES[backbone]
+    sides = (4 * spec.patch, 3 * spec.patch)
+    model, _ = build_backbone(backbone, sides)
+    assert offers(model) == spec.offers
+    assert patch_size(model) == spec.patch
+    assert model.patch_embed.grid_size == (4, 3)
+    with pytest.raises(ValueError, match=rf"{backbone}'; the nearest is {sides[0]}x{sides[1]}"):
+        build_backbone(backbone, (sides[0], sides[1] + 1))
 
 
-def test_position_embedding_is_interpolated_to_a_grid_that_is_not_square(tmp_path):
-    donor = tiny_file(tmp_path / "w.safetensors")
-    model, report = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "w.safetensors"))
-    assert model.pos_embed.shape == (1, 1 + 8 * 4, 96)
-    assert torch.equal(model.pos_embed[:, 0], donor.pos_embed[:, 0])
-    grid = donor.pos_embed[:, 1:].reshape(1, 8, 8, 96).permute(0, 3, 1, 2)
-    expected = torch.nn.functional.interpolate(grid, (8, 4), mode="bicubic", antialias=True)
-    torch.testing.assert_close(model.pos_embed[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 32, 96))
-    assert "64 patches to 8x4" in str(report)
-
-
-def test_a_distilled_file_loads_without_its_distillation_token(tmp_path):
-    model = tiny_file(tmp_path / "plain.safetensors")
-    state = {k: v.clone() for k, v in model.state_dict().items()}
-    state["dist_token"] = torch.full((1, 1, 96), 7.0)
-    position = state["pos_embed"]
-    state["pos_embed"] = torch.cat([position[:, :1], torch.full((1, 1, 96), 9.0), position[:, 1:]], dim=1)
-    save_file(state, tmp_path / "distilled.safetensors")
-    loaded, _ = build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "distilled.safetensors"))
-    torch.testing.assert_close(loaded.pos_embed, model.pos_embed)
-
-
-def test_a_run_of_ours_is_a_weights_file_with_its_own_grid(tmp_path):
-    donor, _ = build_backbone("vit_toy", (64, 32))
-    state = {f"backbone.{name}": value for name, value in donor.state_dict().items()} | {
-        "log_variances": torch.zeros(3)
-    }
-    save_file(state, tmp_path / "m.safetensors", {"preprocessing": json.dumps({"image_size": [64, 32]})})
-    same, _ = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "m.safetensors"))
-    assert torch.equal(same.pos_embed, donor.pos_embed)
-    turned, report = build_backbone("vit_toy", (32, 64), weights=str(tmp_path / "m.safetensors"))
-    assert "8x4 to 4x8" in str(report)
-    assert not torch.equal(turned.pos_embed, donor.pos_embed)
-
-
-def test_pth_and_wrapped_state_dicts_load(tmp_path):
-    donor = tiny_file(tmp_path / "w.safetensors")
-    torch.save({"model": donor.state_dict()}, tmp_path / "w.pth")
-    model, _ = build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "w.pth"))
-    assert torch.equal(model.blocks[2].mlp.fc1.weight, donor.blocks[2].mlp.fc1.weight)
+def test_every_name_has_its_weights_in_timm():
+    for name, spec in BACKBONES.items():
+        if spec.tag:
+            assert spec.timm_name in timm.list_models(pretrained=True), name
 
 
 def test_tokens_are_timms(tmp_path):
@@ -93,9 +49,11 @@ def test_registers_and_timm_names_are_supported():
     ("name", "size", "message"),
     [
         ("vit_smal", (16, 16), "unknown backbone 'vit_smal'; near ones: vit_small"),
-        ("resnet50", (16, 16), "'resnet50' is not a plain vision transformer"),
-        ("swin_tiny_patch4_window7_224", (16, 16), "is not a plain vision transformer"),
-        ("vit_base_patch16_siglip_224", (16, 16), "no class token"),
+        ("resnet50", (16, 16), "'resnet50' is no ViT, DeiT, EVA, CaiT or Swin"),
+        ("swinv2_tiny_window8_256", (64, 64), "'swinv2_tiny_window8_256' is no ViT, DeiT, EVA, CaiT or Swin"),
+        ("vit_small_patch16_rope_mixed_224.naver_in1k", (32, 32), "turns queries and keys differently in each block"),
+        ("eva02_base_patch14_plus_224", (28, 28), "near ones: eva02_base_patch14_224"),
+        ("vit_base_patch16_xp_224", (32, 32), "blocks of kind ParallelScalingBlock"),
         ("deit_tiny_distilled_patch16_224", (32, 32), "distillation token"),
         ("vit_toy", (20, 16), "image size 20x16 (height x width) is no multiple of the 8x8 patch"),
     ],
@@ -106,49 +64,38 @@ def test_unusable_backbones_are_named(name, size, message):
     assert message in str(error.value)
 
 
-def test_weights_that_would_train_from_noise_are_refused(tmp_path):
-    tiny_file(tmp_path / "deep.safetensors", depth=3)
-    with pytest.raises(
-        ValueError, match=r"deep.safetensors' do not fit a ViT of width 96, 4 blocks, 3 heads: 12 tensors missing"
-    ):
-        build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "deep.safetensors"))
-    tiny_file(tmp_path / "wide.safetensors", embed_dim=48)
-    with pytest.raises(ValueError, match=r"of another shape, e\.g\. .* expected"):
-        build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "wide.safetensors"))
-    save_file({"conv.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="tensors missing"):
-        build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "other.safetensors"))
+def test_patches_overlap_as_in_transreid():
+    """Stride 12 on 256 x 128: 21 x 10 patches."""
+    model, _ = build_backbone("deit_tiny", (256, 128), stride=12)
+    assert model.patch_embed.grid_size == (21, 10)
+    images = torch.randn(1, 3, 256, 128)
+    tokens = embed_tokens(model.eval(), images)
+    assert tokens.shape == (1, 1 + 210, 192)
+    row, column = 3, 7  # the patch at this place, cut out and projected by itself
+    patch = images[:, :, 12 * row : 12 * row + 16, 12 * column : 12 * column + 16]
+    place = 1 + 10 * row + column
+    own = (
+        (model.patch_embed.proj.weight * patch).sum((1, 2, 3)) + model.patch_embed.proj.bias + model.pos_embed[0, place]
+    )
+    torch.testing.assert_close(tokens[0, place], own, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(images), model.norm(model.blocks(tokens))[:, 0])
 
 
-@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth", "broken.npz"])
-def test_damaged_weights_are_named(tmp_path, name):
-    (tmp_path / name).write_bytes(b"not weights at all")
-    with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
-        build_backbone("vit_toy", (16, 16), weights=str(tmp_path / name))
+def test_overlapping_rotary_patches_have_a_row_each():
+    model, _ = build_backbone("dinov3_small", (64, 48), stride=8)
+    assert model.patch_embed.grid_size == (7, 5)
+    assert model.blocks[0].attn.rotary_table.shape[0] == 5 + 35
+    assert model(torch.randn(1, 3, 64, 48)).shape == (1, 384)
 
 
-def test_missing_weights_and_an_unreachable_hub_are_named(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"no such file \(expected 'imagenet', 'none' or a file\)"):
-        build_backbone("vit_toy", (16, 16), weights=str(tmp_path / "absent.pth"))
-    with pytest.raises(ValueError, match="'vit_toy' has no ImageNet weights"):
-        build_backbone("vit_toy", (16, 16), weights="imagenet")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    real = timm.create_model
-
-    def offline(name, pretrained=False, **kwargs):
-        if pretrained:
-            raise ConnectionError("Network is unreachable")
-        return real(name, pretrained=pretrained, **kwargs)
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(OSError, match=r"'deit_tiny_patch16_224.fb_in1k' could not be downloaded .*weights as a file"):
-        build_backbone("deit_tiny", (32, 32), weights="imagenet")
-
-
-def test_real_weights_give_timms_own_features(vit_tiny_weights):
-    model, report = build_backbone("vit_tiny", (224, 224), weights=str(vit_tiny_weights))
-    assert len(report.loaded) == 150
-    reference = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(vit_tiny_weights)).eval()
-    images = torch.randn(1, 3, 224, 224)
-    expected = reference.forward_head(reference.forward_features(images), pre_logits=True)
-    torch.testing.assert_close(model.eval()(images), expected)
+@pytest.mark.parametrize(
+    ("name", "stride", "message"),
+    [
+        ("deit_tiny", 17, "stride=17: expected 1 to 16, the patch of backbone 'deit_tiny'"),
+        ("cait_xs24", 12, "stride=12: the patches of backbone 'cait_xs24' cannot overlap"),
+        ("swin_tiny", 2, "stride=2: the patches of backbone 'swin_tiny' cannot overlap"),
+    ],
+)
+def test_strides_that_cannot_be_are_named(name, stride, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, (64, 64), stride=stride)

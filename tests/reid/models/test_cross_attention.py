@@ -4,6 +4,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from reid.models.cross_attention import GlobalLocalCrossAttention, derangement, pair_wise_attention, self_attention
+from reid.models.layers import open_block
 
 
 def block(seed=0, **kwargs):
@@ -17,12 +18,12 @@ def block(seed=0, **kwargs):
 @pytest.mark.parametrize("kwargs", [{}, {"qk_norm": True}, {"init_values": 0.3}])
 def test_self_attention_is_timms_block(kwargs):
     made, tokens = block(**kwargs), torch.randn(2, 5, 12)
-    torch.testing.assert_close(self_attention(made, tokens)[0], made(tokens))
+    torch.testing.assert_close(self_attention(open_block(made), tokens)[0], made(tokens))
 
 
 def test_pairing_with_oneself_equals_self_attention():
     made, tokens = block(), torch.randn(4, 5, 12)
-    own, paired = pair_wise_attention(made, torch.cat([tokens, tokens]), torch.arange(4))[0].chunk(2)
+    own, paired = pair_wise_attention(open_block(made), torch.cat([tokens, tokens]), torch.arange(4))[0].chunk(2)
     torch.testing.assert_close(own, made(tokens))
     torch.testing.assert_close(paired, made(tokens))
 
@@ -32,7 +33,7 @@ def test_pair_wise_attention_is_one_softmax_over_both_images(stream):
     """Equation 6, spelled out image by image and head by head."""
     made, tokens, paired = block(), torch.randn(3, 4, 12), torch.randn(3, 4, 12)
     partner = torch.tensor([2, 0, 1])
-    got = pair_wise_attention(made, torch.cat([tokens, paired]), partner, stream)[0][3:]
+    got = pair_wise_attention(open_block(made), torch.cat([tokens, paired]), partner, stream)[0][3:]
 
     def qkv(x):
         return made.attn.qkv(made.norm1(x)).reshape(4, 3, 3, 4).permute(1, 2, 0, 3)
@@ -52,7 +53,7 @@ def test_pair_wise_attention_is_one_softmax_over_both_images(stream):
 def test_gradient_reaches_the_partner():
     made = block()
     tokens, paired = torch.randn(2, 4, 12, requires_grad=True), torch.randn(2, 4, 12)
-    pair_wise_attention(made, torch.cat([tokens, paired]), torch.tensor([1, 0]))[0][2].sum().backward()
+    pair_wise_attention(open_block(made), torch.cat([tokens, paired]), torch.tensor([1, 0]))[0][2].sum().backward()
     assert tokens.grad[1].abs().sum() > 0
     assert tokens.grad[0].abs().sum() == 0
 

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from reid.models import cross_attention, dcal
+from reid.models import dcal, layers
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import BRANCHES, build_dcal, embedding
 from reid.models.rollout import local_queries
@@ -229,9 +229,9 @@ def test_unusable_arguments_are_named(kwargs, message):
 
 def test_attention_is_fused(monkeypatch):
     calls = []
-    real = cross_attention.F.scaled_dot_product_attention
+    real = layers.F.scaled_dot_product_attention
     monkeypatch.setattr(
-        cross_attention.F, "scaled_dot_product_attention", lambda *args, **kw: calls.append(1) or real(*args, **kw)
+        layers.F, "scaled_dot_product_attention", lambda *args, **kw: calls.append(1) or real(*args, **kw)
     )
     build().train()(images(), torch.tensor([1, 0, 3, 2]))
     assert len(calls) == 4 * 2 + 1

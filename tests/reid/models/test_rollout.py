@@ -2,21 +2,26 @@ import math
 
 import pytest
 import torch
+from timm.models.vision_transformer import Block
 
+from reid.models.layers import open_block
 from reid.models.rollout import class_row, local_queries
 
 
-def layers(count=4, batch=2, heads=3, tokens=7, width=5, seed=0):
+def looks(count=4, batch=2, heads=3, tokens=7, width=5, seed=0):
+    """Layers with their queries and keys, the last layer first."""
     torch.manual_seed(seed)
-    make = lambda: [torch.randn(batch, heads, tokens, width) for _ in range(count)]  # noqa: E731
-    return make(), make()
+    layer = open_block(Block(heads * width, heads))
+    shape = (batch, tokens, heads, width)
+    return [(layer, torch.randn(shape), torch.randn(shape)) for _ in range(count)]
 
 
-def full_matrix(queries, keys, scale):
+def full_matrix(last_first):
     """The definition: the whole product Sbar_L ... Sbar_1, of which the class row is one row."""
     product = None
-    for query, key in zip(queries, keys, strict=True):
-        attention = (query.double() @ key.double().transpose(-2, -1) * scale).softmax(-1).mean(1)
+    for _, query, key in reversed(last_first):
+        query, key = query.double().transpose(1, 2), key.double().transpose(1, 2)
+        attention = (query @ key.transpose(-2, -1) * 5**-0.5).softmax(-1).mean(1)
         mixed = 0.5 * attention + 0.5 * torch.eye(attention.shape[-1], dtype=torch.float64)
         product = mixed if product is None else mixed @ product
     return product
@@ -24,17 +29,15 @@ def full_matrix(queries, keys, scale):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_class_row_is_the_full_products_row_and_sums_to_one(count):
-    queries, keys = layers(count)
-    row = class_row(queries, keys, 5**-0.5)
-    torch.testing.assert_close(row.double(), full_matrix(queries, keys, 5**-0.5)[:, 0], atol=1e-6, rtol=1e-5)
+    row = class_row(looks(count))
+    torch.testing.assert_close(row.double(), full_matrix(looks(count))[:, 0], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(row.sum(1), torch.ones(2))
     assert row.dtype == torch.float32
 
 
 def test_class_row_takes_no_gradient_and_half_precision():
-    queries, keys = layers()
-    queries[0].requires_grad_()
-    row = class_row([q.bfloat16() for q in queries], [k.bfloat16() for k in keys], 1.0)
+    halved = [(layer, query.bfloat16().requires_grad_(), key.bfloat16()) for layer, query, key in looks()]
+    row = class_row(halved)
     assert not row.requires_grad
     assert row.dtype == torch.float32
 
@@ -54,8 +57,7 @@ def test_chosen_patches_are_the_strongest_by_a_hand_written_sort():
 
 
 def test_choice_changes_with_the_attention():
-    queries, keys = layers(seed=1)
-    one = local_queries(class_row(queries, keys, 1.0), 0.3, 1)
-    keys[-1] = keys[-1].flip(2)
-    other = local_queries(class_row(queries, keys, 1.0), 0.3, 1)
+    one = local_queries(class_row(looks(seed=1)), 0.3, 1)
+    (layer, query, key), *rest = looks(seed=1)
+    other = local_queries(class_row([(layer, query, -key), *rest]), 0.3, 1)
     assert not torch.equal(one, other)

@@ -1,0 +1,283 @@
+"""Every kind of backbone does what timm's own does, and what the method says, by slow spellings of both."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from reid.losses import FgvcLoss, branch_losses, total_loss
+from reid.models.backbones import BACKBONES, build_backbone, embed_tokens
+from reid.models.cross_attention import pair_wise_attention
+from reid.models.dcal import build_dcal
+from reid.models.layers import open_block, open_layers
+
+
+def sides(name, rows=4, columns=3):
+    """An image size (height, width) of so many patches."""
+    patch = 32 if "swin" in name else BACKBONES[name].patch  # of Swin's last stage
+    return rows * patch, columns * patch
+
+
+def build(name, method=None, **kwargs):
+    torch.manual_seed(0)
+    method = method or ("dcal" if BACKBONES[name].offers.glca else "pwca")
+    model, _ = build_dcal(name, sides(name), 5, method=method, **{"drop_path": 0.0, **kwargs})
+    return perturb(model)
+
+
+def perturb(model):
+    """Move the weights off their start, so that attention is not uniform and no layer scale hides anything."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def images(name, count=4):
+    return torch.randn(count, 3, *sides(name), generator=torch.Generator().manual_seed(2))
+
+
+def close(got, expected):
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(got, expected, atol=2e-5 * max(1.0, scale), rtol=1e-4)
+
+
+def test_self_attention_branch_is_timms_own_forward(backbone):
+    model = build(backbone).eval()
+    with torch.no_grad():
+        close(model(images(backbone)).sa.token, model.backbone(images(backbone)))
+
+
+def test_pairing_with_oneself_is_the_self_attention_branch_and_another_partner_is_not(backbone):
+    model = build(backbone).train()
+    with torch.no_grad():
+        output = model(images(backbone), torch.arange(4))
+        close(output.pwca.token, output.sa.token)
+        other = model(images(backbone), torch.tensor([1, 2, 3, 0])).pwca.token
+    assert not torch.allclose(other, output.sa.token, atol=1e-3)
+
+
+def test_a_rollout_sums_to_one_or_is_refused(backbone):
+    model = build(backbone).eval()
+    if not BACKBONES[backbone].offers.glca:
+        with pytest.raises(ValueError, match="has no class token to roll attention out from"):
+            model(images(backbone), rollout=True)
+        with pytest.raises(ValueError, match="method 'dcal' needs a class token for its GLCA branch.*choose pwca"):
+            build(backbone, "dcal")
+        return
+    with torch.no_grad():
+        output = model(images(backbone))
+    torch.testing.assert_close(output.rollout.sum(1), torch.ones(4))
+    assert (output.rollout >= 0).all()
+    assert output.rollout.shape[1] == model.prefix + 12
+    assert output.chosen.shape == (4, 4)  # 0.3 of 12, rounded up
+    strongest = [sorted(range(12), key=lambda patch, row=row: -row[model.prefix + patch])[:4] for row in output.rollout]
+    assert (output.chosen - model.prefix).tolist() == strongest
+
+
+def test_glca_with_every_patch_is_an_ordinary_block(backbone):
+    if not BACKBONES[backbone].offers.glca:
+        pytest.skip("no class token")
+    model = build(backbone, "glca", ratio=1.0).eval()
+    network, seen = model.backbone, []
+    network.norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        output = model(images(backbone))
+        tokens = seen[0]
+        rope = getattr(network, "rope", None)
+        how = {} if rope is None else {"rope": rope.get_embed(list(network.patch_embed.grid_size))}
+        every = model.glca.norm(model.glca.block(tokens, **how))
+        close(output.glca.token, every[:, 0])
+        asked = model.glca(tokens, output.chosen)
+    for image, chosen in enumerate(output.chosen):
+        close(asked[image, 1:], every[image, chosen])
+
+
+def test_a_training_step_lowers_the_loss(backbone):
+    torch.manual_seed(0)
+    method = "dcal" if BACKBONES[backbone].offers.glca else "pwca"
+    model, _ = build_dcal(backbone, sides(backbone), 4, method=method, head="fgvc", drop_path=0.0)
+    partner, labels = torch.tensor([1, 2, 3, 0]), torch.arange(4)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def loss():
+        parts = branch_losses(model(images(backbone), partner), labels, FgvcLoss())
+        return total_loss(parts, model.log_variances)
+
+    before = loss()
+    before.backward()
+    asked = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    # What nothing reads: positions that no token takes, and of a pooled ViT nothing else.
+    assert all("latent" not in name for name in asked)
+    assert asked == []
+    optimizer.step()
+    assert loss() < before
+
+
+def test_computing_blocks_again_changes_no_gradient(backbone):
+    """Checkpointing keeps less and computes the same, the rollout too."""
+    found = []
+    for checkpointing in (False, True):
+        model = build(backbone, checkpointing=checkpointing, drop_path=0.2).train()
+        torch.manual_seed(3)
+        output = model(images(backbone), torch.tensor([1, 2, 3, 0]))
+        sum(branch.token.square().sum() for branch in output.branches().values()).backward()
+        found.append((output, {name: parameter.grad for name, parameter in model.named_parameters()}))
+    (plain, gradients), (again, same) = found
+    if plain.rollout is not None:
+        torch.testing.assert_close(again.rollout, plain.rollout)
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            close(same[name], gradient)
+
+
+# One block of each family against a spelling of equation 6 that uses timm's own block or modules.
+
+
+def pair(layer, tokens, paired, partner):
+    with torch.no_grad():
+        return pair_wise_attention(layer, torch.cat([tokens, paired]), partner)[0][len(tokens) :]
+
+
+def test_rotary_pairs_keep_each_image_its_own_places():
+    """timm's block on both images' tokens as one sequence, each turned by its own rows of the table."""
+    model, _ = build_backbone("dinov3_small", (64, 48))
+    block = perturb(model.blocks[0]).eval()
+    tokens, paired = torch.randn(2, 5 + 12, 384), torch.randn(2, 5 + 12, 384)
+    patches = model.rope.get_embed([4, 3])
+    still = torch.cat([torch.zeros(5, 64), torch.ones(5, 64)], dim=1)
+    joint = copy.deepcopy(block)
+    joint.attn.num_prefix_tokens = 0
+    rope = torch.cat([still, patches, still, patches])
+    partner = torch.tensor([1, 0])
+    with torch.no_grad():
+        expected = joint(torch.cat([paired, tokens[partner]], dim=1), rope=rope)[:, :17]
+    close(pair(open_block(block), tokens, paired, partner), expected)
+
+
+def test_talking_heads_mix_before_and_after_one_softmax_over_both_images():
+    model, _ = build_backbone("cait_xs24", (64, 48))
+    block = perturb(model.blocks[0]).eval()
+    tokens, paired = torch.randn(2, 12, 288), torch.randn(2, 12, 288)
+    partner = torch.tensor([1, 0])
+    joint = copy.deepcopy(block)
+    with torch.no_grad():
+        joint.attn.proj_w.bias /= 2  # a weight on every key, of which there are twice as many
+        expected = joint(torch.cat([paired, tokens[partner]], dim=1))[:, :12]
+    close(pair(open_block(block), tokens, paired, partner), expected)
+
+
+def test_class_attention_pairs_both_images_class_tokens_and_patches():
+    model, _ = build_backbone("cait_xs24", (64, 48))
+    layer = open_layers(model)[-1]
+    block = perturb(layer.block).eval()
+    tokens, paired = torch.randn(2, 13, 288), torch.randn(2, 13, 288)
+    partner = torch.tensor([1, 0])
+    got = pair(layer, tokens, paired, partner)
+    with torch.no_grad():
+        expected = block(torch.cat([paired[:, 1:], tokens[partner]], dim=1), paired[:, :1])
+    close(got[:, :1], expected)
+    assert torch.equal(got[:, 1:], paired[:, 1:])
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_windows_meet_the_same_window_of_the_partner(shifted):
+    """Image by image, window by window and head by head, on a grid that needs padding."""
+    model, _ = build_backbone("swin_tiny", (64, 48))
+    layer = open_layers(model)[int(shifted)]
+    block = perturb(layer.block).eval()
+    assert any(block.shift_size) == shifted
+    tokens, paired = torch.randn(2, 16, 12, 96), torch.randn(2, 16, 12, 96)
+    partner = torch.tensor([1, 0])
+    attention, width = block.attn, 96 // 3
+    table = attention.relative_position_bias_table[attention.relative_position_index.view(-1)].view(49, 49, 3)
+    down, right = block.shift_size
+
+    def projected(x):  # (rows, columns) of windows of 49 tokens: queries, keys, values by head
+        x = torch.roll(block.norm1(x), (-down, -right), (0, 1))
+        x = F.pad(x, (0, 0, 0, 14 - 12, 0, 21 - 16))
+        return {
+            (i, j): attention.qkv(x[7 * i : 7 * i + 7, 7 * j : 7 * j + 7].reshape(49, 96)).view(49, 3, 3, width)
+            for i in range(3)
+            for j in range(2)
+        }
+
+    with torch.no_grad():
+        got = pair(layer, tokens, paired, partner)
+        for image in range(2):
+            own, other = projected(paired[image]), projected(tokens[partner[image]])
+            whole = torch.zeros(21, 14, 96)
+            for number, (i, j) in enumerate(own):
+                heads = []
+                for head in range(3):
+                    query, key, value = own[i, j][:, :, head].unbind(1)
+                    _, key_other, value_other = other[i, j][:, :, head].unbind(1)
+                    bias = table[:, :, head] + (block.attn_mask[number] if shifted else 0)
+                    scores = torch.cat([query @ key.T, query @ key_other.T], 1) * width**-0.5 + torch.cat(
+                        [bias, bias], 1
+                    )
+                    heads.append(scores.softmax(1) @ torch.cat([value, value_other]))
+                whole[7 * i : 7 * i + 7, 7 * j : 7 * j + 7] = attention.proj(torch.cat(heads, 1)).view(7, 7, 96)
+            x = paired[image] + torch.roll(whole[:16, :12], (down, right), (0, 1))
+            close(got[image], x + block.mlp(block.norm2(x)))
+
+
+def test_cait_rolls_out_from_the_class_rows_through_the_self_attention():
+    """The full product of all layers' matrices over [class token; patches], with the patches' rows of class attention
+    and the class token's row of self-attention those of the identity."""
+    model = build("cait_xs24").eval()
+    maps, own = [], []
+    network = model.backbone
+    for block in network.blocks:
+        with torch.no_grad():
+            block.attn.proj_w.bias.fill_(0.2)  # else some rows are negative throughout, and shares of nothing
+        block.attn.attn_drop.register_forward_hook(lambda module, inputs, result: maps.append(inputs[0]))
+    for block in network.blocks_token_only:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda module, inputs, result: own.append(inputs[0]))
+    with torch.no_grad():
+        network(images("cait_xs24"))
+        rollout = model(images("cait_xs24")).rollout
+    product = torch.eye(13).expand(4, 13, 13)
+    for attention in maps:
+        mean = attention.mean(1).clamp(min=0)
+        matrix = torch.eye(13).repeat(4, 1, 1)
+        matrix[:, 1:, 1:] = 0.5 * mean / mean.sum(-1, keepdim=True) + 0.5 * torch.eye(12)
+        product = matrix @ product
+    for attention in own:
+        matrix = torch.eye(13).repeat(4, 1, 1)
+        matrix[:, 0] = 0.5 * attention.mean(1)[:, 0]
+        matrix[:, 0, 0] += 0.5
+        product = matrix @ product
+    torch.testing.assert_close(rollout, product[:, 0], atol=1e-6, rtol=1e-5)
+
+
+def test_blocks_that_would_be_computed_wrongly_are_refused():
+    gated = Block(12, 3)
+    gated.attn.gate = nn.Linear(12, 12)
+    with pytest.raises(ValueError, match="blocks of kind Block with Attention are not supported"):
+        open_block(gated)
+    with pytest.raises(ValueError, match="blocks of kind Linear with NoneType"):
+        open_block(nn.Linear(3, 3))
+
+
+def test_a_norm_before_the_output_projection_is_kept():
+    torch.manual_seed(0)
+    block = perturb(Block(12, 3, qk_norm=True, scale_attn_norm=True, init_values=0.3)).eval()
+    layer, tokens = open_block(block), torch.randn(2, 5, 12)
+    with torch.no_grad():
+        close(layer.finish(tokens, layer.attend(*layer.project(tokens))), block(tokens))
+
+
+def test_tokens_before_the_first_block_are_timms(backbone):
+    model, _ = build_backbone(backbone, sides(backbone))
+    seen = []
+    first = model.layers[0].blocks[0] if "swin" in backbone else model.blocks[0]
+    first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model.eval()(images(backbone))
+        assert torch.equal(embed_tokens(model, images(backbone)), seen[0])

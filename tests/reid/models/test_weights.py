@@ -1,0 +1,116 @@
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from reid.models.backbones import BACKBONES, build_backbone
+
+
+def tiny_file(path, **kwargs):
+    """A weights file of the vit_toy architecture at 64 x 64 pixels: 64 patches."""
+    torch.manual_seed(1)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, **{**BACKBONES["vit_toy"].overrides, **kwargs})
+    save_file(model.state_dict(), path)
+    return model
+
+
+def test_pretrained_tensors_are_loaded_unchanged_and_reported(tmp_path):
+    donor = tiny_file(tmp_path / "w.safetensors")
+    model, report = build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "w.safetensors"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, donor.state_dict()[name]), name
+    assert set(report.loaded) == set(model.state_dict())
+    assert set(report.ignored) == {"head.bias", "head.weight"}
+    assert report.interpolated == ()
+
+
+def test_position_embedding_is_interpolated_to_a_grid_that_is_not_square(tmp_path):
+    donor = tiny_file(tmp_path / "w.safetensors")
+    model, report = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "w.safetensors"))
+    assert model.pos_embed.shape == (1, 1 + 8 * 4, 96)
+    assert torch.equal(model.pos_embed[:, 0], donor.pos_embed[:, 0])
+    grid = donor.pos_embed[:, 1:].reshape(1, 8, 8, 96).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (8, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(model.pos_embed[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 32, 96))
+    assert "64 patches to 8x4" in str(report)
+
+
+def test_a_distilled_file_loads_without_its_distillation_token(tmp_path):
+    model = tiny_file(tmp_path / "plain.safetensors")
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    state["dist_token"] = torch.full((1, 1, 96), 7.0)
+    position = state["pos_embed"]
+    state["pos_embed"] = torch.cat([position[:, :1], torch.full((1, 1, 96), 9.0), position[:, 1:]], dim=1)
+    save_file(state, tmp_path / "distilled.safetensors")
+    loaded, _ = build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "distilled.safetensors"))
+    torch.testing.assert_close(loaded.pos_embed, model.pos_embed)
+
+
+def test_a_run_of_ours_is_a_weights_file_with_its_own_grid(tmp_path):
+    donor, _ = build_backbone("vit_toy", (64, 32))
+    state = {f"backbone.{name}": value for name, value in donor.state_dict().items()} | {
+        "log_variances": torch.zeros(3)
+    }
+    save_file(state, tmp_path / "m.safetensors", {"preprocessing": json.dumps({"image_size": [64, 32]})})
+    same, _ = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "m.safetensors"))
+    assert torch.equal(same.pos_embed, donor.pos_embed)
+    turned, report = build_backbone("vit_toy", (32, 64), weights=str(tmp_path / "m.safetensors"))
+    assert "8x4 to 4x8" in str(report)
+    assert not torch.equal(turned.pos_embed, donor.pos_embed)
+
+
+def test_pth_and_wrapped_state_dicts_load(tmp_path):
+    donor = tiny_file(tmp_path / "w.safetensors")
+    torch.save({"model": donor.state_dict()}, tmp_path / "w.pth")
+    model, _ = build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "w.pth"))
+    assert torch.equal(model.blocks[2].mlp.fc1.weight, donor.blocks[2].mlp.fc1.weight)
+
+
+def test_weights_that_would_train_from_noise_are_refused(tmp_path):
+    tiny_file(tmp_path / "deep.safetensors", depth=3)
+    with pytest.raises(
+        ValueError, match=r"deep.safetensors' do not fit a ViT of width 96, 4 blocks, 3 heads: 12 tensors missing"
+    ):
+        build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "deep.safetensors"))
+    tiny_file(tmp_path / "wide.safetensors", embed_dim=48)
+    with pytest.raises(ValueError, match=r"of another shape, e\.g\. .* expected"):
+        build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "wide.safetensors"))
+    save_file({"conv.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="tensors missing"):
+        build_backbone("vit_toy", (64, 64), weights=str(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth", "broken.npz"])
+def test_damaged_weights_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
+        build_backbone("vit_toy", (16, 16), weights=str(tmp_path / name))
+
+
+def test_missing_weights_and_an_unreachable_hub_are_named(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no such file \(expected 'imagenet', 'none' or a file\)"):
+        build_backbone("vit_toy", (16, 16), weights=str(tmp_path / "absent.pth"))
+    with pytest.raises(ValueError, match="'vit_toy' has no ImageNet weights"):
+        build_backbone("vit_toy", (16, 16), weights="imagenet")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    real = timm.create_model
+
+    def offline(name, pretrained=False, **kwargs):
+        if pretrained:
+            raise ConnectionError("Network is unreachable")
+        return real(name, pretrained=pretrained, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(OSError, match=r"'deit_tiny_patch16_224.fb_in1k' could not be downloaded .*weights as a file"):
+        build_backbone("deit_tiny", (32, 32), weights="imagenet")
+
+
+def test_real_weights_give_timms_own_features(vit_tiny_weights):
+    model, report = build_backbone("vit_tiny", (224, 224), weights=str(vit_tiny_weights))
+    assert len(report.loaded) == 150
+    reference = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(vit_tiny_weights)).eval()
+    images = torch.randn(1, 3, 224, 224)
+    expected = reference.forward_head(reference.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(model.eval()(images), expected)
