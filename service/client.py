@@ -32,6 +32,8 @@ from service.api.admin_schemas import (
 from service.api.schemas import (
     MAX_PAGE,
     Cameras,
+    Classes,
+    ClassifyAnswer,
     Counted,
     DeletionAnswer,
     EnrolAnswer,
@@ -158,6 +160,15 @@ class Client:
             )
             results += [result.model_copy(update={"index": start + result.index}) for result in answer.results]
         return results
+
+    def classify(self, *images: Photo, top_k: int = 5) -> ClassifyAnswer:
+        """The `top_k` most probable classes of each image, in their order; one that cannot be used has an `error`."""
+        files = [("image", _file(image)) for image in images]
+        return self._get(ClassifyAnswer, "POST", "/v1/classify", data={"top_k": top_k}, files=files or None)
+
+    def classes(self) -> list[str]:
+        """The names of all classes that the classifier knows."""
+        return self._get(Classes, "GET", "/v1/classes").classes
 
     def items(self, **filters: Unpack[Filters]) -> Iterator[Item]:
         """All items that pass, in the order of their enrolment."""

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from reid.embedder import Embedder
-from reid.report.attention import overlay
 from service.batcher import Batcher
 from service.images import Pictures, UnknownFormat, UnusableImage, decode, lossless
 from service.metrics import Metrics
+from service.predicting import attended, prepared
 from service.records import (
     NOBODY,
     Asked,
@@ -47,7 +47,6 @@ from service.storage.queries import Queries
 from service.storage.store import EVERYTHING, ROWS_AT_ONCE, Store
 
 PICTURES_FOLDER = "pictures"
-OVERLAY_SIDE = 1024  # pixels; the model sees less, and people need no more
 GROUP_FACTOR = 4  # hits first asked for each group wanted
 QUERIES_WAITING = 10_000  # for the log
 
@@ -170,10 +169,11 @@ class Gallery:
         self._changing = Lock()
         # A photo of 50 megapixels takes some hundred MiB until it is prepared, and every thread that uses torch gets
         # threads of its own for it: no more than processors. Enrolment has its own, so that no query waits for it.
-        self._decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")
+        self.decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")
         self._enrolling = ThreadPoolExecutor(os.cpu_count(), "enrolling")
         self.batcher: Batcher[_Job, Done] = Batcher(self._work)
-        self.metrics = Metrics(
+        self.metrics = Metrics()
+        self.metrics.watch_gallery(
             {"model_id": model_id, "features": embedder.features, "flip_test": str(embedder.flip_test).lower()},
             ready=lambda: self.serves,
             items=lambda: len(engine),  # not asked of the owner thread, which may be the one that hangs
@@ -258,18 +258,14 @@ class Gallery:
         UnusableImage, and Busy when too many wait for the model.
         """
         self.require_model()
-        prepared = list(self._decoding.map(self._prepare, images))
+        seen = self.decoding.map(lambda data: prepared(self.embedder, data, self.metrics), images)
         search = _Search(wish.count, wish.chosen)
-        done = self.batcher.submit(_Job(torch.stack(prepared), search)).result()
+        done = self.batcher.submit(_Job(torch.stack(list(seen)), search)).result()
         assert done.found is not None
         answer = self._answer(done.vector, done.found, search.count, wish)
         sha256s = tuple(hashlib.sha256(data).hexdigest() for data in images)
         self._record(cause, wish, answer, images=sha256s)
         return answer
-
-    def _prepare(self, data: bytes) -> Tensor:
-        with self.metrics.stages["decode"].time():
-            return self.embedder.prepare(decode(data))
 
     def query_item(self, item_id: str, wish: Wish, cause: Cause = NOBODY) -> Answer:
         """Find the items most similar to an enrolled one, itself a candidate but no match; raises NotFound."""
@@ -283,14 +279,8 @@ class Gallery:
         raise NotFound(f"no item {item_id!r}")  # deleted meanwhile
 
     def attention(self, data: bytes) -> Image.Image:
-        """A photo of at most OVERLAY_SIDE pixels with the model's attention over it; raises as `decode` does."""
-        return self._decoding.submit(self._draw, data).result()
-
-    def _draw(self, data: bytes) -> Image.Image:
-        image = decode(data)
-        found = self.batcher.run(lambda: self.embedder.attention([image])[0]).result()
-        image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-        return overlay(image, found)
+        """A photo with the model's attention over it, as `attended` makes it."""
+        return self.decoding.submit(attended, self.embedder, data, self.batcher).result()
 
     def edit(self, item_id: str, changes: Changes, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; raises NotFound, Conflict and, for a time without zone, ValueError."""
@@ -323,7 +313,7 @@ class Gallery:
         """Finish what waits for the model, and let go of the folder."""
         self.batcher.close()
         self._log.close()
-        self._decoding.shutdown()
+        self.decoding.shutdown()
         self._enrolling.shutdown()
         self.database.close()
 

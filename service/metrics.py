@@ -7,30 +7,19 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Proce
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-Stage = Literal["decode", "wait", "model", "search", "store"]
+Stage = Literal["decode", "wait", "model", "classify", "search", "store"]
 
 SECONDS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The measurements of one gallery and of those who ask it, in a registry of their own; threads may share them.
+    """The measurements of one service, in a registry of their own; threads may share them.
 
     Labels take few values: routes are templates, never paths, and nothing that a client made up becomes one.
     """
 
-    def __init__(
-        self,
-        model: Mapping[str, str],
-        *,
-        ready: Callable[[], bool],
-        items: Callable[[], int],
-        waiting: Callable[[], Mapping[str, int]],
-    ) -> None:
-        """Describe the model by some words; the functions are called whenever the metrics are read.
-
-        `waiting` gives the length of each queue. A `ready` that raises OSError or ValueError is not ready.
-        """
+    def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "reid_requests_total", "Requests answered", ["route", "method", "status"], registry=registry
@@ -46,35 +35,59 @@ class Metrics:
             "reid_refused_total", "Requests refused, by the code of the problem", ["code"], registry=registry
         )
         self.batch_size = Histogram(
-            "reid_batch_size", "Photos given to the model at once", buckets=SIZES, registry=registry
+            "reid_batch_size", "Photos given to the model of the gallery at once", buckets=SIZES, registry=registry
+        )
+        self.classify_batch_size = Histogram(
+            "reid_classify_batch_size", "Photos given to the classifier at once", buckets=SIZES, registry=registry
         )
         stages = Histogram(
             "reid_stage_seconds", "Parts of the work on requests", ["stage"], buckets=SECONDS, registry=registry
         )
         self.stages: Mapping[Stage, Histogram] = {stage: stages.labels(stage) for stage in get_args(Stage)}
-        Info("reid_model", "The model that is loaded", registry=registry).info(dict(model))
         ProcessCollector(registry=registry)
-        registry.register(_State(ready, items, waiting))
+        self._state = _State()
+        registry.register(self._state)
+
+    def watch_gallery(
+        self,
+        model: Mapping[str, str],
+        *,
+        ready: Callable[[], bool],
+        items: Callable[[], int],
+        waiting: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Tell of a gallery, whose model some words describe; the functions are called whenever the metrics are read.
+
+        `waiting` gives the length of each queue. A `ready` that raises OSError or ValueError is not ready.
+        """
+        Info("reid_model", "The model of the gallery", registry=self.registry).info(dict(model))
+        self._state.ready, self._state.items = ready, items
+        self._state.waiting.append(waiting)
+
+    def watch_classifier(self, model: Mapping[str, str], *, waiting: Callable[[], int]) -> None:
+        """Tell of a classifier, described by some words, and of the length of its queue."""
+        Info("reid_classifier", "The classifier", registry=self.registry).info(dict(model))
+        self._state.waiting.append(lambda: {"classify": waiting()})
 
 
 class _State(Collector):
-    """What is read from the gallery at the moment of asking."""
+    """What is read at the moment of asking; without a gallery there are no items, and nothing to wait for."""
 
-    def __init__(
-        self, ready: Callable[[], bool], items: Callable[[], int], waiting: Callable[[], Mapping[str, int]]
-    ) -> None:
-        self._ready = ready
-        self._items = items
-        self._waiting = waiting
+    def __init__(self) -> None:
+        self.ready: Callable[[], bool] = lambda: True
+        self.items: Callable[[], int] | None = None
+        self.waiting: list[Callable[[], Mapping[str, int]]] = []
 
     def collect(self) -> Iterator[Metric]:
         try:
-            ready = self._ready()
+            ready = self.ready()
         except (OSError, ValueError):  # the store cannot be read: that is when the other numbers are wanted most
             ready = False
         yield GaugeMetricFamily("reid_ready", "Whether queries are answered", ready)
-        yield GaugeMetricFamily("reid_items", "Items that can be found", self._items())
+        if self.items is not None:
+            yield GaugeMetricFamily("reid_items", "Items that can be found", self.items())
         depth = GaugeMetricFamily("reid_queue_depth", "Jobs that wait for the model", labels=["kind"])
-        for kind, length in self._waiting().items():
-            depth.add_metric([kind], length)
+        for waiting in self.waiting:
+            for kind, length in waiting().items():
+                depth.add_metric([kind], length)
         yield depth

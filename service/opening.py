@@ -1,12 +1,16 @@
-"""Opening a gallery with a model from its file."""
+"""Models from their files: a gallery with its own, and a classifier."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from reid.checkpoint import fingerprint, model_file
+from reid.checkpoint import Checkpoint, fingerprint, model_file
+from reid.classifier import Classifier
+from reid.config import Config
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
 from service.engines.ivf import IvfEngine
@@ -25,11 +29,28 @@ def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: E
     embedder, trained = Embedder.from_checkpoint(checkpoint, device=chosen)
     embedder.precision = choose_precision(trained.config.train.precision, chosen)
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
+    choices = {"features": embedder.features, "flip_test": embedder.flip_test}
+    model_id = _model_id(checkpoint, trained, choices)
+    return Gallery(folder, embedder, model_id, IvfEngine() if engine == "faiss-ivf" else MemoryEngine(chosen))
+
+
+def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier, str]:
+    """The classifier of a run folder or model file, as that was trained to be evaluated, warm, and its id.
+
+    Raises what loading a model raises.
+    """
+    chosen = choose_device(device)
+    classifier, trained = Classifier.from_checkpoint(checkpoint, device=chosen)
+    classifier.precision = choose_precision(trained.config.train.precision, chosen)
+    classifier.classify([Image.new("RGB", (8, 8))])
+    return classifier, _model_id(checkpoint, trained, {"prediction": classifier.prediction})
+
+
+def _model_id(checkpoint: Path, trained: Checkpoint[Config], choices: Mapping[str, Any]) -> str:
+    """What tells a model, with its preprocessing and these choices, from every other."""
     identity = {
         "weights": fingerprint(model_file(checkpoint)),
         "preprocessing": trained.preprocessing.as_json(),
-        "features": embedder.features,
-        "flip_test": embedder.flip_test,
+        **choices,
     }
-    model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return Gallery(folder, embedder, model_id, IvfEngine() if engine == "faiss-ivf" else MemoryEngine(chosen))
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,10 @@ class NotFound(LookupError):
     """No such item; the message names what was asked for."""
 
 
+class NotServed(LookupError):
+    """What is asked for needs a gallery, or a classifier, that this service was not given; the message names which."""
+
+
 class Conflict(ValueError):
     """What is asked contradicts what is there, such as a key that another photo has; the message names both."""
 

@@ -1,4 +1,4 @@
-"""Command `reid-serve`: answer queries about a gallery over HTTP."""
+"""Command `reid-serve`: answer queries about a gallery, and classify photos, over HTTP."""
 
 import argparse
 import logging
@@ -6,21 +6,25 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from reid import cli
 from reid.calibrate import load_calibration
+from reid.classifier import Classifier
 from reid.retrieval.calibration import Calibration
 from service import logs
-from service.api.app import create_app
+from service.api.app import create_app, create_classifier_app
 from service.backup import backup_work
+from service.classification import Classification
 from service.gallery import Gallery
 from service.jobs import JobRunner
-from service.opening import open_gallery
+from service.opening import load_classifier, open_gallery
 from service.records import ModelMismatch
 from service.reindex import reindex_work
 from service.settings import Settings
@@ -30,63 +34,99 @@ from service.storage.keys import Keys
 log = logging.getLogger("reid")
 
 SECONDS_TO_STOP = 30  # for requests that are under way
-OPTIONS = ("checkpoint", "gallery", "host", "port", "device", "engine")
+OPTIONS = ("checkpoint", "gallery", "classifier", "host", "port", "device", "engine")
 BACKUPS_FOLDER = "backups"
 LARGE = 200_000  # items from which exact search on a CPU is felt
 
 
 def serve(settings: Settings) -> None:
-    """Serve a gallery until SIGTERM or SIGINT, then finish the requests that are under way.
+    """Serve a gallery, a classifier or both until SIGTERM or SIGINT, then finish the requests that are under way.
 
-    Jobs that are under way then go on at the next start. Raises what opening a gallery and reading a calibration raise,
-    OSError for an address that cannot be had, and ValueError where keys are required and there is none.
+    Jobs that are under way then go on at the next start. Raises what loading models, opening a gallery and reading a
+    calibration raise, OSError for an address that cannot be had, and ValueError where keys are required and there is
+    none.
     """
     logs.configure(settings.log_format or ("text" if sys.stderr.isatty() else "json"))
-    with open_gallery(settings.gallery, settings.checkpoint, settings.device, settings.engine) as gallery:
-        _require_some_key(settings, gallery)
-        backups = settings.backups or settings.gallery / BACKUPS_FOLDER
-        kinds = {
-            "backup": backup_work(gallery.database, gallery.pictures, backups),
-            "reindex": reindex_work(gallery),
-        }
-        calibration = _calibration(settings.checkpoint, gallery)
-        with _listen(settings.host, settings.port) as listening, JobRunner(Jobs(gallery.database), kinds) as runner:
-            app = create_app(gallery, runner, settings, calibration)
-            _announce(listening, gallery, settings)
-            config = uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                log_level="warning",
-                timeout_graceful_shutdown=SECONDS_TO_STOP,
-                lifespan="off",
-            )
-            server = uvicorn.Server(config)
-
-            def stop(*_: object) -> None:
-                server.should_exit = True
-
-            # uvicorn stops at a signal and then raises it again, which would end the process before the gallery closes.
-            signal.signal(signal.SIGTERM, stop)
-            signal.signal(signal.SIGINT, stop)
-            server.run(sockets=[listening])
+    loaded = None if settings.classifier is None else load_classifier(settings.classifier, settings.device)
+    if settings.checkpoint is None or settings.gallery is None:
+        assert loaded is not None  # settings have one or the other
+        with Classification(*loaded) as classification:
+            _require_some_key(settings, None)
+            with _listen(settings.host, settings.port) as listening:
+                app = create_classifier_app(classification, settings)
+                _announce(listening, None, classification, settings)
+                _run(app, listening)
+    else:
+        _serve_gallery(settings, settings.checkpoint, settings.gallery, loaded)
     log.info("stopped")
 
 
-def _require_some_key(settings: Settings, gallery: Gallery) -> None:
-    live = [key for key in Keys(gallery.database).list() if key.revoked_at is None]
-    if settings.keys_required and settings.admin_key is None and not live:
+def _serve_gallery(settings: Settings, checkpoint: Path, folder: Path, loaded: tuple[Classifier, str] | None) -> None:
+    """Serve a gallery, and a classifier if one is loaded."""
+    with ExitStack() as opened:
+        gallery = opened.enter_context(open_gallery(folder, checkpoint, settings.device, settings.engine))
+        _require_some_key(settings, gallery)
+        kinds = {
+            "backup": backup_work(gallery.database, gallery.pictures, settings.backups or folder / BACKUPS_FOLDER),
+            "reindex": reindex_work(gallery),
+        }
+        calibration = _calibration(checkpoint, gallery)
+        classification = loaded and opened.enter_context(Classification(*loaded, gallery))
+        listening = opened.enter_context(_listen(settings.host, settings.port))
+        runner = opened.enter_context(JobRunner(Jobs(gallery.database), kinds))
+        app = create_app(gallery, runner, settings, calibration, classification)
+        _announce(listening, gallery, classification, settings)
+        _run(app, listening)
+
+
+def _run(app: FastAPI, listening: socket.socket) -> None:
+    """Answer requests until a signal comes."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=SECONDS_TO_STOP,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn stops at a signal and then raises it again, which would end the process before the gallery closes.
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    server.run(sockets=[listening])
+
+
+def _require_some_key(settings: Settings, gallery: Gallery | None) -> None:
+    if not settings.keys_required or settings.admin_key is not None:
+        return
+    why = f"{settings.host} is not this machine alone, so that keys are required"
+    if gallery is None:
+        raise ValueError(f"{why}, and only a gallery can keep keys; set REID_ADMIN_KEY to serve a classifier alone")
+    if all(key.revoked_at is not None for key in Keys(gallery.database).list()):
         raise ValueError(
-            f"{settings.host} is not this machine alone, so that keys are required, but the gallery has none; make one "
+            f"{why}, but the gallery has none; make one "
             f"with: reid-gallery keys add --gallery {settings.gallery} --scope admin NAME, or set REID_ADMIN_KEY"
         )
 
 
-def _announce(listening: socket.socket, gallery: Gallery, settings: Settings) -> None:
+def _announce(
+    listening: socket.socket, gallery: Gallery | None, classification: Classification | None, settings: Settings
+) -> None:
     host, port, *_ = listening.getsockname()
     who = "with a key" if settings.keys_required else "from this machine, without a key"
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    log.info("%d items of model %s on %s, %s", gallery.size(), gallery.model_id, address, who)
+    served = []
+    if gallery is not None:
+        served.append(f"{gallery.size()} items of model {gallery.model_id}")
+    if classification is not None:
+        served.append(f"{len(classification.classes)} classes of classifier {classification.model_id}")
+    log.info("%s on %s, %s", " and ".join(served), address, who)
+    if gallery is None:
+        return
     try:
         gallery.require_model()
     except ModelMismatch as mismatch:
@@ -129,12 +169,15 @@ def _command(arguments: argparse.Namespace) -> None:
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise cli.UsageError("; ".join(_complaint(str(one["loc"][0]), one["msg"]) for one in error.errors())) from None
+        raise cli.UsageError("; ".join(_complaint(one["loc"], one["msg"]) for one in error.errors())) from None
     serve(settings)
 
 
-def _complaint(name: str, message: str) -> str:
+def _complaint(where: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
+    if not where:  # of several settings, which it names
+        return message
+    name = str(where[0])
     given = f"--{name} or " if name in OPTIONS else ""
     return f"{name} ({given}REID_{name.upper()}): {message[0].lower()}{message[1:]}"
 
@@ -143,13 +186,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run `reid-serve`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="reid-serve",
-        description="Answer queries about a gallery over HTTP, and serve a page for people at the same address. "
+        description="Answer queries about a gallery over HTTP, and serve a page for people at the same address; "
+        "classify photos, beside that or alone. "
         "Every option can also be set by an environment variable: REID_CHECKPOINT, REID_GALLERY, and so on; some only "
         "there: REID_ADMIN_KEY, REID_ALLOWED_HOSTS, REID_BACKUPS, REID_LOG_FORMAT, REID_REQUIRE_KEYS. Try: "
         "curl -F image=@photo.jpg http://127.0.0.1:8000/query",
     )
     parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, or its model.safetensors")
     parser.add_argument("--gallery", metavar="DIR", help="the folder of the gallery; made where it is not there")
+    parser.add_argument(
+        "--classifier", metavar="RUN", help="a run folder of fgvc-train, or its model.safetensors, for /v1/classify"
+    )
     parser.add_argument("--host", help="127.0.0.1 by default; elsewhere a key is needed to ask")
     parser.add_argument("--port", help="8000 by default; 0 is any free port")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])

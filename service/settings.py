@@ -2,9 +2,9 @@
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.records import EngineName
@@ -13,12 +13,13 @@ MAX_FILES = 256  # that may ever come in one request; as many may wait for the m
 
 
 class Settings(BaseSettings):
-    """One model, one gallery, one address, who may ask, and how much one request may bring."""
+    """A gallery with its model, a classifier, or both; one address, who may ask, and how much one request may bring."""
 
     model_config = SettingsConfigDict(env_prefix="REID_")
 
-    checkpoint: Path
-    gallery: Path
+    checkpoint: Path | None = None
+    gallery: Path | None = None
+    classifier: Path | None = None
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535, description="0 is any free port")
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -46,6 +47,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, hosts: Any) -> Any:
         return [host.strip() for host in hosts.split(",") if host.strip()] if isinstance(hosts, str) else hosts
+
+    @model_validator(mode="after")
+    def _require_something_to_serve(self) -> Self:
+        if self.checkpoint is None and self.gallery is None and self.classifier is None:
+            raise ValueError("nothing to serve: expected --checkpoint with --gallery, or --classifier, or all three")
+        if self.checkpoint is None and self.gallery is not None:
+            raise ValueError("--gallery without --checkpoint (or REID_CHECKPOINT), the model that embeds its photos")
+        if self.gallery is None and self.checkpoint is not None:
+            raise ValueError("--checkpoint without --gallery (or REID_GALLERY), the folder of what it embeds")
+        return self
+
+    @property
+    def admin_secret(self) -> str | None:
+        """The secret of `admin_key`, if there is one."""
+        return None if self.admin_key is None else self.admin_key.get_secret_value()
 
     @property
     def keys_required(self) -> bool:

@@ -16,14 +16,15 @@ from starlette.websockets import WebSocketClose
 
 from service.api.problems import documented, problem
 from service.records import Caller, Cause, Scope
-from service.storage.keys import ALL, Key, Keys
+from service.storage.keys import ALL, Key
 
 COOKIE = "reid_key"
 BEARER = {"WWW-Authenticate": "Bearer"}
 LOCAL = Caller("local", ALL)
+FindKey = Callable[[str], Key | None]  # by its secret
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
-_ASKING = {"/query", "/v1/query", "/v1/attention"}
+_ASKING = {"/query", "/v1/query", "/v1/classify", "/v1/attention"}
 _OPEN = re.compile(r"/|/openapi\.json|/static/.*|/health/.*", re.DOTALL)
 _ADMIN = re.compile(r"/v1/(admin|jobs)(/.*)?", re.DOTALL)
 _PICTURE = re.compile(r"/v1/items/[^/]+/(image|thumbnail)")
@@ -57,7 +58,7 @@ def cause_of(request: Request) -> Cause:
 
 def install(
     app: FastAPI,
-    keys: Keys,
+    find_key: FindKey,
     require_keys: bool,
     allowed_hosts: Collection[str] = (),
     clock: Callable[[], float] = time.monotonic,
@@ -68,7 +69,7 @@ def install(
     are names of this machine beside `localhost`, without port. A key that is sent must be a valid one all the same.
     `clock` counts seconds. It comes before `problems.install`, whose request ids it uses.
     """
-    app.add_middleware(_Access, keys=keys, require_keys=require_keys, allowed_hosts=allowed_hosts, clock=clock)
+    app.add_middleware(_Access, find_key=find_key, require_keys=require_keys, allowed_hosts=allowed_hosts, clock=clock)
     describe = app.openapi
 
     def with_access() -> dict[str, Any]:
@@ -91,13 +92,13 @@ class _Access:
     def __init__(
         self,
         app: ASGIApp,
-        keys: Keys,
+        find_key: FindKey,
         require_keys: bool,
         allowed_hosts: Collection[str],
         clock: Callable[[], float],
     ) -> None:
         self._app = app
-        self._keys = keys
+        self._find_key = find_key
         self._require_keys = require_keys
         self._hosts = {"localhost", *(host.lower() for host in allowed_hosts)}
         self._rates = _Rates(clock)
@@ -127,7 +128,7 @@ class _Access:
         if secret is None and not self._require_keys:
             scope["state"]["caller"] = LOCAL
             return None
-        key = None if secret is None else self._keys.find(secret)
+        key = None if secret is None else self._find_key(secret)
         if key is None:
             sent = "no key was sent" if secret is None else "the key is unknown or revoked"
             detail = f"{sent}; expected one with scope '{needed}' as Authorization: Bearer KEY, or as X-API-Key: KEY"

@@ -1,11 +1,15 @@
-"""The HTTP interface of a gallery, put together from its routes."""
+"""The HTTP interface of a gallery, of a classifier, or of both, put together from its routes."""
 
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from reid.retrieval.calibration import Calibration
 from service.api import access, description, problems
+from service.api.absent import without_classifier, without_gallery
+from service.api.access import FindKey
+from service.api.attention import attention
 from service.api.audit import audit
+from service.api.classes import classes
 from service.api.health import health
 from service.api.items import items
 from service.api.jobs import jobs
@@ -16,43 +20,71 @@ from service.api.pictures import pictures
 from service.api.queries import queries
 from service.api.session import session
 from service.api.uploads import MAX_JSON, Utf8Forms
+from service.classification import Classification
 from service.gallery import Gallery
 from service.jobs import JobRunner
+from service.metrics import Metrics
 from service.settings import Settings
-from service.storage.keys import Keys
+from service.storage.keys import AdminKey, Keys
 
 
 def create_app(
-    gallery: Gallery, runner: JobRunner, settings: Settings, calibration: Calibration | None = None
+    gallery: Gallery,
+    runner: JobRunner,
+    settings: Settings,
+    calibration: Calibration | None = None,
+    classification: Classification | None = None,
 ) -> FastAPI:
     """The application that serves an open gallery and runs its jobs; who opened them closes them.
 
     `calibration` is that of the gallery's model, if it has one; without it, probabilities and verdicts are null.
+    A classifier may be served beside the gallery.
     """
+    keys = Keys(gallery.database, settings.admin_secret)
+    app = _app("Re-ID gallery", "Find the same person, vehicle or animal again.", keys.find, gallery.metrics, settings)
+    app.include_router(queries(gallery, settings, calibration))
+    app.include_router(without_classifier() if classification is None else classes(classification, settings))
+    app.include_router(items(gallery, settings))
+    app.include_router(pictures(gallery))
+    app.include_router(attention(gallery.attention, settings))
+    app.include_router(keys_router(keys))
+    app.include_router(audit(gallery.store, gallery.queries))
+    app.include_router(jobs(runner, gallery.model_id))
+    app.include_router(health(gallery, classification))
+    app.include_router(page())
+    return app
+
+
+def create_classifier_app(classification: Classification, settings: Settings) -> FastAPI:
+    """The application that serves a classifier alone; who made it closes it.
+
+    Keys are kept in galleries, so that there is at most the one of the settings here.
+    """
+    find_key = AdminKey(settings.admin_secret).find
+    app = _app("Classifier", "Tell fine-grained categories apart.", find_key, classification.metrics, settings)
+    app.include_router(classes(classification, settings))
+    app.include_router(attention(classification.attention, settings))
+    app.include_router(health(None, classification))
+    app.include_router(without_gallery())
+    return app
+
+
+def _app(title: str, summary: str, find_key: FindKey, measured: Metrics, settings: Settings) -> FastAPI:
+    """What both have: who may ask, errors in one shape, a description, metrics."""
     app = FastAPI(
-        title="Re-ID gallery",
-        summary="Find the same person, vehicle or animal again.",
+        title=title,
+        summary=summary,
         version="1",
         docs_url=None,  # these pages would fetch scripts from elsewhere
         redoc_url=None,
     )
     # Of middleware, what is added last is asked first: a refusal for want of a key reads no body and has the one shape.
-    secret = None if settings.admin_key is None else settings.admin_key.get_secret_value()
-    keys = Keys(gallery.database, secret)
     app.add_middleware(Utf8Forms)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_JSON)
-    access.install(app, keys, settings.keys_required, settings.allowed_hosts)
+    access.install(app, find_key, settings.keys_required, settings.allowed_hosts)
     problems.install(app)
     description.install(app)
-    app.add_middleware(Observed, metrics=gallery.metrics)
-    app.include_router(queries(gallery, settings, calibration))
-    app.include_router(items(gallery, settings))
-    app.include_router(pictures(gallery, settings))
-    app.include_router(session(keys))
-    app.include_router(keys_router(keys))
-    app.include_router(audit(gallery.store, gallery.queries))
-    app.include_router(jobs(runner, gallery.model_id))
-    app.include_router(health(gallery))
-    app.include_router(metrics(gallery.metrics))
-    app.include_router(page())
+    app.add_middleware(Observed, metrics=measured)
+    app.include_router(session(find_key))
+    app.include_router(metrics(measured))
     return app

@@ -13,6 +13,7 @@ _KEY_ID = "4f0c9a1be2d34c5f8a6b7c8d9e0f1a2b"
 _ITEM_ID = "6a1d0c3f5b7e49d28c4f6a8b0d2e4f60"
 _JOB_ID = "0d9b7f5e3c1a4e6f8a2c4e6d8b0f1a3c"
 _MODEL_ID = "3f6a0c1d9b2e4857"
+_CLASSIFIER_ID = "9c4e1f7a2b8d0536"
 
 _SAID = {
     "key": "visit-0412",
@@ -52,6 +53,13 @@ _REFUSED = {
         "detail": "the file is no JPEG, PNG, WebP or BMP image, or its header is damaged",
     },
 }
+_CLASSIFIED = {
+    "index": 0,
+    "filename": "albatross.jpg",
+    "predictions": [{"rank": 1, "class": "Black-footed Albatross", "probability": 0.91}],
+    "error": None,
+}
+_UNUSABLE = {"index": 1, "filename": "notes.txt", "predictions": [], "error": _REFUSED["error"]}
 _KEY = {
     "key_id": _KEY_ID,
     "name": "gate 3",
@@ -98,6 +106,7 @@ _LOGGED_QUERY = {
 # By the name of the schema: first what comes in, then what goes out.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "QueryForm": {"item_id": _ITEM_ID, "top_k": 5, "cameras": ["gate"], "from": "2025-03-01T00:00:00Z"},
+    "ClassifyForm": {"image": ["(the bytes of a JPEG, PNG, WebP or BMP file)"], "top_k": 3},
     "AttentionForm": {"image": "(the bytes of a JPEG, PNG, WebP or BMP file)"},
     "EnrolForm": {"images": ["(the bytes of a JPEG, PNG, WebP or BMP file)"], "metadata": json.dumps([_SAID])},
     "ItemChanges": {"label": "ada", "camera": None},
@@ -119,7 +128,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Cameras": {"cameras": [{"name": "gate", "items": 1200}, {"name": "yard", "items": 45}]},
     "Labels": {"labels": [{"name": "ada", "items": 31}, {"name": "bob", "items": 4}]},
     "Live": {"status": "live"},
-    "Ready": {"status": "ready", "model_id": _MODEL_ID, "items": 1245},
+    "Ready": {
+        "status": "ready",
+        "model_id": _MODEL_ID,
+        "items": 1245,
+        "classifier": {"model_id": _CLASSIFIER_ID, "classes": 200},
+    },
+    "ClassifyAnswer": {"model_id": _CLASSIFIER_ID, "took_ms": 38.2, "results": [_CLASSIFIED, _UNUSABLE]},
+    "Classes": {"model_id": _CLASSIFIER_ID, "classes": ["Black-footed Albatross", "Laysan Albatross"]},
     "Session": {"actor": _KEY_ID, "scopes": ["read"], "cameras": ["gate"]},
     "Key": _KEY,
     "CreatedKey": {**_KEY, "secret": "(told this once)"},
@@ -152,8 +168,9 @@ def install(app: FastAPI) -> None:
 
     def with_examples() -> dict[str, Any]:
         description = describe()
-        for name, example in EXAMPLES.items():
-            description["components"]["schemas"][name]["examples"] = [example]
+        for name, schema in description["components"]["schemas"].items():
+            if name in EXAMPLES:
+                schema["examples"] = [EXAMPLES[name]]
         for operations in description["paths"].values():
             for operation in operations.values():
                 operation["summary"] = operation["description"].partition("\n")[0].removesuffix(".")

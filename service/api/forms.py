@@ -37,6 +37,13 @@ class QueryForm(Conditions):
         return self
 
 
+class ClassifyForm(Strict):
+    """One or several image files, each of which is classified for itself."""
+
+    image: list[UploadFile] = Field(min_length=1)
+    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="the best classes of each")
+
+
 class AttentionForm(Strict):
     """One image file."""
 

@@ -4,10 +4,11 @@ from fastapi import APIRouter
 
 from service.api import schemas
 from service.api.problems import documented
+from service.classification import Classification
 from service.gallery import Gallery
 
 
-def health(gallery: Gallery) -> APIRouter:
+def health(gallery: Gallery | None, classification: Classification | None) -> APIRouter:
     """`/health/live` and `/health/ready`."""
     router = APIRouter(prefix="/health", tags=["health"])
 
@@ -18,9 +19,15 @@ def health(gallery: Gallery) -> APIRouter:
 
     @router.get("/ready", responses=documented(503))
     def ready() -> schemas.Ready:
-        """Whether queries are answered: the model is warm, and the gallery belongs to it."""
-        items = gallery.size()
-        gallery.require_model()
-        return schemas.Ready(model_id=gallery.model_id, items=items)
+        """Whether all that is served is answered: models are warm, and the gallery belongs to its own."""
+        ready = schemas.Ready(model_id=None, items=None, classifier=None)
+        if classification is not None:
+            classification.check()
+            model_id, count = classification.model_id, len(classification.classes)
+            ready.classifier = schemas.ServedClassifier(model_id=model_id, classes=count)
+        if gallery is not None:
+            ready.model_id, ready.items = gallery.model_id, gallery.size()
+            gallery.require_model()
+        return ready
 
     return router

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response
 
-from service.api import forms, problems, schemas
+from service.api import forms, schemas
 from service.api.access import caller_of, cause_of
-from service.api.problems import Forbidden, TooLarge, documented
+from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.uploads import ENROLLING, read, refuse_query, source
 from service.gallery import Gallery, Refusal, Upload
 from service.records import Caller, Conflict, Item, NotFound
@@ -186,6 +186,4 @@ def _result(index: int, filename: str, result: Enrolled | Refusal | TooLarge, ca
         word: Literal["created", "existing"] = "created" if result.created else "existing"
         item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
         return schemas.FileResult(index=index, filename=filename, result=word, item=item)
-    status, code = problems.status_and_code(result)
-    error = schemas.FileError(status=status, code=code, detail=str(result))
-    return schemas.FileResult(index=index, filename=filename, result="error", error=error)
+    return schemas.FileResult(index=index, filename=filename, result="error", error=file_error(result))

@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.schemas import FieldError, Problem
+from service.api.schemas import FieldError, FileError, Problem
 from service.batcher import Busy, Closed
 from service.images import UnknownFormat, UnusableImage
-from service.records import Conflict, ModelMismatch, NotFound
+from service.records import Conflict, ModelMismatch, NotFound, NotServed
 
 log = logging.getLogger("reid")
 
@@ -45,6 +45,7 @@ _CODES = {
 _KEPT = {"allow", "retry-after", "www-authenticate"}  # headers, in small letters
 _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     NotFound: (HTTPStatus.NOT_FOUND, "not_found"),
+    NotServed: (HTTPStatus.NOT_FOUND, "not_served"),
     Conflict: (HTTPStatus.CONFLICT, "conflict"),
     TooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
     UnknownFormat: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_format"),
@@ -56,9 +57,10 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
 }
 
 
-def status_and_code(error: Exception) -> tuple[HTTPStatus, str]:
-    """What an error of the gallery is called in an answer; raises KeyError for one that no client may cause."""
-    return _ERRORS[type(error)]
+def file_error(error: Exception) -> FileError:
+    """What one file of several is told; raises KeyError for an error that no client may cause."""
+    status, code = _ERRORS[type(error)]
+    return FileError(status=status, code=code, detail=str(error))
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -111,7 +113,7 @@ def problem(
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status, code = status_and_code(error)
+    status, code = _ERRORS[type(error)]
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
     return problem(request.scope, status, code, str(error), headers=headers)
 

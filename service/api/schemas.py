@@ -241,7 +241,7 @@ class QueryAnswer(BaseModel):
 
 
 class FileError(BaseModel):
-    """Why a file was not enrolled; the fields are those of a problem."""
+    """Why a file could not be used; the fields are those of a problem."""
 
     status: int
     code: str
@@ -266,6 +266,38 @@ class EnrolAnswer(BaseModel):
 
     model_id: str
     results: list[FileResult]
+
+
+class Prediction(BaseModel):
+    """A class, and the probability that the classifier gives it; those of all classes sum to 1."""
+
+    rank: int
+    class_name: str = Field(alias="class")
+    probability: float
+
+
+class Classified(BaseModel):
+    """The best classes of one file, by its place in the request; none, but an `error`, for one that cannot be used."""
+
+    index: int
+    filename: str
+    predictions: list[Prediction] = []
+    error: FileError | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    """A result for each file, in their order."""
+
+    model_id: str
+    took_ms: float
+    results: list[Classified]
+
+
+class Classes(BaseModel):
+    """The names of all classes, in the order of their labels."""
+
+    model_id: str
+    classes: list[str]
 
 
 class FieldError(BaseModel):
@@ -293,9 +325,17 @@ class Live(BaseModel):
     status: Literal["live"] = "live"
 
 
+class ServedClassifier(BaseModel):
+    """A classifier, and the number of its classes."""
+
+    model_id: str
+    classes: int
+
+
 class Ready(BaseModel):
-    """The model and the engine answer, with this many items."""
+    """All that is served answers: a gallery's model, with this many items, and a classifier; null is not served."""
 
     status: Literal["ready"] = "ready"
-    model_id: str
-    items: int
+    model_id: str | None
+    items: int | None
+    classifier: ServedClassifier | None

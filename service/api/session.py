@@ -2,15 +2,14 @@
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from service.api.access import BEARER, COOKIE, caller_of
+from service.api.access import BEARER, COOKIE, FindKey, caller_of
 from service.api.admin_schemas import Credentials, Session
 from service.api.problems import documented
-from service.storage.keys import Keys
 
 MAX_BODY = 10_000  # nobody has shown a key yet
 
 
-def session(keys: Keys) -> APIRouter:
+def session(find_key: FindKey) -> APIRouter:
     """`/v1/session`."""
     router = APIRouter(prefix="/v1/session", tags=["session"])
 
@@ -23,7 +22,7 @@ def session(keys: Keys) -> APIRouter:
     def begin(credentials: Credentials, request: Request, response: Response) -> Session:
         """Have the browser send a key with all that follows."""
         secret = credentials.key.get_secret_value()
-        key = keys.find(secret)
+        key = find_key(secret)
         if key is None:
             raise HTTPException(401, "the key is unknown or revoked", BEARER)
         secure = request.url.scheme == "https"

@@ -67,6 +67,19 @@ class Key:
         return Caller(self.key_id, self.scopes, self.cameras)
 
 
+class AdminKey:
+    """The key `admin`, which allows everything and is kept nowhere: all that a service without gallery has."""
+
+    def __init__(self, secret: str | None) -> None:
+        """Without `secret` there is no such key."""
+        self._sha256 = None if secret is None else _sha256(secret)
+        self._key = Key("admin", "admin", ALL, None, None, datetime.now(UTC))
+
+    def find(self, secret: str) -> Key | None:
+        """The key of a secret; None for any other."""
+        return self._key if _sha256(secret) == self._sha256 else None
+
+
 class Keys:
     """The keys of a gallery, which threads may share; only one of these may change them at a time.
 
@@ -74,12 +87,11 @@ class Keys:
     """
 
     def __init__(self, database: Database, admin_key: str | None = None) -> None:
-        """`admin_key` is a secret that allows everything and is kept nowhere; `find` knows it as the key `admin`."""
+        """`admin_key` is the secret of an `AdminKey` beside those stored."""
         self._database = database
         self._changing = threading.Lock()
         self._live = {sha256: key for key, sha256 in self._read() if key.revoked_at is None}
-        if admin_key is not None:
-            self._live[_sha256(admin_key)] = Key("admin", "admin", ALL, None, None, datetime.now(UTC))
+        self._admin = AdminKey(admin_key)
 
     def add(self, new: NewKey, cause: Cause = NOBODY) -> tuple[Key, str]:
         """Make a key, and return it with its secret, which nobody can find out later."""
@@ -109,7 +121,7 @@ class Keys:
     def find(self, secret: str) -> Key | None:
         """The key of a secret; None where there is none, or where it was revoked. It does not read the disk."""
         # How long the search takes can tell something of a SHA-256 that is kept, and that is of no use to anyone.
-        return self._live.get(_sha256(secret))
+        return self._live.get(_sha256(secret)) or self._admin.find(secret)
 
     def list(self) -> Sequence[Key]:
         """All keys that were ever made, in that order."""

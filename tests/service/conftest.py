@@ -1,4 +1,4 @@
-"""A tiny model that nobody trained, and galleries on it."""
+"""Tiny models that nobody trained, and galleries on them."""
 
 import io
 import logging
@@ -15,14 +15,17 @@ import torch
 from PIL import Image
 
 from reid.checkpoint import Checkpoint, save_model
-from reid.config import load_config
+from reid.config import FgvcConfig, load_config
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import build_dcal
 from service.backup import backup_work
+from service.classification import Classification
 from service.jobs import JobRunner
-from service.opening import open_gallery
+from service.opening import load_classifier, open_gallery
 from service.reindex import reindex_work
 from service.storage.jobs import Jobs
+
+BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,28 @@ def checkpoint(tmp_path_factory) -> Path:
     preprocessing = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     save_model(run / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1))
     return run
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory) -> Path:
+    """A run folder with a DCAL model that tells six birds apart, by the middle 32x16 of 40x20 pixels."""
+    run = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(0)
+    model, _ = build_dcal("vit_toy", (32, 16), 6, head="fgvc")
+    for parameter in model.heads.parameters():
+        torch.nn.init.normal_(parameter)  # of other probabilities for every picture
+    options = {"backbone": "vit_toy", "weights": "none", "image_size": "32x16", "resize": "40x20", "root": "birds"}
+    config = load_config("folder", None, options, FgvcConfig)
+    preprocessing = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (40, 20))
+    save_model(run / "model.safetensors", model, Checkpoint(config, preprocessing, BIRDS, {}, 1))
+    return run
+
+
+@pytest.fixture
+def classification(classifier):
+    """A classifier at work, alone."""
+    with Classification(*load_classifier(classifier, "cpu")) as opened:
+        yield opened
 
 
 @pytest.fixture

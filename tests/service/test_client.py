@@ -20,8 +20,10 @@ from pydantic import BaseModel, ValidationError
 from service import client as client_module
 from service.api.app import create_app
 from service.backup import backup_work
+from service.classification import Classification
 from service.client import Client, ServiceError
 from service.jobs import JobRunner
+from service.opening import load_classifier
 from service.settings import Settings
 from service.storage.jobs import Jobs
 
@@ -89,11 +91,15 @@ def endless(job, progress):
 
 
 @pytest.fixture
-def app(gallery, checkpoint, tmp_path):
-    settings = Settings(checkpoint=checkpoint, gallery=tmp_path, require_keys=True, admin_key=ADMIN_KEY)
+def app(gallery, checkpoint, classifier, tmp_path):
+    served = {"checkpoint": checkpoint, "gallery": tmp_path, "classifier": classifier}
+    settings = Settings(**served, require_keys=True, admin_key=ADMIN_KEY)
     kinds = {"backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"), "reindex": endless}
-    with JobRunner(Jobs(gallery.database), kinds) as runner:
-        yield create_app(gallery, runner, settings)
+    with (
+        Classification(*load_classifier(classifier, "cpu"), gallery) as classification,
+        JobRunner(Jobs(gallery.database), kinds) as runner,
+    ):
+        yield create_app(gallery, runner, settings, classification=classification)
 
 
 @pytest.fixture
@@ -139,6 +145,7 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     told = [
         client.query(picture(0), top_k=3, min_score=0.5, group_by="label", **every),
         client.query(item_id=item_id),
+        client.classify(picture(0), b"no image", top_k=2),
         client.item(item_id),
         client.edit(second.item.item_id, **{**said, "key": "l", "attributes": {"coat": "red"}}),
         client.delete_items([item_id]),
@@ -152,6 +159,9 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     told += [client.cancel(told[-1].job_id), client.wait(told[-1].job_id), client.wait(told[-2].job_id)]
     assert [job.state for job in told[-2:]] == ["cancelled", "done"]
     assert [item.key for item in client.items(**every)] == ["k", "l"]
+    classified, unusable = told[2].results
+    assert [prediction.class_name in client.classes() for prediction in classified.predictions] == [True, True]
+    assert (unusable.predictions, unusable.error.code) == ([], "unknown_format")
     assert [(one.name, one.items) for one in client.cameras(**every)] == [("north", 2)]
     assert [(one.name, one.items) for one in client.labels(**every)] == [("ada", 2)]
     assert [job.kind for job in client.jobs()] == ["reindex", "backup"]

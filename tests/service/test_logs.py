@@ -85,7 +85,7 @@ def test_a_server_writes_one_line_for_each_request(capsys):
     configure("json")
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(Observed, Metrics({}, ready=lambda: True, items=lambda: 0, waiting=dict))
+    app.add_middleware(Observed, Metrics())
 
     @app.get("/files/{name}")
     def get(name: str) -> str:

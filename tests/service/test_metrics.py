@@ -8,7 +8,9 @@ from service.metrics import Metrics
 def make(**state):
     """The metrics of a service that is ready, with 3 items and empty queues, but for what is given."""
     state = {"ready": lambda: True, "items": lambda: 3, "waiting": lambda: {"urgent": 0, "bulk": 0}, **state}
-    return Metrics({"model_id": "m", "features": "sa"}, **state)
+    metrics = Metrics()
+    metrics.watch_gallery({"model_id": "m", "features": "sa"}, **state)
+    return metrics
 
 
 def read(metrics):
@@ -57,7 +59,7 @@ def test_stages_and_batches_are_counted_and_summed():
     assert samples[("reid_stage_seconds_sum", ("stage", "wait"))] == pytest.approx(2.02)
     assert samples[("reid_stage_seconds_bucket", ("le", "0.03"), ("stage", "wait"))] == 1
     counts = {stage: samples[("reid_stage_seconds_count", ("stage", stage))] for stage in metrics.stages}
-    assert counts == {"decode": 0, "wait": 2, "model": 1, "search": 0, "store": 0}
+    assert counts == {"decode": 0, "wait": 2, "model": 1, "classify": 0, "search": 0, "store": 0}
     assert samples[("reid_batch_size_bucket", ("le", "16.0"))] == 0
     assert samples[("reid_batch_size_bucket", ("le", "32.0"))] == 1
 

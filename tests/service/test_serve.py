@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import httpx2
@@ -23,19 +24,13 @@ from service.storage.keys import Keys, NewKey
 
 
 @pytest.fixture
-def start(checkpoint, tmp_path):
-    """A function that starts the command on a free port and gives the process and its address."""
+def launch():
+    """A function that starts the command with some variables on a free port; it gives the process and its address."""
     started = []
 
-    def run(*options):
+    def run(variables, *options):
         command = [sys.executable, "-m", "service.serve", "--port", "0", "--device", "cpu", *options]
-        environment = {
-            **os.environ,
-            "REID_CHECKPOINT": str(checkpoint),
-            "REID_GALLERY": str(tmp_path / "gallery"),
-            "REID_LOG_FORMAT": "text",
-            "OMP_NUM_THREADS": "1",
-        }
+        environment = {**os.environ, **variables, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         started.append(process)
         lines = []
@@ -49,6 +44,18 @@ def start(checkpoint, tmp_path):
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def start(launch, checkpoint, tmp_path):
+    """A function that starts the command on the gallery of the test."""
+    return partial(launch, {"REID_CHECKPOINT": str(checkpoint), "REID_GALLERY": str(tmp_path / "gallery")})
+
+
+@pytest.fixture
+def start_alone(launch, classifier):
+    """A function that starts the command with a classifier and no gallery."""
+    return partial(launch, {"REID_CLASSIFIER": str(classifier)})
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
@@ -65,6 +72,22 @@ def test_a_query_is_answered_and_a_signal_ends_it_well(start, picture, sent):
     assert httpx2.get(f"{address}/health/ready").json()["items"] == 1
     again = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert again["matches"] == answer["matches"]
+
+
+def test_a_classifier_alone_and_beside_the_gallery(start, start_alone, classifier, picture):
+    process, address = start_alone()
+    answer = httpx2.post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
+    assert httpx2.get(f"{address}/health/ready").json()["classifier"]["classes"] == 6
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "stopped\n")
+    process, address = start("--classifier", str(classifier))
+    again = httpx2.post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
+    assert again["results"] == answer["results"]
+    assert httpx2.get(f"{address}/health/ready").json()["items"] == 0
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "stopped\n")
 
 
 def test_what_was_answered_survives_a_kill(start, picture):
@@ -94,12 +117,39 @@ def test_settings_that_cannot_be_used(checkpoint, tmp_path, options, message, ca
     assert not (tmp_path / "gallery").exists()
 
 
-def test_settings_that_are_missing(capsys, monkeypatch):
-    monkeypatch.delenv("REID_CHECKPOINT", raising=False)
-    assert main(["--gallery", "gallery"]) == 2
-    assert (
-        capsys.readouterr().err == "reid-serve: error: checkpoint (--checkpoint or REID_CHECKPOINT): field required\n"
-    )
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "nothing to serve: expected --checkpoint with --gallery, or --classifier, or all three"),
+        (["--gallery", "g"], "--gallery without --checkpoint (or REID_CHECKPOINT), the model that embeds its photos"),
+        (
+            ["--checkpoint", "r", "--classifier", "c"],
+            "--checkpoint without --gallery (or REID_GALLERY), the folder of what it embeds",
+        ),
+    ],
+)
+def test_settings_that_are_missing(capsys, monkeypatch, options, message):
+    for name in ("CHECKPOINT", "GALLERY", "CLASSIFIER"):
+        monkeypatch.delenv(f"REID_{name}", raising=False)
+    assert main(options) == 2
+    assert capsys.readouterr().err == f"reid-serve: error: {message}\n"
+
+
+def test_a_model_of_the_wrong_kind_is_told_in_one_line(checkpoint, classifier, tmp_path, capsys):
+    folder = tmp_path / "gallery"
+    reid, fgvc = "a re-identification model (of reid-train)", "a classifier (of fgvc-train)"
+    for given, found, expected in [
+        (["--classifier", str(checkpoint)], f"{checkpoint} is {reid}", fgvc),
+        (["--checkpoint", str(classifier), "--gallery", str(folder)], f"{classifier} is {fgvc}", reid),
+        (
+            ["--checkpoint", str(checkpoint), "--gallery", str(folder), "--classifier", str(checkpoint)],
+            f"{checkpoint} is {reid}",
+            fgvc,
+        ),
+    ]:
+        assert main([*given, "--device", "cpu"]) == 1
+        assert capsys.readouterr().err == f"reid-serve: error: checkpoint {found}, expected {expected}\n"
+    assert not folder.exists()
 
 
 def test_an_address_that_is_taken_is_named(checkpoint, tmp_path, capsys):
@@ -141,6 +191,18 @@ def test_elsewhere_a_key_is_needed(checkpoint, tmp_path, start, capsys):
     assert httpx2.get(f"{address}/v1/items").status_code == 401
     assert httpx2.get(f"{address}/v1/items", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
     assert httpx2.get(f"{address}/health/ready").status_code == 200
+
+
+def test_elsewhere_a_classifier_alone_needs_the_admin_key(classifier, start_alone, capsys, monkeypatch, picture):
+    given = ["--classifier", str(classifier), "--device", "cpu", "--port", "0", "--host", "0.0.0.0"]
+    assert main(given) == 1
+    assert "only a gallery can keep keys; set REID_ADMIN_KEY" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setenv("REID_ADMIN_KEY", "a" * 40)
+    _, address = start_alone("--host", "0.0.0.0")
+    address = address.replace("0.0.0.0", "127.0.0.1")
+    sent = {"image": ("a.png", picture(1))}
+    assert httpx2.post(f"{address}/v1/classify", files=sent).status_code == 401
+    assert httpx2.post(f"{address}/v1/classify", files=sent, headers={"X-API-Key": "a" * 40}).status_code == 200
 
 
 def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_path):

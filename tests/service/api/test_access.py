@@ -25,6 +25,8 @@ READ = [
     ("POST", "/query"),
     ("POST", "/v1/query"),
     ("POST", "/v1/attention"),
+    ("POST", "/v1/classify"),
+    ("GET", "/v1/classes"),
     ("GET", "/v1/session"),
     ("GET", "/v1/items"),
     ("GET", "/v1/items/x"),
@@ -99,7 +101,7 @@ def serve(keys, clock):
 
     def make(require_keys=True, allowed_hosts=(), base_url="http://localhost:8000"):
         app = FastAPI(openapi_url=None)
-        access.install(app, keys, require_keys, allowed_hosts, clock)
+        access.install(app, keys.find, require_keys, allowed_hosts, clock)
         problems.install(app)
 
         @app.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
@@ -354,7 +356,7 @@ def test_secrets_are_not_in_what_a_refusal_says(keys, client, caplog):
 @pytest.mark.parametrize("require_keys", [True, False])
 def test_the_description_says_of_every_operation_who_may_and_what_is_refused(keys, require_keys):
     app = FastAPI()
-    access.install(app, keys, require_keys)
+    access.install(app, keys.find, require_keys)
     problems.install(app)
 
     def answer() -> problems.FieldError: ...

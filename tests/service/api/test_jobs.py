@@ -41,7 +41,7 @@ def client_of(database, kinds, model_id="model-1"):
     _, secret = keys.add(NewKey("boss", frozenset({"admin"})))
     runner = JobRunner(Jobs(database), kinds)
     app = FastAPI()
-    access.install(app, keys, require_keys=True)
+    access.install(app, keys.find, require_keys=True)
     problems.install(app)
     app.include_router(jobs(runner, model_id))
     client = TestClient(app, base_url="http://localhost", headers={"X-API-Key": secret})

@@ -32,7 +32,7 @@ def boss(keys):
 @pytest.fixture
 def client(keys, boss):
     app = FastAPI()
-    access.install(app, keys, require_keys=True)
+    access.install(app, keys.find, require_keys=True)
     problems.install(app)
     app.include_router(keys_router(keys))
     return TestClient(app, base_url="http://localhost", headers={"X-API-Key": boss[1]})

@@ -14,7 +14,7 @@ from service.records import Caller
 @pytest.fixture
 def client():
     """A service with an answer, a refusal and a failure."""
-    measured = Metrics({"model_id": "m"}, ready=lambda: True, items=lambda: 0, waiting=dict)
+    measured = Metrics()
     app = FastAPI()
     problems.install(app)
     app.add_middleware(Observed, measured)

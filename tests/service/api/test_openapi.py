@@ -20,12 +20,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.api import admin_schemas, schemas
-from service.api.app import create_app
+from service.api.app import create_app, create_classifier_app
 from service.api.description import EXAMPLES
 from service.api.problems import MEDIA_TYPE
+from service.classification import Classification
 from service.gallery import Upload
 from service.jobs import JobRunner
-from service.opening import open_gallery
+from service.opening import load_classifier, open_gallery
 from service.records import Details
 from service.settings import Settings
 from service.storage.jobs import Jobs
@@ -50,15 +51,25 @@ FILES = [
 
 
 @pytest.fixture(scope="module")
-def app(checkpoint, tmp_path_factory):
+def app(checkpoint, classifier, tmp_path_factory):
     folder = tmp_path_factory.mktemp("openapi") / "gallery"
     with open_gallery(folder, checkpoint, "cpu") as gallery:
         gallery.enrol([Upload(f"{i}.png", encoded("PNG", 100 + i), Details(camera="a", label="x")) for i in range(20)])
         kinds = {"backup": lambda job, progress: {"folder": "b"}, "reindex": lambda job, progress: {}}
-        with JobRunner(Jobs(gallery.database), kinds) as runner:
-            yield create_app(
-                gallery, runner, Settings(checkpoint=checkpoint, gallery=folder, allowed_hosts=["testserver"])
-            )
+        served = {"checkpoint": checkpoint, "gallery": folder, "classifier": classifier}
+        settings = Settings(**served, allowed_hosts=["testserver"])
+        with (
+            Classification(*load_classifier(classifier, "cpu"), gallery) as classification,
+            JobRunner(Jobs(gallery.database), kinds) as runner,
+        ):
+            yield create_app(gallery, runner, settings, classification=classification)
+
+
+@pytest.fixture(scope="module")
+def alone(classifier):
+    """A classifier without a gallery."""
+    with Classification(*load_classifier(classifier, "cpu")) as classification:
+        yield create_classifier_app(classification, Settings(classifier=classifier, allowed_hosts=["testserver"]))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +141,7 @@ def there(client, operation):
     """The ids of what the service holds of the kind that an operation is about."""
     for kind, path, field in [("job", "jobs", "jobs"), ("key", "admin/keys", "keys"), ("", "items", "items")]:
         if kind in operation.path:
-            return [one[f"{field[:-1]}_id"] for one in client.get(f"/v1/{path}").json()[field]]
+            return [one[f"{field[:-1]}_id"] for one in client.get(f"/v1/{path}").json().get(field, ())]
 
 
 def answers(description):
@@ -236,6 +247,23 @@ def test_whatever_is_sent_the_answer_is_one_that_is_described(app, schema, subte
             statuses = ask(operation, mode, 5, TestClient(app))
             if mode is GenerationMode.POSITIVE and (operation.method, operation.path) not in NEVER_DONE:
                 assert min(statuses) < 300, "no request succeeded, which shows little"
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_a_classifier_alone_answers_as_it_is_described(alone, subtests, mode):
+    schema = schemathesis.openapi.from_asgi("/openapi.json", alone)
+    for operation in operations(schema, mode):
+        with subtests.test(f"{operation.method} {operation.path}"):
+            statuses = ask(operation, mode, 5, TestClient(alone))
+            if mode is GenerationMode.POSITIVE and (operation.method, operation.path) not in NEVER_DONE:
+                assert min(statuses) < 300, "no request succeeded, which shows little"
+
+
+def test_of_a_classifier_alone_all_is_described_too(app, alone):
+    described, every = alone.openapi(), app.openapi()
+    for path, methods in described["paths"].items():
+        assert methods == every["paths"][path]
+    assert described["components"]["schemas"].items() <= every["components"]["schemas"].items()
 
 
 @pytest.mark.slow

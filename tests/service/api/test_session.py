@@ -26,9 +26,9 @@ def serve(keys):
 
     def make(require_keys=True, base_url="http://localhost"):
         app = FastAPI()
-        access.install(app, keys, require_keys)
+        access.install(app, keys.find, require_keys)
         problems.install(app)
-        app.include_router(session(keys))
+        app.include_router(session(keys.find))
         return TestClient(app, base_url=base_url)
 
     return make

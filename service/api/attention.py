@@ -1,0 +1,46 @@
+"""The route that shows where the model looks in a photo."""
+
+import io
+from collections.abc import Callable
+from typing import Annotated
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Form, Response
+from PIL import Image
+
+from service.api import forms
+from service.api.problems import documented
+from service.api.uploads import QUERYING, read
+from service.settings import Settings
+
+Look = Callable[[bytes], Image.Image]
+
+
+def attention(look: Look, settings: Settings) -> APIRouter:
+    """`POST /v1/attention`."""
+    router = APIRouter(tags=["pictures"])
+    threads = CapacityLimiter(QUERYING)
+
+    @router.post(
+        "/v1/attention",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}, **documented(400, 413, 415, 422, 503)},
+        max_body_size=settings.max_body_bytes,
+        form_limits={"max_files": 1},
+    )
+    async def attention_of(form: Annotated[forms.AttentionForm, Form(media_type="multipart/form-data")]) -> Response:
+        """Where the model looks in a photo; it is not kept."""
+
+        def answer() -> Response:
+            return Response(png(look(read(form.image, settings))), media_type="image/png")
+
+        return await to_thread.run_sync(answer, limiter=threads)
+
+    return router
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()

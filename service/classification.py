@@ -1,0 +1,124 @@
+"""A classifier at work: photos come in, the probabilities of their classes go out, and nothing is kept.
+
+C is the number of classes.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Semaphore
+from time import perf_counter
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from reid.classifier import Classifier
+from service.batcher import Batcher
+from service.gallery import Gallery
+from service.images import UnknownFormat, UnusableImage
+from service.metrics import Metrics
+from service.predicting import attended, prepared
+from service.records import Vectors
+
+AT_ONCE = 256  # photos that are prepared and wait for the model; one of 448 x 448 pixels takes 2.4 MB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """A prepared photo (3, height, width)."""
+
+    image: Tensor
+    queued: float = field(default_factory=perf_counter)
+
+
+class Classification:
+    """A classifier that threads may share, alone or beside a gallery of the same process.
+
+    One owner thread runs the model: that of the gallery where there is one, so that the two models take turns.
+    Methods raise `Closed` after `close`.
+    """
+
+    def __init__(self, classifier: Classifier, model_id: str, gallery: Gallery | None = None) -> None:
+        """Take up work; a `gallery` is closed later than this."""
+        self.classifier = classifier
+        self.model_id = model_id
+        self._gallery = gallery
+        self._room = Semaphore(AT_ONCE)
+        self.batcher: Batcher[_Job, Vectors] = Batcher(self._work, max_waiting=AT_ONCE)
+        self._owner: Batcher[Any, Any]
+        if gallery is None:
+            self.metrics, self._owner = Metrics(), self.batcher
+            self._decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")  # no more than processors, as in a gallery
+        else:
+            self.metrics, self._owner, self._decoding = gallery.metrics, gallery.batcher, gallery.decoding
+        described = {"model_id": model_id, "classes": str(len(self.classes)), "prediction": classifier.prediction}
+        self.metrics.watch_classifier(described, waiting=lambda: self.batcher.waiting["urgent"])
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the C classes, in label order."""
+        return self.classifier.classes
+
+    def classify(self, images: Sequence[bytes]) -> list[Vectors | UnknownFormat | UnusableImage]:
+        """The probabilities (C,) of the classes for each photo, or why there are none."""
+        taken = []
+        for data in images:
+            self._room.acquire()  # given back when this photo is done, so that requests of many photos take turns
+            taken.append(self._decoding.submit(self._take, data))
+        return [_result(one) for one in taken]
+
+    def attention(self, data: bytes) -> Image.Image:
+        """A photo with the model's attention over it, as `attended` makes it."""
+        return self._decoding.submit(attended, self.classifier, data, self._owner).result()
+
+    def check(self) -> None:
+        """Return once the threads that the model needs answer."""
+        self._owner.run(lambda: None).result()
+        self.batcher.run(lambda: None).result()
+
+    def close(self) -> None:
+        """Finish what waits for the model."""
+        self.batcher.close()
+        if self._gallery is None:
+            self._decoding.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self, data: bytes) -> "Future[Vectors]":
+        try:
+            waiting = self.batcher.submit(_Job(prepared(self.classifier, data, self.metrics)))
+        except BaseException:
+            self._room.release()
+            raise
+        waiting.add_done_callback(lambda _: self._room.release())
+        return waiting
+
+    def _work(self, jobs: list[_Job]) -> list[Vectors | Exception]:
+        now = perf_counter()
+        for job in jobs:
+            self.metrics.stages["wait"].observe(now - job.queued)
+        self.metrics.classify_batch_size.observe(len(jobs))
+        model = partial(self._model, torch.stack([job.image for job in jobs]))
+        rows = model() if self._gallery is None else self._owner.run(model).result()
+        broken = UnusableImage("the model's probabilities for this image are not finite")
+        return [row if np.isfinite(row).all() else broken for row in rows]
+
+    def _model(self, images: Tensor) -> Vectors:
+        with self.metrics.stages["classify"].time():
+            return self.classifier.classify_prepared(images)
+
+
+def _result(taken: "Future[Future[Vectors]]") -> Vectors | UnknownFormat | UnusableImage:
+    try:
+        return taken.result().result()
+    except (UnknownFormat, UnusableImage) as error:
+        return error
