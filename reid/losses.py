@@ -89,8 +89,8 @@ class ArcFace(nn.Module):
         super().__init__()
         from pytorch_metric_learning.losses import ArcFaceLoss  # a slow import, for those who ask for it
 
-        # A weight of length r turns r^2 times slower than a unit one. The library's own would have r^2 = D; these have
-        # about 1 where there are as many classes as numbers in a token.
+        # Under SGD a weight of length r turns r^2 times slower than a unit one. The library's own would have r^2 = D;
+        # these have about 1 where there are as many classes as numbers in a token.
         self.loss = ArcFaceLoss(
             classes, width, margin=math.degrees(margin), scale=scale, weight_init_func=nn.init.xavier_uniform_
         )
