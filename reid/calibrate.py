@@ -86,7 +86,7 @@ def calibrate(
     values = {"model": fingerprint(file), "protocol": dict(result.protocol), "calibration": calibration.as_json()}
     target = _calibration_file(file)
     write_text(target, json.dumps(values, indent=2) + "\n")
-    picture = png(partial(draw_reliability, calibration=calibration))
+    picture = png(partial(draw_reliability, bins=calibration.reliability))
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(picture)

@@ -94,7 +94,20 @@ class FgvcDataOptions(DataOptions):
         None, description="of aircraft: what a class is; null is variant"
     )
     image_size: ImageSize = Field((448, 448), description="height x width of the crop, in pixels")
-    resize: ImageSize = Field((550, 550), description="height x width that is cropped from")
+    resize: ImageSize = Field(
+        (550, 550), description="height x width that is cropped from; by default 550 / 448 of image_size"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_resize(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "resize" in values or "image_size" not in values:
+            return values
+        try:
+            size = _parse_size(values["image_size"])
+            return {**values, "resize": tuple(round(side * 550 / 448) for side in size)}
+        except (TypeError, ValueError):
+            return values  # an image size that cannot be used gets its own error
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from reid import cli, compare
 from reid.calibrate import calibrate, load_calibration
 from reid.checkpoint import Checkpoint, load_model, write_text
 from reid.config import (
+    Config,
     ConfigError,
     EvalOptions,
     ReidConfig,
@@ -25,7 +26,7 @@ from reid.config import (
     parse_override,
 )
 from reid.data.datasets import DATASETS, choose_protocol, load_dataset
-from reid.data.loaders import drop_unreadable
+from reid.data.loaders import without_unreadable
 from reid.data.samples import ReidDataset
 from reid.data.synthetic import generate
 from reid.device import choose_device, choose_precision
@@ -71,7 +72,7 @@ def open_dataset(options: ReidDataOptions) -> ReidDataset:
         strict_counts=options.strict_counts,
     )
     if options.on_error == "skip":
-        dataset = _without_unreadable(dataset)
+        dataset = without_unreadable(dataset)
     for warning in dataset.warnings:
         log.warning("warning: %s", warning)
     counts = ", ".join(
@@ -79,17 +80,6 @@ def open_dataset(options: ReidDataOptions) -> ReidDataset:
     )
     log.info("%s: %s", dataset.name, counts)
     return dataset
-
-
-def _without_unreadable(dataset: ReidDataset) -> ReidDataset:
-    train, missing_train = drop_unreadable(dataset.train)
-    query, missing_query = drop_unreadable(dataset.query)
-    gallery, missing_gallery = drop_unreadable(dataset.gallery)
-    problems = missing_train + missing_query + missing_gallery
-    if not problems:
-        return dataset
-    warning = f"{len(problems)} images cannot be read and are left out, the first: {problems[0]}"
-    return replace(dataset, train=train, query=query, gallery=gallery, warnings=(*dataset.warnings, warning))
 
 
 def evaluate(
@@ -153,11 +143,7 @@ def evaluation_config(trained: ReidConfig, overrides: Mapping[str, Any]) -> Reid
 
     Another dataset than the one trained on brings its own recipe's data and protocol options.
     """
-    named = {full_name(key): value for key, value in overrides.items()}
-    allowed = {f"data.{name}" for name in DATA_OPTIONS}
-    foreign = [name for name in named if name not in allowed and not name.startswith("eval.")]
-    if foreign:
-        raise ConfigError(f"{', '.join(foreign)}: fixed by the training; an evaluation can change {_CHANGEABLE}")
+    named = evaluation_overrides(overrides, ReidConfig, DATA_OPTIONS)
     other = named.get("data.dataset", trained.data.dataset)
     if other != trained.data.dataset:
         recipe = load_config(other)
@@ -166,7 +152,19 @@ def evaluation_config(trained: ReidConfig, overrides: Mapping[str, Any]) -> Reid
     return override(trained, named)
 
 
-_CHANGEABLE = f"eval.* and data.{{{','.join(DATA_OPTIONS)}}}"
+def evaluation_overrides(
+    overrides: Mapping[str, Any], kind: type[Config], data_options: Sequence[str]
+) -> dict[str, Any]:
+    """Overrides by their dotted names; raises ConfigError for one that is not of `eval` nor one of `data_options`."""
+    named = {full_name(key, kind): value for key, value in overrides.items()}
+    allowed = {f"data.{name}" for name in data_options}
+    foreign = [name for name in named if name not in allowed and not name.startswith("eval.")]
+    if foreign:
+        raise ConfigError(
+            f"{', '.join(foreign)}: fixed by the training; an evaluation can change eval.* and "
+            f"data.{{{','.join(data_options)}}}"
+        )
+    return named
 
 
 def stored_options(overrides: Mapping[str, Any]) -> EvalOptions:
@@ -266,14 +264,15 @@ def _command(arguments: argparse.Namespace) -> None:
     sets = _datasets(arguments.dataset, arguments.data_root)
     if len(sets) > 1 and (arguments.save_features or arguments.calibrate):
         raise cli.UsageError(f"--save-features and --calibrate take one dataset, given {len(sets)}")
-    _require_places(arguments)
+    require_places(arguments.report, json=arguments.json, save_features=arguments.save_features)
     evaluations: list[Evaluated] = []
     try:
         for chosen in sets:
             evaluations.append(_evaluate_one(arguments, {**overrides, **chosen}))
     finally:  # what is evaluated is not lost to what fails after it
         if evaluations and arguments.json:
-            _write_json(arguments.json, [evaluated.result for evaluated in evaluations])
+            values = [evaluated.result.as_full_json() for evaluated in evaluations]
+            write_json(arguments.json, values[0] if len(values) == 1 else values)
     calibration: Calibration | None = None
     for index, evaluated in enumerate(evaluations, start=1):
         if arguments.save_features:
@@ -293,13 +292,14 @@ def _command(arguments: argparse.Namespace) -> None:
             _report(arguments.report / name, arguments.checkpoint, evaluated, calibration)
 
 
-def _require_places(arguments: argparse.Namespace) -> None:
-    """Refuse before the work what could not be written after it."""
-    for option, place in (("--json", arguments.json), ("--save-features", arguments.save_features)):
-        if place not in (None, "-") and not Path(place).absolute().parent.is_dir():
-            raise FileNotFoundError(f"{option} {place}: there is no folder {Path(place).parent}")
-    if arguments.report and arguments.report.exists() and not arguments.report.is_dir():
-        raise NotADirectoryError(f"report {arguments.report} is a file, expected a folder or a new name")
+def require_places(report: Path | None = None, **files: str | Path | None) -> None:
+    """Refuse before the work what could not be written after it; `files` are by the name of their option."""
+    for option, place in files.items():
+        if place not in (None, "-") and not Path(str(place)).absolute().parent.is_dir():
+            name = option.replace("_", "-")
+            raise FileNotFoundError(f"--{name} {place}: there is no folder {Path(str(place)).parent}")
+    if report and report.exists() and not report.is_dir():
+        raise NotADirectoryError(f"report {report} is a file, expected a folder or a new name")
 
 
 def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -> Evaluated:
@@ -317,9 +317,9 @@ def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -
     return evaluated
 
 
-def _write_json(place: str, results: Sequence[Result]) -> None:
-    values = [result.as_full_json() for result in results]
-    text = json.dumps(values[0] if len(values) == 1 else values, indent=2) + "\n"
+def write_json(place: str, values: Any) -> None:
+    """Write a result to a file, or to standard output for `-`."""
+    text = json.dumps(values, indent=2) + "\n"
     if place == "-":
         sys.stdout.write(text)
     else:

@@ -1,6 +1,8 @@
 """Small things that many tests need: pictures on disk, a dataset of them, a tiny model. All offline, all on the CPU."""
 
 import csv
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +85,24 @@ def real_photos() -> Path:
     if not path.exists():
         pytest.skip(f"no real photos at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A readable image file."""
+    path = tmp_path_factory.mktemp("picture") / "4x4.jpg"
+    Image.new("RGB", (4, 4), "red").save(path)
+    return path
+
+
+@pytest.fixture
+def link(picture: Path) -> Callable[[Path, Iterable[str]], Path]:
+    """A function (root, file names) that makes image files below a folder, all one picture, and returns the folder."""
+
+    def create(root: Path, files: Iterable[str]) -> Path:
+        for file in files:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            os.link(picture, root / file)
+        return root
+
+    return create

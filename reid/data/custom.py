@@ -77,7 +77,7 @@ def read_folder(root: Path) -> ReidDataset:
     lacking = [split for split in SPLITS if not (root / split).is_dir()]
     warnings: tuple[str, ...] = ()
     if not lacking:
-        splits = {split: _images_by_identity(root / split) for split in SPLITS}
+        splits = {split: images_by_folder(root / split) for split in SPLITS}
         protocol = {"split": "train, query and gallery folders"}
     elif len(lacking) < len(SPLITS):
         raise FileNotFoundError(
@@ -85,7 +85,7 @@ def read_folder(root: Path) -> ReidDataset:
             "empty), or one folder an identity"
         )
     else:
-        splits = _split_by_hash(_images_by_identity(root), root)
+        splits = _split_by_hash(images_by_folder(root), root)
         protocol = {"split": f"automatic, {TRAIN_PERCENT} % of identities for training, by hash of their names"}
         warnings = (
             f"folder: {root} has no train, query and gallery folders, so the split is automatic: by a hash of their "
@@ -206,7 +206,7 @@ def _read_box(row: Mapping[str, str], where: str) -> Box | None:
     return x, y, width, height
 
 
-def _images_by_identity(folder: Path) -> dict[str, list[Path]]:
+def images_by_folder(folder: Path) -> dict[str, list[Path]]:
     """The sorted images below each folder of `folder`; hidden files and folders count for nothing."""
     images = {}
     for identity in folder.iterdir():

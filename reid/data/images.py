@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -> Image.Image:
@@ -36,6 +36,21 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -
             f"{image.width}x{image.height} pixels"
         )
     return image.crop((x, y, x + width, y + height))
+
+
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) in upright pixels from an image's header alone; raises FileNotFoundError and ValueError."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            lies = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as an image ({str(error).strip() or type(error).__name__})"
+        ) from error
+    return (height, width) if lies else (width, height)
 
 
 def upright_rgb(opened: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def _parse_veriwild(line: str, *, images: Path, cameras: dict[str, int]) -> Samp
 def _read_cameras(info: Path) -> dict[str, int]:
     """Camera by image from lines `00001/000001;136;2018-03-08 13:22:00;...` below a line of column names."""
     cameras = {}
-    for number, line in enumerate(_read_lines(info), start=1):
+    for number, line in enumerate(read_lines(info), start=1):
         match = re.match(r"([^;]+);(\d+);", line)
         if match:
             cameras[match[1].removesuffix(".jpg")] = int(match[2])
@@ -114,13 +114,18 @@ def _read_list(
 ) -> list[Sample]:
     """The images of one list that exist; `parse` returns None for a line that is not as `expected`."""
     samples = []
-    for number, line in enumerate(_read_lines(list_file), start=1):
+    for number, line in enumerate(read_lines(list_file), start=1):
         if not line:
             continue
         sample = parse(line)
         if sample is None:
             raise ValueError(f"{list_file} line {number}: expected {expected}, found {line!r}")
         samples.append(sample)
+    return keep_existing(name, samples, list_file, warnings)
+
+
+def keep_existing(name: str, samples: Sequence[Sample], list_file: Path, warnings: list[str]) -> list[Sample]:
+    """The samples whose image exists, with a warning on those that a list names in vain."""
     existing = [sample for sample in samples if sample.path.is_file()]
     if len(existing) < len(samples):
         missing = next(sample.path for sample in samples if not sample.path.is_file())
@@ -131,5 +136,6 @@ def _read_list(
     return existing
 
 
-def _read_lines(file: Path) -> list[str]:
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file without what is blank around them; bytes that are no UTF-8 become marks."""
     return [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]

@@ -5,8 +5,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid.data.images import read_image
-from reid.data.samples import Sample
+from reid.data.samples import LabelledDataset, Sample
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -177,6 +177,22 @@ def ignore_interrupts(worker: int) -> None:
     """Leave Ctrl-C to the main process, which saves first, and let SIGTERM end a reading process as usual."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+Data = TypeVar("Data", bound=LabelledDataset)
+
+
+def without_unreadable(dataset: Data) -> Data:
+    """The dataset without the images that cannot be read, and with a warning that counts them; reads every image."""
+    kept: dict[str, Any] = {}
+    problems: list[str] = []
+    for split, samples in dataset.splits.items():
+        kept[split], unreadable = drop_unreadable(samples)
+        problems += unreadable
+    if not problems:
+        return dataset
+    warning = f"{len(problems)} images cannot be read and are left out, the first: {problems[0]}"
+    return replace(dataset, **kept, warnings=(*dataset.warnings, warning))
 
 
 def drop_unreadable(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reid.data.layout import Layout, locate_any
 from reid.data.samples import ReidDataset, Sample, is_image
 
 _MSMT17_COUNTS = {
@@ -34,23 +35,6 @@ OFFICIAL_COUNTS: Mapping[tuple[str, str | None], Mapping[str, tuple[int, int]]] 
     ("veriwild", "large"): {"train": (277_797, 30_671), "query": (10_000, 10_000), "gallery": (128_517, 10_000)},
 }
 OFFICIAL_CAMERAS = {"market1501": 6, "dukemtmc": 8, "occludedduke": 8, "cuhk03": 2, "msmt17": 15, "veri776": 20}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How people keep one version of a published set.
-
-    `places` are the folders, relative to the data root, that may hold it; `needed` are the folders and lists that it
-    has there.
-    """
-
-    places: tuple[str, ...]
-    needed: tuple[str, ...]
-
-    def find(self, root: Path, also: Sequence[str] = ()) -> Path | None:
-        """The first place that has all that is needed, and the files `also`; None where no place has."""
-        needed = (*self.needed, *also)
-        return next((root / p for p in self.places if all((root / p / entry).exists() for entry in needed)), None)
 
 
 @dataclass(frozen=True)
@@ -192,15 +176,8 @@ def locate(name: str, version: str | None, root: Path, also: Sequence[str] = ())
                 f"{name}: found version {other} ({entries or home.name}) in {home}, but version={version} was asked "
                 f"for; use version={other} (results on different versions do not compare)"
             )
-    needed = (*layout.needed, *also)
-    looked = []
-    for place in (root / place for place in layout.places):
-        present = [entry for entry in needed if (place / entry).exists()]
-        lacking = [entry for entry in needed if entry not in present]
-        looked.append(f"{place} (has no {', '.join(lacking)})" if present else str(place))
     known = recognise(root)
-    hint = f"; found what looks like dataset {known}" if known else ""
-    raise FileNotFoundError(f"{name}: expected {', '.join(needed)} in one folder; looked in {', '.join(looked)}{hint}")
+    return locate_any(name, [layout], root, also, f"; found what looks like dataset {known}" if known else "")[1]
 
 
 def read_named(name: str, root: Path, *, version: str | None = None) -> ReidDataset:

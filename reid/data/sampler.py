@@ -1,4 +1,4 @@
-"""PK batches: P identities with K images each."""
+"""Batches of an epoch: P identities with K images each, or all images shuffled."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -74,3 +74,29 @@ class PKSampler:
             others = shuffled[:whole] if whole else shuffled
             shuffled = np.concatenate([shuffled, random.choice(others, short, replace=len(others) < short)])
         return np.split(shuffled, len(shuffled) // self.k)
+
+
+class ShuffledSampler:
+    """An epoch of shuffled batches, each image at most once, from (seed, epoch) alone.
+
+    The images that do not fill the last batch are left out, others in every epoch: the images of a batch are each
+    other's partners, of which there must be as many in every step.
+    """
+
+    def __init__(self, images: int, *, batch_size: int, seed: int = 0) -> None:
+        """`images` is their number; raises ValueError where they do not fill one batch."""
+        if images < batch_size:
+            raise ValueError(
+                f"the training split has {images} images, fewer than a batch of {batch_size}; lower batch_size"
+            )
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.images // self.batch_size
+
+    def epoch(self, epoch: int) -> Iterator[list[int]]:
+        """Yield the epoch's batches, each a list of image positions."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.images)
+        for batch in range(len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()

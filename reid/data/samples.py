@@ -1,4 +1,4 @@
-"""What a Re-ID dataset is, whatever it was read from: labelled images in three splits."""
+"""What a dataset is, whatever it was read from: labelled images in splits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,33 +36,46 @@ class SplitCounts:
 
 
 @dataclass(frozen=True)
-class ReidDataset:
-    """Training, query and gallery images with what must be told beside every result on them.
+class LabelledDataset:
+    """Labelled images in splits, with what must be told beside every result on them.
 
-    An identity number means the same individual in all three splits. `protocol` names the choices that decide whether
-    two results are comparable. `identity_names` and `camera_names` give back the user's own names where the dataset
-    has any. `warnings` are sentences for the user.
+    `protocol` names the choices that decide whether two results are comparable. `warnings` are sentences for the user.
     """
 
     name: str
     root: Path
-    train: tuple[Sample, ...]
-    query: tuple[Sample, ...]
-    gallery: tuple[Sample, ...]
-    protocol: Mapping[str, str] = field(default_factory=dict)
-    identity_names: Mapping[int, str] = field(default_factory=dict)
-    camera_names: Mapping[int, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    protocol: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def splits(self) -> dict[str, tuple[Sample, ...]]:
-        """The samples by split name."""
-        return {"train": self.train, "query": self.query, "gallery": self.gallery}
+        """The samples by split, which is also the name of their field."""
+        raise NotImplementedError
 
     @property
     def counts(self) -> dict[str, SplitCounts]:
         """Images, identities and cameras by split name."""
         return {split: count_samples(samples) for split, samples in self.splits.items()}
+
+
+@dataclass(frozen=True)
+class ReidDataset(LabelledDataset):
+    """Training, query and gallery images of individuals.
+
+    An identity number means the same individual in all three splits. `identity_names` and `camera_names` give back the
+    user's own names where the dataset has any.
+    """
+
+    train: tuple[Sample, ...]
+    query: tuple[Sample, ...]
+    gallery: tuple[Sample, ...]
+    identity_names: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+    camera_names: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def splits(self) -> dict[str, tuple[Sample, ...]]:
+        """The samples by split name."""
+        return {"train": self.train, "query": self.query, "gallery": self.gallery}
 
 
 def count_samples(samples: Iterable[Sample]) -> SplitCounts:

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from reid.report.projection import Projection
 from reid.report.strips import LOOKS, SIDE, Strip, Tile
-from reid.retrieval.calibration import Calibration
+from reid.retrieval.calibration import ReliabilityBin
 from reid.retrieval.camera_pairs import CameraPairs
 from reid.retrieval.metrics import Metrics
 from reid.retrieval.verification import Verification
@@ -148,16 +148,16 @@ def draw_roc(figure: Figure, verification: Verification) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def draw_reliability(figure: Figure, calibration: Calibration) -> None:
-    """Share of right matches over the predicted probability; areas of the dots grow with the number of samples."""
+def draw_reliability(figure: Figure, bins: Sequence[ReliabilityBin], what: str = "right matches") -> None:
+    """Share of `what` over the predicted probability; areas of the dots grow with the number of samples."""
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=mpl.rcParams["ytick.color"], linewidth=1, linestyle="--", label="perfect")
-    samples = np.array([part.samples for part in calibration.reliability])
-    predicted = [part.predicted for part in calibration.reliability]
-    observed = [part.observed for part in calibration.reliability]
+    samples = np.array([part.samples for part in bins])
+    predicted = [part.predicted for part in bins]
+    observed = [part.observed for part in bins]
     axes.plot(predicted, observed, color="C0", linewidth=1.2)
     axes.scatter(predicted, observed, 15 + 150 * samples / samples.max(), color="C0", zorder=3, label="observed")
-    axes.set(xlabel="predicted probability", ylabel="share of right matches", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.set(xlabel="predicted probability", ylabel=f"share of {what}", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(loc="upper left", markerscale=0.6)

@@ -195,7 +195,7 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
         body += _chart(
             folder,
             "reliability",
-            partial(figures.draw_reliability, calibration=calibration),
+            partial(figures.draw_reliability, bins=calibration.reliability),
             f"Reliability of the calibrated probabilities; calibration error {calibration.calibration_error:.3f}.",
             f"Calibration on {calibration.queries:,} queries of {calibration.identities:,} identities, each judged by "
             f"a map fitted without it: Brier score {calibration.brier_score:.3f}, calibration error "

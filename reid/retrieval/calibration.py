@@ -3,6 +3,7 @@
 Q queries, G gallery rows, K knots of the map, n samples: two for each query with a match in the gallery.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -141,7 +142,7 @@ def fit_calibration(
     labels = np.concatenate([first, np.zeros(len(first))])
     knots, probabilities = _fit(scores, labels)
     predicted = cross_fit(scores, labels, np.tile(subjects, 2))
-    reliability = _reliability(predicted, labels)
+    reliability = reliability_bins(predicted, labels)
     return Calibration(
         scores=knots,
         probabilities=probabilities,
@@ -153,7 +154,7 @@ def fit_calibration(
         gallery=len(gallery_ids),
         gallery_identities=len(np.unique(gallery_ids)),
         brier_score=float(np.mean((predicted - labels) ** 2)),
-        calibration_error=sum(bin.samples * abs(bin.predicted - bin.observed) for bin in reliability) / len(labels),
+        calibration_error=calibration_error(reliability),
         reliability=reliability,
     )
 
@@ -189,10 +190,18 @@ def _low_quantile(scores: Scores, share: float) -> float:
     return float(np.sort(scores)[below])
 
 
-def _reliability(predicted: Floats, labels: Floats) -> tuple[ReliabilityBin, ...]:
-    tenth = (predicted * RELIABILITY_BINS).astype(int)
+def reliability_bins(predicted: npt.ArrayLike, right: npt.ArrayLike) -> tuple[ReliabilityBin, ...]:
+    """Predictions by tenths of their probability, no empty ones: `predicted` (n,) in [0, 1], `right` (n,) 0 or 1."""
+    chances, outcomes = np.asarray(predicted, np.float64), np.asarray(right, np.float64)
+    tenth = np.minimum((chances * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     members = [tenth == number for number in np.unique(tenth)]
     return tuple(
-        ReliabilityBin(float(predicted[chosen].mean()), float(labels[chosen].mean()), int(chosen.sum()))
+        ReliabilityBin(float(chances[chosen].mean()), float(outcomes[chosen].mean()), int(chosen.sum()))
         for chosen in members
     )
+
+
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: mean distance of prediction and observed share, by samples (Guo et al., 2017)."""
+    distances = sum(bin.samples * abs(bin.predicted - bin.observed) for bin in bins)
+    return distances / sum(bin.samples for bin in bins)
