@@ -1,11 +1,14 @@
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from reid.checkpoint import KINDS
 from reid.config import (
     RECIPES,
     ConfigError,
+    FgvcConfig,
     ReidConfig,
     ReidDataOptions,
     differences,
@@ -57,7 +60,43 @@ def test_runs_saved_when_only_msmt17_had_versions_still_load(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads_and_names_its_dataset(path: Path):
-    assert load_config(path.stem, path).data.dataset == path.stem
+    assert load_config(path.stem, path, kind=KINDS[path.parent.name]).data.dataset == path.stem
+
+
+@pytest.mark.parametrize("dataset", ["cub", "cars", "aircraft", "folder"])
+def test_the_recipe_of_categories_is_the_papers(dataset):
+    config = load_config(dataset, kind=FgvcConfig)
+    data, model, train = config.data, config.model, config.train
+    assert (data.resize, data.image_size, data.flip) == ((550, 550), (448, 448), 0.5)
+    assert (model.backbone, model.method, model.weights, model.ratio) == ("vit_base", "dcal", "imagenet", 0.1)
+    assert model.drop_path == 0.1
+    assert (train.epochs, train.batch_size, train.optimizer) == (100, 16, "adamw")
+    assert train.lr == pytest.approx(5e-4 / 512 * 16)
+    assert (train.weight_decay, train.bias_lr_factor, train.label_smoothing) == (0.05, 1, 0)
+    assert config.eval.prediction == "sum"
+
+
+def test_what_follows_from_another_option_of_categories():
+    config = load_config("cub", None, {"train.batch_size": 64, "image_size": "224x112"}, FgvcConfig)
+    assert config.train.lr == pytest.approx(5e-4 / 512 * 64)
+    assert config.data.resize == (275, 138)
+    config = load_config("cub", None, {"train.batch_size": 64, "lr": 0.1, "resize": "600x600"}, FgvcConfig)
+    assert (config.train.lr, config.data.resize, config.data.image_size) == (0.1, (600, 600), (448, 448))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"resize": "400x600"}, "data.image_size=448x448 is larger than data.resize=400x600, which it is cropped from"),
+        ({"image_size": "big"}, "data.image_size='big': expected HEIGHTxWIDTH"),
+        ({"train.batch_size": 1}, "train.batch_size=1: Input should be greater than or equal to 2"),
+        ({"level": "kind"}, "data.level='kind': Input should be 'variant', 'family' or 'manufacturer'"),
+        ({"margin": 0.3}, "unknown option 'margin'"),
+    ],
+)
+def test_bad_options_of_categories_are_named(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config("folder", None, overrides, FgvcConfig)
 
 
 def test_overrides_by_dotted_and_by_last_name():

@@ -1,0 +1,131 @@
+"""Command `fgvc-predict`: images to their most probable classes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid import cli
+from reid.classifier import Classifier
+from reid.data.images import read_image
+from reid.data.samples import is_image
+from reid.device import choose_device, choose_precision
+from reid.evaluate import require_places, write_json
+from reid.models.dcal import Prediction
+from reid.progress import track
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An image's most probable classes with their probabilities in [0, 1], best first, or why it cannot be read."""
+
+    image: Path
+    classes: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """`image` with `classes`, or with `error`."""
+        if self.error:
+            return {"image": str(self.image), "error": self.error}
+        classes = [{"class": name, "probability": probability} for name, probability in self.classes]
+        return {"image": str(self.image), "classes": classes}
+
+    def __str__(self) -> str:
+        return f"{self.image}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.classes)
+
+
+def predict(
+    checkpoint: Path | str,
+    images: Sequence[Path],
+    *,
+    top: int = 5,
+    prediction: Prediction | None = None,
+    device: str = "auto",
+) -> list[Answer]:
+    """The `top` most probable classes of each image, and of each image in and below a folder, in order.
+
+    An image that cannot be read gets an answer with an error. Raises FileNotFoundError for a folder without images,
+    ValueError for a `top` below 1, and what loading the checkpoint raises.
+    """
+    if top < 1:
+        raise ValueError(f"top is {top}, expected 1 or more")
+    files = [file for image in images for file in _files(image)]
+    chosen = choose_device(device)
+    classifier, described = Classifier.from_checkpoint(checkpoint, prediction=prediction, device=chosen)
+    classifier.precision = choose_precision(described.config.train.precision, chosen)
+    return [_answer(classifier, file, top) for file in track(files, len(files), "classifying")]
+
+
+def _files(image: Path) -> list[Path]:
+    if not image.is_dir():
+        return [image]
+    files = sorted(path for path in image.rglob("*") if is_image(path.name) and path.is_file())
+    if not files:
+        raise FileNotFoundError(f"folder {image}: no image in or below it")
+    return files
+
+
+def _answer(classifier: Classifier, file: Path, top: int) -> Answer:
+    try:
+        picture = read_image(file)
+    except (OSError, ValueError) as error:
+        return Answer(file, error=" ".join(str(error).split()))
+    row = classifier.classify([picture])[0]
+    best = np.argsort(-row, kind="stable")[:top]
+    return Answer(file, tuple((classifier.classes[label], float(row[label])) for label in best))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fgvc-predict",
+        description="Say what images show: the most probable classes of a classifier of fgvc-train, best first. An "
+        "image that cannot be read is told on standard error, and the command ends with exit code 1 after the others "
+        "are answered.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="an image, or a folder of images")
+    parser.add_argument(
+        "--checkpoint", metavar="RUN", required=True, help="a run folder of fgvc-train, or its model.safetensors"
+    )
+    parser.add_argument("--top", metavar="K", type=int, default=5, help="classes of each image (default: 5)")
+    parser.add_argument(
+        "--prediction",
+        choices=["sum", "sa", "glca"],
+        help="whose probabilities: both branches' summed, or one's (default: as it was trained to be evaluated)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the answers as JSON; - is standard output")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    return parser
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    if arguments.top < 1:
+        raise cli.UsageError(f"--top {arguments.top}: expected 1 or more")
+    require_places(json=arguments.json)
+    answers = predict(
+        arguments.checkpoint,
+        arguments.images,
+        top=arguments.top,
+        prediction=arguments.prediction,
+        device=arguments.device,
+    )
+    for answer in answers:
+        if answer.error:
+            print(f"fgvc-predict: error: {answer.error}", file=sys.stderr)
+        elif arguments.json != "-":
+            print(answer)
+    if arguments.json:
+        write_json(arguments.json, [answer.as_json() for answer in answers])
+    return int(any(answer.error for answer in answers))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `fgvc-predict`; returns its exit code."""
+    return cli.run(_command, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
