@@ -4,17 +4,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from reid.config import Config, FgvcConfig, ReidConfig, config_from
+from reid.config import Config, FgvcConfig, ReidConfig, ReidModelOptions, config_from
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import DCAL, build_dcal
 from reid.models.weights import WeightsReport
+from reid.sides import Sides
 
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
@@ -27,6 +28,7 @@ TITLES: dict[type[Config], str] = {
     ReidConfig: "a re-identification model (of reid-train)",
     FgvcConfig: "a classifier (of fgvc-train)",
 }
+NO_SIDES = Sides()
 Kind = TypeVar("Kind", bound=Config, covariant=True)
 
 
@@ -35,7 +37,7 @@ class Checkpoint(Generic[Kind]):
     """What a model file says of itself.
 
     `config` is a ReidConfig or an FgvcConfig, and so tells the task. `classes` names the C training identities or
-    categories in label order; `protocol` says on what it was trained.
+    categories in label order; `protocol` says on what it was trained, `sides` which cameras and views the model knows.
     """
 
     config: Kind
@@ -43,6 +45,7 @@ class Checkpoint(Generic[Kind]):
     classes: tuple[str, ...]
     protocol: Mapping[str, str]
     epoch: int
+    sides: Sides = NO_SIDES
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -92,6 +95,7 @@ def save_model(path: Path, model: DCAL, checkpoint: Checkpoint[Config]) -> None:
         "classes": json.dumps(checkpoint.classes),
         "protocol": json.dumps(dict(checkpoint.protocol)),
         "epoch": str(checkpoint.epoch),
+        **({"sides": json.dumps(asdict(checkpoint.sides))} if checkpoint.sides else {}),
     }
     write_whole(path, lambda temporary: save_file(tensors, str(temporary), metadata))
 
@@ -113,7 +117,8 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kin
     found = type(checkpoint.config)
     if found is not kind:
         raise ValueError(f"checkpoint {path} is {TITLES[found]}, expected {TITLES[kind]}")
-    model, _ = build_model(checkpoint.config, checkpoint.preprocessing.image_size, len(checkpoint.classes))
+    size, classes = checkpoint.preprocessing.image_size, len(checkpoint.classes)
+    model, _ = build_model(checkpoint.config, size, classes, sides=len(checkpoint.sides))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -122,9 +127,12 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kin
 
 
 def build_model(
-    config: Config, image_size: tuple[int, int], classes: int, weights: str = "none"
+    config: Config, image_size: tuple[int, int], classes: int, weights: str = "none", sides: int = 0
 ) -> tuple[DCAL, WeightsReport]:
-    """The model that a config describes, for images of `image_size` (height, width); errors as for `build_dcal`."""
+    """The model that a config describes, for images of `image_size` (height, width); errors as for `build_dcal`.
+
+    `sides` is how many combinations of camera and view it is told of.
+    """
     options = config.model
     return build_dcal(
         options.backbone,
@@ -138,6 +146,8 @@ def build_model(
         partner_stream=options.partner_stream,
         stride=options.stride,
         checkpointing=config.train.checkpointing,
+        jigsaw=options.jigsaw if isinstance(options, ReidModelOptions) else 0,
+        sides=sides,
     )
 
 
@@ -172,6 +182,7 @@ def _read_metadata(file: Path, metadata: Mapping[str, str]) -> Checkpoint[Config
             tuple(json.loads(metadata["classes"])),
             json.loads(metadata["protocol"]),
             int(metadata["epoch"]),
+            Sides.from_json(json.loads(metadata.get("sides", "{}"))),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"checkpoint {file}: damaged metadata ({error!r})") from error

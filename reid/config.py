@@ -131,6 +131,15 @@ class ModelOptions(_Options):
     )
 
 
+class ReidModelOptions(ModelOptions):
+    """The network for re-identification."""
+
+    jigsaw: int = Field(0, ge=0, description="shift of TransReID's jigsaw module, 5 or 8 (vehicles); 0 is none")
+    side_information: Literal["none", "camera", "view", "camera+view"] = Field(
+        "none", description="TransReID's embeddings of camera and view, known from the training images"
+    )
+
+
 class FgvcModelOptions(ModelOptions):
     """The network for fine-grained categories."""
 
@@ -310,7 +319,7 @@ class ReidConfig(Config):
     task = "reid"
 
     data: ReidDataOptions
-    model: ModelOptions = ModelOptions()
+    model: ReidModelOptions = ReidModelOptions()
     train: ReidTrainOptions = ReidTrainOptions()
     eval: EvalOptions = EvalOptions()
 

@@ -14,6 +14,7 @@ from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import DCAL, Features, embedding
 from reid.predictor import Picture, Predictor
+from reid.sides import Sides
 
 
 class Embedder(Predictor):
@@ -32,8 +33,11 @@ class Embedder(Predictor):
         device: torch.device | str = "cpu",
         batch_size: int = 128,
         precision: torch.dtype = torch.float32,
+        sides: Sides | None = None,
     ) -> None:
         """`flip_test` adds the embedding of the mirrored picture to each, at twice the cost.
+
+        `sides` are the cameras and views that the model knows; only `embed_samples` can tell it of them.
 
         Raises ValueError when `glca` is asked of a model without that branch.
         """
@@ -43,6 +47,7 @@ class Embedder(Predictor):
             )
         self.features: Features = features if model.glca is not None else "sa"
         self.flip_test = flip_test
+        self.sides = sides or Sides()
         super().__init__(
             model,
             preprocessing,
@@ -74,14 +79,14 @@ class Embedder(Predictor):
             device=device,
             batch_size=batch_size,
             precision=precision,
+            sides=checkpoint.sides,
         )
         return embedder, checkpoint
 
     @property
     def size(self) -> int:
         """E, the numbers in an embedding."""
-        both = self.features == "concat" and self.model.glca is not None
-        return self.model.width * (2 if both else 1)
+        return self.model.embedding_size(self.features)
 
     def embed(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Paths, PIL images or RGB uint8 arrays (height, width, 3) to unit embeddings (n, E) float32.
@@ -100,14 +105,26 @@ class Embedder(Predictor):
         """
         return np.concatenate([self._embed(part) for part in images.split(self.batch_size)])
 
-    def embed_samples(self, samples: Sequence[Sample], *, workers: int = -1, what: str = "embedding") -> np.ndarray:
-        """Dataset samples to unit embeddings (n, E) float32 in order, read by `workers` processes, with progress."""
+    def embed_samples(
+        self,
+        samples: Sequence[Sample],
+        *,
+        sides: Sequence[int] | None = None,
+        workers: int = -1,
+        what: str = "embedding",
+    ) -> np.ndarray:
+        """Dataset samples to unit embeddings (n, E) float32 in order, read by `workers` processes, with progress.
+
+        `sides` are their combinations of camera and view, -1 where unknown, for a model that is told of them.
+        """
         rows = [np.empty((0, self.size), np.float32)]
-        rows += [self._embed(images) for images in self.sample_batches(samples, workers=workers, what=what)]
+        told = None if sides is None else torch.tensor(sides).split(self.batch_size)
+        for number, images in enumerate(self.sample_batches(samples, workers=workers, what=what)):
+            rows.append(self._embed(images, None if told is None else told[number]))
         return np.concatenate(rows)
 
-    def _embed(self, images: Tensor) -> np.ndarray:
-        rows = embedding(self.forward(images), self.features)
+    def _embed(self, images: Tensor, sides: Tensor | None = None) -> np.ndarray:
+        rows = embedding(self.forward(images, sides), self.features)
         if self.flip_test:
-            rows = F.normalize(rows + embedding(self.forward(images.flip(-1)), self.features), dim=1)
+            rows = F.normalize(rows + embedding(self.forward(images.flip(-1), sides), self.features), dim=1)
         return rows.cpu().numpy()

@@ -106,6 +106,7 @@ def evaluate(
         device=chosen,
         batch_size=config.eval.batch_size,
         precision=choose_precision(config.train.precision, chosen),
+        sides=described.sides,
     )
     dataset = open_dataset(config.data)
     features = extract(embedder, dataset, config.data.workers)

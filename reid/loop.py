@@ -137,9 +137,10 @@ def train_epoch(
         set_learning_rate(optimizer, rate_factor(epoch + step / steps, options))
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
+        sides = None if batch.sides is None else batch.sides.to(device, non_blocking=True)
         partner = draw_partners(len(labels), (options.seed, epoch, step)).to(device) if model.pairs else None
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            output = forward(images, partner)
+            output = forward(images, partner, sides)
         parts = branch_losses(output, labels, state.loss)
         loss = total_loss(parts, getattr(model, "log_variances", None))
         group = min(options.accumulate, steps - step // options.accumulate * options.accumulate)

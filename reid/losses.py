@@ -166,8 +166,16 @@ class FgvcLoss(BranchLoss):
 
 
 def branch_losses(output: DcalOutput, labels: Tensor, branch_loss: BranchLoss) -> dict[str, dict[str, Tensor]]:
-    """The parts of every branch's loss, by branch and part."""
-    return {name: branch_loss(branch, labels) for name, branch in output.branches().items()}
+    """The parts of every branch's loss, by branch and part.
+
+    With a jigsaw module, the SA branch's is half that of its own token and half the mean of those of the parts.
+    """
+    losses = {name: branch_loss(branch, labels) for name, branch in output.branches().items()}
+    if output.jigsaw:
+        parts = [branch_loss(branch, labels) for branch in output.jigsaw]
+        means = {f"jigsaw_{name}": torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        losses["sa"] = {name: 0.5 * value for name, value in (losses["sa"] | means).items()}
+    return losses
 
 
 def total_loss(parts: dict[str, dict[str, Tensor]], log_variances: Tensor | None) -> Tensor:

@@ -102,13 +102,14 @@ class Predictor:
             yield images
 
     @torch.inference_mode()
-    def forward(self, images: Tensor, rollout: bool = False) -> DcalOutput:
-        """The model's output on a prepared batch, in evaluation mode."""
+    def forward(self, images: Tensor, sides: Tensor | None = None, *, rollout: bool = False) -> DcalOutput:
+        """The model's output on a prepared batch, in evaluation mode; `sides` and `rollout` as for `DCAL`."""
         was_training = self.model.training
         self.model.eval()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             images = images.to(self.device, non_blocking=True)
-            output: DcalOutput = self.model(images, glca=self.glca, rollout=rollout)
+            sides = None if sides is None else sides.to(self.device, non_blocking=True)
+            output: DcalOutput = self.model(images, sides=sides, glca=self.glca, rollout=rollout)
         self.model.train(was_training)
         return output
 

@@ -112,10 +112,12 @@ def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Feat
             raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
     query, gallery = dataset.query, dataset.gallery
     both = (*query, *gallery)
+    known = embedder.sides
+    sides = {name: known.of_samples(dataset, dataset.splits[name]) if known else None for name in ("query", "gallery")}
     features = Features(
-        embedder.embed_samples(query, workers=workers, what="query"),
+        embedder.embed_samples(query, sides=sides["query"], workers=workers, what="query"),
         *_labels(query),
-        embedder.embed_samples(gallery, workers=workers, what="gallery"),
+        embedder.embed_samples(gallery, sides=sides["gallery"], workers=workers, what="gallery"),
         *_labels(gallery),
         tuple(str(s.path) for s in query),
         tuple(str(s.path) for s in gallery),

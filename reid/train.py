@@ -30,6 +30,7 @@ from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
 from reid.runs import add_training_flags, describe, require_own_folder, run_training
 from reid.scoring import data_protocol, embedding_protocol, extract, rank, score
+from reid.sides import Sides
 
 log = logging.getLogger("reid")
 
@@ -55,7 +56,9 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
     )
     torch.manual_seed(options.seed)
     weights = "none" if goes_on else config.model.weights
-    model, report = build_model(config, config.data.image_size, len(classes), weights)
+    kind = config.model.side_information
+    sides = Sides() if kind == "none" else Sides.of(kind, dataset)
+    model, report = build_model(config, config.data.image_size, len(classes), weights, len(sides))
     if not goes_on:
         log.info("%s", report)
     if options.id_loss == "arcface":
@@ -69,6 +72,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
         seed=options.seed,
         workers=worker_count(config.data.workers, chosen.type),
         pin_memory=chosen.type == "cuda",
+        sides=sides.of_samples(dataset, dataset.train) if sides else None,
     )
     data = data_protocol(dataset)
     protocol = {**data, **dataset.protocol}
@@ -84,6 +88,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
             device=chosen,
             batch_size=config.eval.batch_size,
             precision=choose_precision(options.precision, chosen),
+            sides=sides,
         )
         features = extract(embedder, dataset, config.data.workers)
         distances = rank(features, config.eval, str(chosen))
@@ -91,7 +96,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
         return Evaluation(result.as_json(), result.metrics.mAP, str(result).splitlines()[0])
 
     def save(trained: DCAL, epoch: int, name: str) -> None:
-        save_model(output / name, trained, Checkpoint(config, preprocessing, classes, protocol, epoch))
+        save_model(output / name, trained, Checkpoint(config, preprocessing, classes, protocol, epoch, sides))
 
     log.info(describe(config, model, config.data.image_size, len(sampler), chosen))
     output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from service.engines.memory import MemoryEngine
 from service.gallery import Gallery
 from service.records import EngineName
 
+log = logging.getLogger("reid")
+
 
 def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: EngineName = "memory") -> Gallery:
     """Open a gallery with the model of a run folder or model file, as that was trained to be evaluated.
@@ -28,6 +31,8 @@ def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: E
     chosen = choose_device(device)
     embedder, trained = Embedder.from_checkpoint(checkpoint, device=chosen)
     embedder.precision = choose_precision(trained.config.train.precision, chosen)
+    if trained.sides:
+        log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
     choices = {"features": embedder.features, "flip_test": embedder.flip_test}
     model_id = _model_id(checkpoint, trained, choices)

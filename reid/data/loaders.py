@@ -22,11 +22,15 @@ Transform = Callable[[Image.Image], Tensor]
 
 @dataclass
 class Batch:
-    """Images (B, 3, height, width) with their class labels (B,) int64 in [0, C), and which samples they are."""
+    """Images (B, 3, height, width) with their class labels (B,) int64 in [0, C), and which samples they are.
+
+    `sides` (B,) int64 are their combinations of camera and view, -1 for unknown, where the model is told of them.
+    """
 
     images: Tensor
     labels: Tensor
     positions: list[int]
+    sides: Tensor | None = None
 
 
 class EpochSampler(Protocol):
@@ -50,9 +54,14 @@ class TrainingLoader:
         seed: int,
         workers: int = 0,
         pin_memory: bool = False,
+        sides: Sequence[int] | None = None,
     ) -> None:
-        """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one."""
+        """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one.
+
+        `sides` are the samples' combinations of camera and view, for a model that is told of them.
+        """
         self.samples, self.labels = samples, labels
+        self._sides = None if sides is None else torch.tensor(sides)
         self._draws = _Draws(sampler)
         self._loader: DataLoader[Any] = DataLoader(
             _DrawnImages(samples, labels, transform, seed),
@@ -86,6 +95,8 @@ class TrainingLoader:
         for batch in self._loader:
             if isinstance(batch, Exception):
                 raise batch
+            if self._sides is not None:
+                batch.sides = self._sides[batch.positions]
             yield batch
 
 

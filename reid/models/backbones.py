@@ -27,11 +27,13 @@ class Offers:
     """What a backbone has for the method.
 
     GLCA and the rollout start from a class token; without one the image's token is pooled from all, and there is PWCA
-    alone, which every backbone has. `overlap` says whether patches may overlap (option `stride`).
+    alone, which every backbone has. `overlap` says whether patches may overlap (option `stride`), `jigsaw` whether the
+    class token stands beside the patches before the last block, as jigsaw and side information need.
     """
 
     class_token: bool = True
     overlap: bool = True
+    jigsaw: bool = True
 
     @property
     def glca(self) -> bool:
@@ -41,7 +43,8 @@ class Offers:
 
 EVERYTHING = Offers()
 FIXED_PATCHES = Offers(overlap=False)
-POOLED = Offers(class_token=False, overlap=False)
+LATE_TOKEN = Offers(overlap=False, jigsaw=False)
+POOLED = Offers(class_token=False, overlap=False, jigsaw=False)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "deit_base": BackboneSpec("deit_base_patch16_224", "fb_in1k"),
     "vit_base": BackboneSpec("vit_base_patch16_224", "orig_in21k_ft_in1k"),
     "r50_vit_base": BackboneSpec("vit_base_r50_s16_384", "orig_in21k_ft_in1k", offers=FIXED_PATCHES),
-    "cait_xs24": BackboneSpec("cait_xs24_384", "fb_dist_in1k", offers=FIXED_PATCHES),
+    "cait_xs24": BackboneSpec("cait_xs24_384", "fb_dist_in1k", offers=LATE_TOKEN),
     "swin_tiny": BackboneSpec("swin_tiny_patch4_window7_224", "ms_in1k", 4, POOLED),
     # Others trained on ImageNet.
     "vit_tiny": BackboneSpec("vit_tiny_patch16_224", "augreg_in21k_ft_in1k"),
@@ -150,9 +153,9 @@ def build_backbone(
 
 def offers(model: TimmModule) -> Offers:
     """What a built backbone has for the method."""
-    patches = isinstance(model, VisionTransformer | Eva) and type(model.patch_embed) is PatchEmbed
     class_token = getattr(model, "cls_token", None) is not None
-    return Offers(class_token, patches and class_token)
+    jigsaw = class_token and isinstance(model, VisionTransformer | Eva)
+    return Offers(class_token, jigsaw and type(model.patch_embed) is PatchEmbed, jigsaw)
 
 
 def architecture(model: TimmModule) -> str:

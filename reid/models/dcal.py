@@ -15,8 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from reid.models.backbones import architecture, build_backbone, embed_tokens, offers
 from reid.models.cross_attention import GlobalLocalCrossAttention, PartnerStream, pair_wise_attention, self_attention
+from reid.models.jigsaw import PARTS, JigsawPatches
 from reid.models.layers import Layer, TimmModule, open_layers
 from reid.models.rollout import class_row, local_queries
+from reid.models.side_information import SideInformation
 from reid.models.weights import WeightsReport
 
 Method = Literal["dcal", "baseline", "glca", "pwca"]
@@ -51,6 +53,7 @@ class DcalOutput:
     """What a forward pass gives; a branch that did not run is None.
 
     `rollout` (B, T) is the class token's attention rollout row, `chosen` (B, R) the token indices of GLCA's patches.
+    `jigsaw` belongs to the SA branch: one for each part, none without a jigsaw module.
     """
 
     sa: Branch
@@ -58,6 +61,7 @@ class DcalOutput:
     pwca: Branch | None = None
     rollout: Tensor | None = None
     chosen: Tensor | None = None
+    jigsaw: tuple[Branch, ...] = ()
 
     def branches(self) -> dict[str, Branch]:
         """The branches that ran, by name, in the order of BRANCHES."""
@@ -101,7 +105,9 @@ class DCAL(nn.Module):
     `ratio` in (0, 1] is the share of patches that GLCA chooses; `partner_stream` says which of the partner's streams
     PWCA reads. PWCA has no parameters: it runs the backbone's blocks, norm and head, in training only. `log_variances`
     holds the learned loss weight w of each branch, in the order of BRANCHES[method]; a baseline has none.
-    `checkpointing` recomputes each block in the backward pass instead of keeping what it computed.
+    `checkpointing` recomputes each block in the backward pass instead of keeping what it computed. TransReID's
+    additions: `jigsaw` is the shift of its jigsaw module, 0 for none; `sides` how many combinations of camera and view
+    have an embedding, 0 for none.
     """
 
     def __init__(
@@ -114,8 +120,10 @@ class DCAL(nn.Module):
         ratio: float = 0.3,
         partner_stream: PartnerStream = "sa",
         checkpointing: bool = False,
+        jigsaw: int = 0,
+        sides: int = 0,
     ) -> None:
-        """Raises ValueError for options out of range, and for GLCA on a backbone without class token."""
+        """Raises ValueError for options out of range, and for what the backbone does not offer."""
         super().__init__()
         if method not in BRANCHES:
             raise ValueError(f"unknown method {method!r}; choose {', '.join(BRANCHES)}")
@@ -126,6 +134,12 @@ class DCAL(nn.Module):
                 f"method {method!r} needs a class token for its GLCA branch, and backbone {architecture(backbone)!r} "
                 "has none; choose pwca or baseline"
             )
+        for option, value in (("jigsaw", jigsaw), ("side information", sides)):
+            if value and not offers(backbone).jigsaw:
+                raise ValueError(
+                    f"{option} needs a class token beside the patches in every block, and backbone "
+                    f"{architecture(backbone)!r} has none"
+                )
         build_head = ReidHead if head == "reid" else FgvcHead
         self.method: Method = method
         self.ratio = ratio
@@ -138,6 +152,15 @@ class DCAL(nn.Module):
         if "glca" in BRANCHES[method]:
             self.glca = GlobalLocalCrossAttention(backbone.blocks[-1], backbone.norm)
             self.heads["glca"] = build_head(self.width, classes)
+        self.jigsaw: JigsawPatches | None = None
+        if jigsaw:
+            patches = self.grid[0] * self.grid[1]
+            self.jigsaw = JigsawPatches(
+                backbone.blocks[-1], backbone.norm, patches=patches, prefix=self.prefix, shift=jigsaw
+            )
+            for part in range(PARTS):
+                self.heads[f"jigsaw_{part + 1}"] = build_head(self.width, classes)
+        self.side_information = SideInformation(sides, self.width) if sides else None
         if len(BRANCHES[method]) > 1:
             self.log_variances = nn.Parameter(torch.zeros(len(BRANCHES[method])))
 
@@ -167,14 +190,29 @@ class DCAL(nn.Module):
         """How many tokens stand before the patches: the class token, then registers."""
         return int(getattr(self.backbone, "num_prefix_tokens", 0))
 
+    def embedding_size(self, features: Features) -> int:
+        """E, the numbers in an embedding of these features."""
+        sizes = {
+            "sa": self.width * (1 if self.jigsaw is None else 1 + PARTS),
+            "glca": self.width * (self.glca is not None),
+        }
+        return sum(sizes.values()) if features == "concat" else sizes[features]
+
     def forward(
-        self, images: Tensor, partner: Tensor | None = None, *, glca: bool = True, rollout: bool = False
+        self,
+        images: Tensor,
+        partner: Tensor | None = None,
+        sides: Tensor | None = None,
+        *,
+        glca: bool = True,
+        rollout: bool = False,
     ) -> DcalOutput:
         """Images (B, 3, height, width) float32, normalised RGB, to the output of each branch.
 
         `partner` (B,) int64, a derangement of the batch, is needed in training when the method pairs images and is
-        never used in evaluation. `glca=False` leaves the GLCA branch out, for embeddings of the SA token alone. The
-        rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
+        never used in evaluation. `sides` (B,) int64 names each image's combination of camera and view, -1 where
+        unknown, to a model with side information. `glca=False` leaves the GLCA branch out, for embeddings of the SA
+        token alone. The rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
 
         Raises ValueError when a training step that needs partners gets none, and for a rollout without class token.
         """
@@ -187,7 +225,9 @@ class DCAL(nn.Module):
         elif partner is None:
             raise ValueError(f"method {self.method!r} needs `partner` in training: one other image for each image")
         tokens = embed_tokens(self.backbone, images)
-        tokens, looks = self._run_layers(tokens, partner, looking=local is not None or rollout)
+        if self.side_information is not None and sides is not None:
+            tokens = self.side_information(tokens, sides)
+        tokens, before, looks = self._run_layers(tokens, partner, looking=local is not None or rollout)
         normed = self.backbone.norm(tokens)
         output = DcalOutput(self._branch("sa", self._pool(normed[:count])))
         if looks:
@@ -195,20 +235,29 @@ class DCAL(nn.Module):
             if local is not None:
                 output.chosen = local_queries(row, self.ratio, self.prefix)
                 output.glca = self._branch("glca", local(tokens[:count], output.chosen)[:, 0])
+        if self.jigsaw is not None:
+            tokens_of_parts = self.jigsaw(before[:count]).unbind(dim=1)
+            output.jigsaw = tuple(
+                self._branch(f"jigsaw_{i}", token) for i, token in enumerate(tokens_of_parts, start=1)
+            )
         if partner is not None:
             output.pwca = self._branch("sa", self._pool(normed[count:]))
         return output
 
-    def _run_layers(self, tokens: Tensor, partner: Tensor | None, *, looking: bool) -> tuple[Tensor, list["Look"]]:
+    def _run_layers(
+        self, tokens: Tensor, partner: Tensor | None, *, looking: bool
+    ) -> tuple[Tensor, Tensor, list["Look"]]:
         """The tokens x_0 of B images through all layers, the pair-wise stream behind them where there are partners.
 
-        `looking` keeps how to get each layer's queries and keys of the self-attention stream.
+        Gives the tokens after and before the last layer. `looking` keeps how to get each layer's queries and keys of
+        the self-attention stream.
         """
         count = tokens.shape[0]
         looks: list[Look] = []
         if partner is not None:
             tokens = torch.cat([tokens, tokens])  # both streams start from x_0
         for layer in self.layers:
+            before = tokens
             if self.checkpointing and torch.is_grad_enabled():
                 look = partial(_look, layer, tokens[:count].detach())
                 tokens = checkpoint(self._advance, layer, tokens, partner, use_reentrant=False)[0]
@@ -217,7 +266,7 @@ class DCAL(nn.Module):
                 look = partial(_kept, layer, query.detach(), key.detach())
             if looking:
                 looks.append(look)
-        return tokens, looks
+        return tokens, before, looks
 
     def _advance(self, layer: Layer, tokens: Tensor, partner: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if partner is None:
@@ -250,11 +299,15 @@ def _look(layer: Layer, tokens: Tensor) -> tuple[Layer, Tensor, Tensor]:
 def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:
     """Unit float32 embeddings (B, E): SA and GLCA tokens, each made unit length, concatenated, made unit again.
 
-    `features` `concat` gives E = 2 D, or D when GLCA did not run; `sa` and `glca` give one token, E = D.
+    `features` `concat` gives E = 2 D, or D when GLCA did not run; `sa` and `glca` give one token, E = D. With a jigsaw
+    module the SA token is followed by those of the parts, a quarter each, as in TransReID: 5 D for D.
     """
     wanted = ("sa", "glca") if features == "concat" else (features,)
-    tokens = [branch.token for name, branch in output.branches().items() if name in wanted]
-    return F.normalize(torch.cat([F.normalize(token.float(), dim=1) for token in tokens], dim=1), dim=1)
+    tokens = {name: branch.token.float() for name, branch in output.branches().items() if name in wanted}
+    if output.jigsaw and "sa" in tokens:
+        parts = [branch.token.float() / len(output.jigsaw) for branch in output.jigsaw]
+        tokens["sa"] = torch.cat([tokens["sa"], *parts], dim=1)
+    return F.normalize(torch.cat([F.normalize(token, dim=1) for token in tokens.values()], dim=1), dim=1)
 
 
 def probabilities(output: DcalOutput, prediction: Prediction = "sum") -> Tensor:
@@ -280,6 +333,8 @@ def build_dcal(
     partner_stream: PartnerStream = "sa",
     stride: int | None = None,
     checkpointing: bool = False,
+    jigsaw: int = 0,
+    sides: int = 0,
 ) -> tuple[DCAL, WeightsReport]:
     """Build the model from names and numbers; see `build_backbone` and `DCAL` for their meaning and errors."""
     network, report = build_backbone(backbone, image_size, weights=weights, drop_path=drop_path, stride=stride)
@@ -291,5 +346,7 @@ def build_dcal(
         ratio=ratio,
         partner_stream=partner_stream,
         checkpointing=checkpointing,
+        jigsaw=jigsaw,
+        sides=sides,
     )
     return model, report

@@ -1,0 +1,70 @@
+"""Which cameras and views a model with side information knows, by the names that its training images had."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reid.data.samples import ReidDataset, Sample
+
+log = logging.getLogger("reid")
+
+SideKind = Literal["camera", "view", "camera+view"]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Cameras and views by name, each empty where it is not used; a combination of the two is a side."""
+
+    cameras: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, kind: SideKind, dataset: ReidDataset) -> "Sides":
+        """Those of a dataset's training images; empty, with a warning, where none is known.
+
+        The view is the column `view` of a CSV file.
+        """
+        found = {"camera": set[str](), "view": set[str]()}
+        for sample in dataset.train:
+            for what, name in (("camera", _camera(dataset, sample)), ("view", sample.extra.get("view", ""))):
+                if what in kind.split("+") and name:
+                    found[what].add(name)
+        missing = [what for what in kind.split("+") if not found[what]]
+        if missing:
+            log.warning("warning: no %s is known of the training images: side information is left out", missing[0])
+            return cls()
+        return cls(tuple(sorted(found["camera"])), tuple(sorted(found["view"])))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Sequence[str]]) -> "Sides":
+        """From lists of names, each empty where it is missing."""
+        return cls(tuple(values.get("cameras", ())), tuple(values.get("views", ())))
+
+    def __len__(self) -> int:
+        """How many sides there are; 0 where side information is not used."""
+        return max(1, len(self.cameras)) * max(1, len(self.views)) if self.cameras or self.views else 0
+
+    def of_samples(self, dataset: ReidDataset, samples: Sequence[Sample]) -> list[int]:
+        """The side of each image, -1 where camera or view are unknown or were not trained on; warns of those."""
+        sides = [self._side(dataset, sample) for sample in samples]
+        if unknown := sides.count(-1):
+            log.warning(
+                "warning: %d of %d images of %s are of cameras or views that the model was not trained on: they get no "
+                "side information",
+                unknown,
+                len(sides),
+                dataset.name,
+            )
+        return sides
+
+    def _side(self, dataset: ReidDataset, sample: Sample) -> int:
+        camera, view = _camera(dataset, sample), sample.extra.get("view", "")
+        if (self.cameras and camera not in self.cameras) or (self.views and view not in self.views):
+            return -1
+        row = self.cameras.index(camera) if self.cameras else 0
+        return row * len(self.views) + self.views.index(view) if self.views else row
+
+
+def _camera(dataset: ReidDataset, sample: Sample) -> str:
+    return "" if sample.camera < 0 else dataset.camera_names.get(sample.camera, str(sample.camera))
