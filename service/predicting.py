@@ -10,6 +10,7 @@ from reid.report.attention import overlay
 from service.batcher import Batcher
 from service.images import decode
 from service.metrics import Metrics
+from service.records import NotServed
 
 OVERLAY_SIDE = 1024  # pixels; the model sees less, and people need no more
 
@@ -21,10 +22,12 @@ def prepared(predictor: Predictor, data: bytes, metrics: Metrics) -> Tensor:
 
 
 def attended(predictor: Predictor, data: bytes, owner: Batcher[Any, Any]) -> Image.Image:
-    """An upload of at most OVERLAY_SIDE pixels with the model's attention over it; raises as `decode` does.
+    """An upload of at most OVERLAY_SIDE pixels with the model's attention over it.
 
-    `owner` is the batcher whose thread runs the model.
+    `owner` is the batcher whose thread runs the model. Raises as `decode` does, and NotServed where there is no map.
     """
+    if not predictor.model.rolls_out:
+        raise NotServed("the backbone of this model has no class token, whose attention could be shown")
     image = decode(data)
     found = owner.run(lambda: predictor.attention([image])[0]).result()
     image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))

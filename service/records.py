@@ -22,7 +22,7 @@ class NotFound(LookupError):
 
 
 class NotServed(LookupError):
-    """What is asked for needs a gallery, or a classifier, that this service was not given; the message names which."""
+    """What is asked for needs a gallery, a classifier or a backbone that this service was not given; it says which."""
 
 
 class Conflict(ValueError):

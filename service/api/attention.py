@@ -24,7 +24,7 @@ def attention(look: Look, settings: Settings) -> APIRouter:
     @router.post(
         "/v1/attention",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, **documented(400, 413, 415, 422, 503)},
+        responses={200: {"content": {"image/png": {}}}, **documented(400, 404, 413, 415, 422, 503)},
         max_body_size=settings.max_body_bytes,
         form_limits={"max_files": 1},
     )

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from reid.models.dcal import DCAL
 from service.api.app import create_app, create_classifier_app
 from service.classification import Classification
 from service.opening import load_classifier
@@ -140,6 +141,11 @@ def test_a_classifier_alone_shows_where_it_looks(alone, classification, picture)
     shown = np.asarray(Image.open(io.BytesIO(answer.content)))
     np.testing.assert_array_equal(shown, np.asarray(classification.attention(picture(1))))
     require_problem(alone.post("/v1/attention", files=files(b"text")), 415, "unknown_format")
+
+
+def test_a_model_that_cannot_show_where_it_looks_says_so(client, picture, monkeypatch):
+    monkeypatch.setattr(DCAL, "rolls_out", property(lambda model: False))
+    assert "no class token" in require_problem(client.post("/v1/attention", files=files(picture(1))), 404, "not_served")
 
 
 def test_what_is_not_served_says_so_and_is_not_described(alone, without, picture):
