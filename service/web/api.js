@@ -90,8 +90,17 @@ export const thumbnailUrl = (itemId) => itemPath(itemId, "/thumbnail");
 export const itemAttention = async (itemId) => (await request("GET", itemPath(itemId, "/attention"))).blob();
 
 /** The attention over a photo that is not enrolled. */
-export async function photoAttention(file) {
+export const photoAttention = async (file) => (await request("POST", "/v1/attention", { body: photos([file]) })).blob();
+
+/** The most probable classes of each of some photos. */
+export async function classify(files, count) {
+  const form = photos(files);
+  form.append("top_k", count);
+  return (await json("POST", "/v1/classify", { body: form })).results;
+}
+
+function photos(files) {
   const form = new FormData();
-  form.append("image", file, file.name);
-  return (await request("POST", "/v1/attention", { body: form })).blob();
+  for (const file of files) form.append("image", file, file.name);
+  return form;
 }

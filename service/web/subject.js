@@ -1,7 +1,11 @@
 /** The photos that are searched with: one enrolled item, or files of one subject. */
 
 import * as api from "./api.js";
-import { byId, element, isPressed, press } from "./dom.js";
+import { byId, element, isPressed, pairs, press } from "./dom.js";
+import { percent } from "./format.js";
+import { toast } from "./toasts.js";
+
+const CLASSES_SHOWN = 3;
 
 /**
  * @typedef {{files: File[], item: ?Object}} Subject
@@ -38,6 +42,7 @@ export class SubjectView {
     byId("subject-drop").classList.toggle("compact", subject !== null);
     byId("choose-photos").textContent = subject === null ? "Choose photos" : "Search with other photos";
     this.showAttention();
+    this.showClasses();
   }
 
   /** Where the first photo is, while it is shown. */
@@ -58,6 +63,25 @@ export class SubjectView {
     const url = URL.createObjectURL(blob);
     this.urls.push(url);
     return url;
+  }
+
+  /** Name the most probable classes below each file, where the service has a classifier. */
+  async showClasses() {
+    const shown = this.subject;
+    if (!shown || shown.files.length === 0) return;
+    const ready = await api.ready().catch(() => null); // the page says elsewhere what keeps it from being ready
+    if (!ready?.classifier || this.subject !== shown) return;
+    try {
+      const results = await api.classify(shown.files, CLASSES_SHOWN);
+      if (this.subject !== shown) return;
+      list.querySelectorAll(".classes").forEach((place, number) => {
+        const { predictions, error } = results[number];
+        const entries = predictions.map((one) => [one.class, percent(one.probability)]);
+        place.replaceChildren(...(error ? [] : pairs(entries))); // searching tells of a file that cannot be used
+      });
+    } catch (error) {
+      toast(error.message); // matches stay
+    }
   }
 
   /** Lay the attention over the photos, or take it away. */
@@ -92,6 +116,7 @@ function photo(url, name, leaveOut) {
       element("img", { class: "overlay", alt: "Where the model looked", hidden: true }),
     ),
     element("span", { class: "name", title: name }, name),
+    element("dl", { class: "classes", "aria-label": "Most probable classes" }),
     leaveOut && element("button", attributes, "×"),
   );
 }

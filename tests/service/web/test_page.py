@@ -14,6 +14,8 @@ import uvicorn
 
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app
+from service.classification import Classification
+from service.opening import load_classifier
 from service.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -43,9 +45,9 @@ def serve(gallery, runner, checkpoint, tmp_path):
     """A function that serves the gallery with some settings, and gives a client of that address."""
     running = []
 
-    def run(calibration=None, **options):
+    def run(calibration=None, classification=None, **options):
         settings = Settings(checkpoint=checkpoint, gallery=tmp_path / "gallery", **options)
-        app = create_app(gallery, runner, settings, calibration)
+        app = create_app(gallery, runner, settings, calibration, classification)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         listening = socket.create_server(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -218,6 +220,31 @@ def test_a_pasted_picture_is_a_query(client, open_page, herd, picture):
         transfer(tab, picture(0)),
     )
     expect_ranks(tab, range(1, 7))
+
+
+def test_a_classifier_names_the_classes_of_each_photo(serve, open_page, gallery, classifier, picture):
+    with Classification(*load_classifier(classifier, "cpu"), gallery) as classification:
+        client = serve(classification=classification)
+        tab = open_page(client)
+        sent = [("image", ("a.png", picture(number))) for number in (1, 4)]
+        results = client.post("/v1/classify", files=sent, data={"top_k": 3}).json()["results"]
+        named = [[one["class"] for one in result["predictions"]] for result in results]
+        assert named[0] != named[1]
+        tab.set_input_files("#photos", files(picture(1), picture(4)))
+        photos = tab.locator("#subject > li")
+        for number in range(2):
+            expect(photos.nth(number).locator("dt")).to_have_text(named[number])
+        shares = [f"{100 * one['probability']:.0f} %" for one in results[0]["predictions"]]
+        expect(photos.nth(0).locator("dd").first).to_have_text(shares[0])
+        tab.get_by_role("button", name="Leave out 0.png").click()
+        expect(photos.locator("dt")).to_have_text(named[1])
+
+
+def test_without_a_classifier_no_class_is_asked_for(client, open_page, herd, picture):
+    tab = open_page(client)
+    drop(tab, picture(3))
+    expect_ranks(tab, [1, 2, 3, 4, 5, 6])
+    expect(tab.locator("#subject .classes div")).to_have_count(0)
 
 
 def test_attention_is_laid_over_the_query(client, open_page, herd, picture):
