@@ -95,19 +95,9 @@ class FgvcDataOptions(DataOptions):
     )
     image_size: ImageSize = Field((448, 448), description="height x width of the crop, in pixels")
     resize: ImageSize = Field(
-        (550, 550), description="height x width that is cropped from; by default 550 / 448 of image_size"
+        default_factory=lambda data: tuple(round(side * 550 / 448) for side in data["image_size"]),
+        description="height x width that is cropped from; by default 550 / 448 of image_size",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _scale_resize(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "resize" in values or "image_size" not in values:
-            return values
-        try:
-            size = _parse_size(values["image_size"])
-            return {**values, "resize": tuple(round(side * 550 / 448) for side in size)}
-        except (TypeError, ValueError):
-            return values  # an image size that cannot be used gets its own error
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -232,16 +222,13 @@ class FgvcTrainOptions(TrainOptions):
     epochs: Positive = 100
     batch_size: int = Field(16, ge=2, description="images")
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float = Field(FGVC_RATE * 16, gt=0, description="by default 5e-4 / 512 x batch_size")
+    lr: float = Field(
+        default_factory=lambda train: FGVC_RATE * train["batch_size"],
+        gt=0,
+        description="by default 5e-4 / 512 x batch_size",
+    )
     weight_decay: float = Field(0.05, ge=0)
     bias_lr_factor: float = Field(1.0, gt=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _scale_rate(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "lr" in values or not isinstance(values.get("batch_size"), int):
-            return values
-        return {**values, "lr": FGVC_RATE * values["batch_size"]}
 
 
 class EvalOptions(_Options):
@@ -366,7 +353,8 @@ def load_config(
 
 def override(config: Kind, overrides: Mapping[str, Any]) -> Kind:
     """The config with some options changed; raises ConfigError as `load_config` does."""
-    return _validate(type(config), config.model_dump(mode="json"), overrides, None)
+    # What was not chosen follows anew from what is.
+    return _validate(type(config), config.model_dump(mode="json", exclude_unset=True), overrides, None)
 
 
 def config_from(values: Mapping[str, Any], source: Path | str, kind: type[Kind] = ReidConfig) -> Kind:  # type: ignore[assignment]
@@ -460,6 +448,8 @@ def _validate(
         place = f" (in {source})" if source else ""
         for detail in error.errors():
             name = ".".join(str(part) for part in detail["loc"][:2])
+            if detail["type"] == "default_factory_not_called":
+                continue  # it would follow from an option that is told already
             if detail["type"] == "extra_forbidden":
                 problems.append(_full_name(name, kind)[1] + place)
             else:

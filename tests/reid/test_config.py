@@ -84,19 +84,37 @@ def test_what_follows_from_another_option_of_categories():
     assert (config.train.lr, config.data.resize, config.data.image_size) == (0.1, (600, 600), (448, 448))
 
 
+@pytest.mark.parametrize("size", [32, "32"])  # a flag's value arrives as text
+def test_what_follows_from_another_option_follows_anew_until_it_is_saved(tmp_path, size):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {dataset: cub, image_size: 224x224}\ntrain: {batch_size: 64}")
+    changes = {"train.batch_size": size, "image_size": "112x112"}
+    config = override(read_config(path, FgvcConfig), changes)
+    assert config.train.lr == pytest.approx(5e-4 / 512 * 32)
+    assert config.data.resize == (138, 138)
+    assert load_config("cub", path, changes, FgvcConfig) == config
+    path.write_text(config.as_yaml())
+    assert read_config(path, FgvcConfig) == config
+    saved = yaml.safe_load(config.as_yaml())
+    assert [f"{group}.{name}" for group in saved for name in saved[group]] == option_names(FgvcConfig)
+    assert override(read_config(path, FgvcConfig), {"train.batch_size": 16}).train.lr == config.train.lr
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"resize": "400x600"}, "data.image_size=448x448 is larger than data.resize=400x600, which it is cropped from"),
         ({"image_size": "big"}, "data.image_size='big': expected HEIGHTxWIDTH"),
         ({"train.batch_size": 1}, "train.batch_size=1: Input should be greater than or equal to 2"),
+        ({"train.batch_size": 0}, "train.batch_size=0: Input should be greater than or equal to 2"),
         ({"level": "kind"}, "data.level='kind': Input should be 'variant', 'family' or 'manufacturer'"),
         ({"margin": 0.3}, "unknown option 'margin'"),
     ],
 )
 def test_bad_options_of_categories_are_named(overrides, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
         load_config("folder", None, overrides, FgvcConfig)
+    assert "train.lr=" not in str(error.value)  # which merely follows from the batch size
 
 
 def test_overrides_by_dotted_and_by_last_name():
