@@ -2,10 +2,12 @@
 
     python -m benchmarks.train_step                                     # DeiT-Tiny, 256 x 128, batch 32, on the CPU
     python -m benchmarks.train_step --device cuda --compile             # ViT-B, batch 64, bfloat16
+    python -m benchmarks.train_step --image-size 448x448 --ratio 0.1 --batch-size 8 --checkpointing
 
 A step is forward, loss, backward and optimiser. The two are run in turn, and the medians are compared. The plain step
 is timm's own ViT with its head, cross-entropy and the triplet, that is what `--method baseline` computes. Peak memory
 is measured in a process of its own for each, on the CPU as the process's peak less what it held before the first step.
+With --checkpointing, a step that computes its blocks again in the backward pass is a third line.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.backbones import image_size
 from reid.device import choose_precision
 from reid.loop import draw_partners
 from reid.losses import ReidLoss, batch_hard_triplet, branch_losses, total_loss
@@ -31,15 +35,16 @@ from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
 
 CLASSES = 751  # Market-1501's training identities
-SIZE = (256, 128)
 
 Step = Callable[[], None]
 
 
-def dcal_step(arguments: argparse.Namespace, images: Tensor, labels: Tensor) -> Step:
+def dcal_step(arguments: argparse.Namespace, images: Tensor, labels: Tensor, *, checkpointing: bool = False) -> Step:
     """A step of DCAL as reid-train runs it."""
     torch.manual_seed(0)
-    model, _ = build_dcal(arguments.backbone, SIZE, CLASSES)
+    model, _ = build_dcal(
+        arguments.backbone, arguments.image_size, CLASSES, ratio=arguments.ratio, checkpointing=checkpointing
+    )
     model.to(images.device).train()
     forward = torch.compile(model) if arguments.compile else model
     optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, fused=images.is_cuda)
@@ -65,7 +70,7 @@ def plain_step(arguments: argparse.Namespace, images: Tensor, labels: Tensor) ->
     torch.manual_seed(0)
     spec = BACKBONES[arguments.backbone]
     model = timm.create_model(
-        spec.architecture, img_size=SIZE, num_classes=CLASSES, drop_path_rate=0.1, **spec.overrides
+        spec.architecture, img_size=arguments.image_size, num_classes=CLASSES, drop_path_rate=0.1, **spec.overrides
     )
     model.to(images.device).train()
 
@@ -88,13 +93,13 @@ def plain_step(arguments: argparse.Namespace, images: Tensor, labels: Tensor) ->
     return step
 
 
-STEPS = {"plain": plain_step, "dcal": dcal_step}
+STEPS = {"plain": plain_step, "dcal": dcal_step, "checkpointed": partial(dcal_step, checkpointing=True)}
 
 
 def batch(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
     """Noise for images, and labels of 4 images an identity."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(arguments.batch_size, 3, *SIZE, generator=generator)
+    images = torch.randn(arguments.batch_size, 3, *arguments.image_size, generator=generator)
     labels = torch.arange(arguments.batch_size) // 4
     return images.to(arguments.device), labels.to(arguments.device)
 
@@ -157,9 +162,10 @@ def peak_elsewhere(name: str) -> float:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything the table shows."""
     images, labels = batch(arguments)
-    steps = {name: make(arguments, images, labels) for name, make in STEPS.items()}
+    wanted = {name: make for name, make in STEPS.items() if name != "checkpointed" or arguments.checkpointing}
+    steps = {name: make(arguments, images, labels) for name, make in wanted.items()}
     plain_arguments = argparse.Namespace(**{**vars(arguments), "compile": False})
-    counted = {name: operations(make(plain_arguments, images, labels)) for name, make in STEPS.items()}
+    counted = {name: operations(make(plain_arguments, images, labels)) for name, make in wanted.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(arguments.warmup + arguments.rounds):
         for name, step in steps.items():
@@ -181,6 +187,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--backbone", choices=sorted(BACKBONES), help="default: deit_tiny on the CPU, vit_base on CUDA")
     parser.add_argument("--batch-size", type=int, help="default: 32 on the CPU, 64 on CUDA")
+    parser.add_argument("--image-size", type=image_size, default=(256, 128), metavar="HxW")
+    parser.add_argument("--ratio", type=float, default=0.3, help="share of patches that GLCA chooses")
+    parser.add_argument("--checkpointing", action="store_true", help="also DCAL that computes its blocks again")
     parser.add_argument("--compile", action="store_true", help="compile both models")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=3)
@@ -193,22 +202,26 @@ def main() -> None:
         return
     found = measure(arguments)
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    size = "x".join(str(side) for side in SIZE)
+    size = "x".join(str(side) for side in arguments.image_size)
     print(f"{arguments.backbone}, {size}, batch {arguments.batch_size}, {found['precision']}, {where}, ", end="")
     print(f"torch {torch.__version__}, {arguments.rounds} interleaved rounds")
     print(f"matrix product: {found['rate'] / 1e12:.3f} TFLOP/s\n")
-    print(f"{'step':<8}{'median s':>10}{'min':>9}{'max':>9}{'images/s':>10}{'GFLOP':>9}{'of rate':>9}{'peak MiB':>10}")
+    print(f"{'step':<14}{'median s':>10}{'min':>9}{'max':>9}{'images/s':>10}{'GFLOP':>9}{'of rate':>9}{'peak MiB':>10}")
     for name, times in found["times"].items():
         median, count = statistics.median(times), found["operations"][name]
         share = count / median / found["rate"]
         print(
-            f"{name:<8}{median:10.4f}{min(times):9.4f}{max(times):9.4f}{arguments.batch_size / median:10.1f}"
+            f"{name:<14}{median:10.4f}{min(times):9.4f}{max(times):9.4f}{arguments.batch_size / median:10.1f}"
             f"{count / 1e9:9.1f}{share:9.1%}{found['peak_mib'][name]:10.0f}"
         )
     pairs = [d / p for d, p in zip(found["times"]["dcal"], found["times"]["plain"], strict=True)]
     ratio = statistics.median(found["times"]["dcal"]) / statistics.median(found["times"]["plain"])
     print(f"\nDCAL over plain: {ratio:.2f} x of medians, {statistics.median(pairs):.2f} x median of pairs; ", end="")
     print(f"operations {found['operations']['dcal'] / found['operations']['plain']:.2f} x")
+    if arguments.checkpointing:
+        again = statistics.median(found["times"]["checkpointed"]) / statistics.median(found["times"]["dcal"])
+        memory = found["peak_mib"]["checkpointed"] / found["peak_mib"]["dcal"]
+        print(f"Checkpointed over DCAL: {again:.2f} x the time, {memory:.2f} x the peak memory")
 
 
 if __name__ == "__main__":

@@ -306,6 +306,8 @@ def _pictures(
             shown,
             missing("attention", "Attention maps need the model, and these features were stored without it."),
         ]
+    if not embedder.model.rolls_out:
+        return [shown, missing("attention", "The network has no class token whose attention could be shown.")]
     looks = [
         Strip(strips[0].title, attended(features, strips[0].tiles[:MATCHES_WITH_ATTENTION], embedder))
         for strips in lists.values()

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
+
+from reid.models.backbones import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -38,9 +41,24 @@ def test_accuracy_repeats_nothing(photos, tiny, tmp_path):
 
 
 def test_train_step_prints_its_ratio():
-    table = run("benchmarks.train_step", "--backbone", "vit_toy", "--batch-size", 8, "--rounds", 1, "--warmup", 0)
+    few = ("--batch-size", 8, "--rounds", 1, "--warmup", 0, "--image-size", "32x32", "--checkpointing")
+    table = run("benchmarks.train_step", "--backbone", "vit_toy", *few)
     assert "DCAL over plain:" in table
-    assert table.count("\n") >= 6
+    assert "Checkpointed over DCAL:" in table
+    assert table.count("\n") >= 8
+
+
+def test_backbones_counts_what_glca_adds(tmp_path):
+    few = ("--batch-size", 2, "--rounds", 1, "--image-size", "32x32", "--json", tmp_path / "rows.json")
+    table = run("benchmarks.backbones", "--backbones", "vit_toy", "swin_tiny", *few)
+    toy, swin = json.loads((tmp_path / "rows.json").read_text())
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, **BACKBONES["vit_toy"].overrides)
+    block, norm = (sum(p.numel() for p in part.parameters()) for part in (model.blocks[0], model.norm))
+    assert toy["parameters"] == sum(p.numel() for p in model.parameters())
+    assert toy["glca_parameters"] == pytest.approx((block + norm) / toy["parameters"])
+    assert 0 < toy["glca_operations"] < 1
+    assert (swin["method"], swin["glca_parameters"]) == ("pwca", None)
+    assert "| swin_tiny |" in table and "no GLCA" in table
 
 
 def test_evaluate_agrees_with_the_usual_way():

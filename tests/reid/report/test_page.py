@@ -15,7 +15,7 @@ from reid.config import EvalOptions
 from reid.data.transforms import Preprocessing
 from reid.embedder import Embedder
 from reid.features import Features
-from reid.models.dcal import build_dcal
+from reid.models.dcal import DCAL, build_dcal
 from reid.report.page import write_report
 from reid.retrieval.calibration import fit_calibration
 from reid.scoring import rank, score
@@ -173,6 +173,13 @@ def test_two_queries_and_one_gallery_row(tmp_path):
     assert "There are no verification figures" in parsed.text
     assert "GLCA" not in parsed.text
     assert {"attention.png", "ranked_lists.png", "embeddings.png", "camera_pairs.png"} <= files(page)
+
+
+def test_a_network_without_class_token_has_no_attention(tmp_path, monkeypatch):
+    monkeypatch.setattr(DCAL, "rolls_out", property(lambda model: False))
+    _, page = make(tmp_path, world(tmp_path), embedder=embedder("baseline"))
+    assert "The network has no class token whose attention could be shown." in check(page).text
+    assert "attention.png" not in files(page)
 
 
 def test_features_without_cameras_paths_or_model(tmp_path):
