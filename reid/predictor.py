@@ -66,7 +66,10 @@ class Predictor:
         return prepared
 
     def attention(self, pictures: Sequence[Picture]) -> list[Attention]:
-        """Where the model looked in each picture; pictures and errors as for `prepare`, and NoRollout as for `DCAL`."""
+        """Where the model looked in each picture; pictures and errors as for `prepare`.
+
+        Raises ValueError for a network without class token (`DCAL.rolls_out`).
+        """
         grid, prefix = self.model.grid, self.model.prefix
         attentions = []
         for images in self.batches(pictures):

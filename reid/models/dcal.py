@@ -34,10 +34,6 @@ BRANCHES: dict[Method, tuple[str, ...]] = {
 }
 
 
-class NoRollout(ValueError):
-    """A backbone without class token was asked where it looks."""
-
-
 @dataclass
 class Branch:
     """One branch's class token (B, D) after its norm and before the neck, and its head's logits (B, C).
@@ -218,12 +214,12 @@ class DCAL(nn.Module):
         unknown, to a model with side information. `glca=False` leaves the GLCA branch out, for embeddings of the SA
         token alone. The rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
 
-        Raises ValueError when a training step that needs partners gets none, and NoRollout where there is none to give.
+        Raises ValueError when a training step that needs partners gets none, and for a rollout without class token.
         """
         count = images.shape[0]  # unlike len(), left free by an export
         local = self.glca if glca else None
         if rollout and not self.rolls_out:
-            raise NoRollout(f"backbone {architecture(self.backbone)!r} has no class token to roll attention out from")
+            raise ValueError(f"backbone {architecture(self.backbone)!r} has no class token to roll attention out from")
         if not (self.training and self.pairs):
             partner = None
         elif partner is None:

@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reid.models.dcal import NoRollout
 from service.api.schemas import FieldError, FileError, Problem
 from service.batcher import Busy, Closed
 from service.images import UnknownFormat, UnusableImage
@@ -51,7 +50,6 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     TooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
     UnknownFormat: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_format"),
     UnusableImage: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_image"),
-    NoRollout: (HTTPStatus.UNPROCESSABLE_ENTITY, "no_attention"),
     Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
     ModelMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "model_mismatch"),
     Busy: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),

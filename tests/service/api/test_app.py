@@ -8,7 +8,6 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from reid.evaluate import evaluate
-from reid.models.dcal import DCAL
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app
 from service.batcher import Busy
@@ -367,13 +366,6 @@ def test_a_group_is_answered_by_its_best_item(client, picture):
     assert [match["item_id"] for match in grouped["matches"]] == [match["item_id"] for match in best]
     assert [match["rank"] for match in grouped["matches"]] == [1, 2, 3]
     assert grouped["candidates"] == 4
-
-
-def test_a_model_without_class_token_has_no_attention_to_show(client, picture, monkeypatch):
-    (item,) = enrol(client, picture(1))
-    monkeypatch.setattr(DCAL, "rolls_out", property(lambda model: False))
-    require_problem(client.get(f"/v1/items/{item['item_id']}/attention"), 422, "no_attention")
-    require_problem(client.post("/v1/attention", files=files("image", picture(1))), 422, "no_attention")
 
 
 def test_attention_of_an_item_and_of_a_photo(client, picture):
