@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from reid.data.images import read_image
+from reid.data.images import read_image, upright_rgb
 from reid.data.loaders import evaluation_batches, worker_count
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
@@ -59,8 +59,8 @@ class Predictor:
     def prepare(self, picture: Picture) -> Tensor:
         """What the model sees of a picture, (3, height, width) float32; any thread may do this.
 
-        Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for an array that is
-        not (height, width, 3) uint8.
+        Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for a PIL image that
+        cannot, or an array that is not (height, width, 3) uint8.
         """
         prepared: Tensor = self._transform(_as_image(picture, 0))
         return prepared
@@ -121,7 +121,10 @@ def _as_image(picture: Picture, place: int) -> Image.Image:
     if isinstance(picture, Path | str):
         return read_image(picture)
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        try:
+            return upright_rgb(picture)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"picture {place} cannot be read as an image ({error})") from error
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"picture {place} is an array of shape {picture.shape} and type {picture.dtype}, "
