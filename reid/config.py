@@ -442,21 +442,30 @@ def _validate(
         else:
             group, _, leaf = name.partition(".")
             merged.setdefault(group, {})[leaf] = value
+    config, found = _check(kind, merged)
+    own = _check(kind, values)[1] if source and found else []
+    problems += [f"{problem} (in {source})" if problem in own else problem for problem in found]
+    if config is None or problems:
+        raise ConfigError("; ".join(problems))
+    return config
+
+
+def _check(kind: type[Kind], values: Mapping[str, Any]) -> tuple[Kind | None, list[str]]:
+    """The config that the values make, or None and what is wrong with them."""
     try:
-        config = kind.model_validate(merged)
+        return kind.model_validate({**{group: {} for group in kind.model_fields}, **values}), []
     except ValidationError as error:
-        place = f" (in {source})" if source else ""
+        problems: list[str] = []
         for detail in error.errors():
             name = ".".join(str(part) for part in detail["loc"][:2])
             if detail["type"] == "default_factory_not_called":
                 continue  # it would follow from an option that is told already
             if detail["type"] == "extra_forbidden":
-                problems.append(_full_name(name, kind)[1] + place)
+                problems.append(_full_name(name, kind)[1])
+            elif detail["type"] == "missing":
+                problems.append(f"{name} is missing")
             else:
                 message = detail["msg"].removeprefix("Value error, ")
                 # An error of a whole group names its options itself.
                 problems.append(f"{name}={detail['input']!r}: {message}" if "." in name else message)
-        raise ConfigError("; ".join(dict.fromkeys(problems))) from None
-    if problems:
-        raise ConfigError("; ".join(problems))
-    return config
+        return None, list(dict.fromkeys(problems))

@@ -189,13 +189,35 @@ def test_bad_yaml_is_named(tmp_path):
         ("data: [", "not readable as YAML"),
         ("- 1", "expected the groups data, model, train, eval"),
         ("train: {epcohs: 3}", r"unknown option 'train.epcohs'; near ones: train.epochs.*mine.yaml"),
-        ("training: {epochs: 3}", r"unknown option 'training'"),
+        ("training: {epochs: 3}", r"unknown option 'training'.*\(in .*mine.yaml\)$"),
+        ("train: {epochs: some}", r"^train.epochs='some': .*\(in .*mine.yaml\)$"),
+        ("train: {batch_size: 10}", r"^train.batch_size=10: expected P x K .*\(in .*mine.yaml\)$"),
     ]:
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             load_config("market1501", path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_config("market1501", tmp_path / "absent.yaml")
+
+
+def test_a_file_is_blamed_for_its_own_values_only(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: some, lr: fast, batch_size: 10}")
+    with pytest.raises(ConfigError) as error:
+        load_config("market1501", path, {"epochs": 0, "momentum": 2})
+    for problem in str(error.value).split("; "):
+        assert problem.endswith("mine.yaml)") == problem.startswith("train.lr='fast'")
+    path.write_text("train: {batch_size: 10}")
+    assert load_config("market1501", path, {"images_per_identity": 5}).train.batch_size == 10
+    with pytest.raises(ConfigError, match=r"K = train.images_per_identity = 3 images$"):
+        load_config("market1501", path, {"images_per_identity": 3})
+
+
+@pytest.mark.parametrize("text", ["", "data:", "train: {epochs: 3}"])
+def test_a_config_without_dataset_says_so(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"^data.dataset is missing \(in .*mine.yaml\)$"):
+        read_config(tmp_path / "mine.yaml")
 
 
 def test_key_value_parsing():
