@@ -1,6 +1,7 @@
 """Pretrained weights of a backbone: from timm's hub or a file, checked tensor by tensor."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -122,11 +123,12 @@ def _load(model: TimmModule, source: str, state: State, grid: Grid | None) -> We
     state = _without_distillation(state)
     shapes = {key: value.shape for key, value in state.items()}
     place, moved = _resample_positions(model, state, grid)
+    rest = {key: value for key, value in state.items() if place is None or key != "pos_embed"}
+    kind = next(kind for kind in FILTERS if isinstance(model, kind))
     try:
-        kind = next(kind for kind in FILTERS if isinstance(model, kind))
-        state = FILTERS[kind](
-            {key: value for key, value in state.items() if key != "pos_embed" or place is None}, model
-        )
+        with warnings.catch_warnings():  # timm's resizing of Swin's tables is told that it is slow
+            warnings.filterwarnings("ignore", message="torch.searchsorted")
+            state = FILTERS[kind](rest, model)
     except (RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"weights {source!r} do not fit {_title(model)}: {_first_line(error)}") from error
     if place is not None:

@@ -135,6 +135,36 @@ def test_computing_blocks_again_changes_no_gradient(backbone):
             close(same[name], gradient)
 
 
+def branches(model, backbone, device, precision=torch.float32):
+    """Tokens of all branches, and the gradient of the first convolution or projection."""
+    model.to(device).train()
+    model.zero_grad()
+    with torch.autocast(device, precision, enabled=precision != torch.float32):
+        output = model(images(backbone).to(device), torch.tensor([1, 2, 3, 0], device=device))
+    sum(branch.token.float().square().mean() for branch in output.branches().values()).backward()
+    gradient = next(parameter.grad for name, parameter in model.named_parameters() if "patch_embed" in name)
+    return torch.stack([branch.token.detach().float().cpu() for branch in output.branches().values()]), gradient.cpu()
+
+
+def test_bfloat16_stays_near_float32(backbone):
+    model = build(backbone)
+    tokens, gradient = branches(model, backbone, "cpu")
+    half, half_gradient = branches(model, backbone, "cpu", torch.bfloat16)
+    assert F.cosine_similarity(half.flatten(), tokens.flatten(), dim=0) > 0.995
+    assert F.cosine_similarity(half_gradient.flatten(), gradient.flatten(), dim=0) > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
+def test_a_gpu_gives_the_cpus_tokens_and_gradient(backbone):
+    model = build(backbone)
+    expected, found = branches(model, backbone, "cpu"), branches(model, backbone, "cuda")
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3 * other.abs().max().item(), rtol=1e-2)
+    half, _ = branches(model, backbone, "cuda", torch.bfloat16)
+    assert F.cosine_similarity(half.flatten(), expected[0].flatten(), dim=0) > 0.99
+
+
 # One block of each family against a spelling of equation 6 that uses timm's own block or modules.
 
 

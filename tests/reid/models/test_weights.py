@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
+from reid.models import backbones
 from reid.models.backbones import BACKBONES, build_backbone
 
 
@@ -114,3 +116,61 @@ def test_real_weights_give_timms_own_features(vit_tiny_weights):
     images = torch.randn(1, 3, 224, 224)
     expected = reference.forward_head(reference.forward_features(images), pre_logits=True)
     torch.testing.assert_close(model.eval()(images), expected)
+
+
+def test_timms_own_file_of_every_backbone_loads_at_any_size(backbone, tmp_path):
+    """As the hub has it: with its classifier, at its own image size and with its own pooling."""
+    spec = backbones.BACKBONES[backbone]
+    donor = timm.create_model(spec.timm_name, num_classes=7, **spec.overrides)
+    with torch.no_grad():
+        for parameter in donor.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    native = tuple(donor.patch_embed.img_size)
+    same, report = build_backbone(backbone, native, weights=str(tmp_path / "w.safetensors"))
+    theirs = donor.state_dict()
+    for name, value in same.state_dict().items():
+        other = theirs[name] if name in theirs else theirs[f"fc_{name}"]  # trained on the mean token: EVA-02
+        assert torch.equal(value, other), name
+    assert report.interpolated == ()
+    assert all(name.startswith(("head", "attn_pool", "fc_norm")) for name in report.ignored)
+    sides = (6 * spec.patch, 4 * spec.patch) if "swin" not in backbone else (256, 128)
+    other, report = build_backbone(backbone, sides, weights=str(tmp_path / "w.safetensors"))
+    assert torch.isfinite(other.eval()(torch.randn(1, 3, *sides))).all()
+    assert any("pos_embed" in name for name in report.interpolated) == (getattr(other, "pos_embed", None) is not None)
+
+
+def test_positions_of_cait_are_interpolated_without_a_place_for_the_class_token(tmp_path):
+    donor = timm.create_model("cait_xxs24_224", img_size=64, depth=1)
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    spec = replace(backbones.BACKBONES["cait_xs24"], architecture="cait_xxs24_224", tag=None, overrides={"depth": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "cait_xs24", spec)
+        model, _ = build_backbone("cait_xs24", (64, 32), weights=str(tmp_path / "w.safetensors"))
+    grid = donor.pos_embed.reshape(1, 4, 4, 192).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (4, 2), mode="bicubic", antialias=True)
+    torch.testing.assert_close(model.pos_embed, expected.permute(0, 2, 3, 1).reshape(1, 8, 192))
+
+
+def test_a_run_with_overlapping_patches_is_a_weights_file_with_its_own_grid(tmp_path):
+    donor, _ = build_backbone("vit_toy", (64, 32), stride=6)
+    state = {f"backbone.{name}": value for name, value in donor.state_dict().items()}
+    metadata = {"preprocessing": json.dumps({"image_size": [64, 32]}), "config": json.dumps({"model": {"stride": 6}})}
+    save_file(state, tmp_path / "m.safetensors", metadata)
+    same, report = build_backbone("vit_toy", (64, 32), stride=6, weights=str(tmp_path / "m.safetensors"))
+    assert torch.equal(same.pos_embed, donor.pos_embed)
+    assert report.interpolated == ()
+    plain, report = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "m.safetensors"))
+    assert plain.pos_embed.shape == (1, 1 + 8 * 4, 96)
+    assert "10x5 to 8x4" in str(report)
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path):
+    donor = timm.create_model("eva02_tiny_patch14_224", depth=1, num_classes=0)
+    save_file(donor.state_dict(), tmp_path / "eva.safetensors")
+    for name, title in (
+        ("deit_tiny", "a ViT of width 192, 12 blocks"),
+        ("swin_tiny", "a Swin transformer of width 768"),
+    ):
+        with pytest.raises(ValueError, match=rf"eva.safetensors' do not fit {title}.*missing"):
+            build_backbone(name, (64, 64), weights=str(tmp_path / "eva.safetensors"))
