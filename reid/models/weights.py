@@ -126,8 +126,8 @@ def _load(model: TimmModule, source: str, state: State, grid: Grid | None) -> We
     rest = {key: value for key, value in state.items() if place is None or key != "pos_embed"}
     kind = next(kind for kind in FILTERS if isinstance(model, kind))
     try:
-        with warnings.catch_warnings():  # timm's resizing of Swin's tables is told that it is slow
-            warnings.filterwarnings("ignore", message="torch.searchsorted")
+        with warnings.catch_warnings():  # of timm's resizing of Swin's tables; a test sees that it is right
+            warnings.filterwarnings("ignore", message="torch.searchsorted|Using a non-tuple sequence")
             state = FILTERS[kind](rest, model)
     except (RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"weights {source!r} do not fit {_title(model)}: {_first_line(error)}") from error

@@ -174,3 +174,23 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=rf"eva.safetensors' do not fit {title}.*missing"):
             build_backbone(name, (64, 64), weights=str(tmp_path / "eva.safetensors"))
+
+
+def test_smaller_windows_of_swin_keep_the_bias_of_near_places(tmp_path):
+    """At 256 x 128 the last stage has 8 x 4 tokens: windows of 7 x 4, whose table is that of 7 x 7, resized."""
+    donor = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, depths=(1, 1, 1, 1))
+    table = donor.layers[3].blocks[0].attn.relative_position_bias_table
+    down, right = torch.meshgrid(torch.arange(-6.0, 7), torch.arange(-6.0, 7), indexing="ij")
+    with torch.no_grad():
+        table.copy_((10 * down + right.abs()).reshape(-1, 1).expand(-1, 24))
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    spec = replace(backbones.BACKBONES["swin_tiny"], overrides={"depths": (1, 1, 1, 1)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "swin_tiny", spec)
+        model, report = build_backbone("swin_tiny", (256, 128), weights=str(tmp_path / "w.safetensors"))
+    assert report.interpolated == ("layers.3.blocks.0.attn.relative_position_bias_table",)
+    resized = model.layers[3].blocks[0].attn.relative_position_bias_table[:, 0].view(13, 7)
+    torch.testing.assert_close(resized[6, 3], torch.tensor(0.0), atol=1e-3, rtol=0)  # a token to itself
+    torch.testing.assert_close(resized[:, 3], 10 * torch.arange(-6.0, 7), atol=1.5, rtol=0)  # timm's spacing is uneven
+    assert (resized[:, :3].flip(1).diff(dim=1) > 0).all() and (resized[:, 4:].diff(dim=1) > 0).all()
+    torch.testing.assert_close(resized, resized.flip(1), atol=1e-3, rtol=1e-3)
