@@ -7,7 +7,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -296,8 +296,8 @@ class Config(_Options):
     train: TrainOptions
 
     def as_yaml(self) -> str:
-        """Every option, in an order that reads well."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """The task and every option, in an order that reads well."""
+        return yaml.safe_dump({"task": self.task, **self.model_dump(mode="json")}, sort_keys=False)
 
 
 class ReidConfig(Config):
@@ -343,10 +343,11 @@ def load_config(
     """The options of a run: defaults, under the dataset's recipe (or the YAML at `path`), under the overrides.
 
     `overrides` maps option names, dotted or their last part alone, to values. Raises ConfigError naming every option
-    that is unknown, with near ones, or has an unusable value; FileNotFoundError for a missing YAML.
+    that is unknown, with near ones, or has an unusable value, and for a YAML of another task; FileNotFoundError for a
+    missing YAML.
     """
     source = path or _recipe(dataset, kind.task)
-    values = _read_yaml(source) if source else {}
+    values = _read_yaml(source, kind) if source else {}
     values["data"] = {**values.get("data", {}), "dataset": dataset}
     return _validate(kind, values, overrides or {}, source)
 
@@ -364,7 +365,7 @@ def config_from(values: Mapping[str, Any], source: Path | str, kind: type[Kind] 
 
 def read_config(path: Path, kind: type[Kind] = ReidConfig) -> Kind:  # type: ignore[assignment]
     """The config of a run from its `config.yaml`."""
-    return config_from(_read_yaml(path), path, kind)
+    return config_from(_read_yaml(path, kind), path, kind)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -400,17 +401,19 @@ def _recipe(dataset: str, task: Task) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path, kind: type[Config]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise FileNotFoundError(f"config {path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    task = values.pop("task", kind.task) if isinstance(values, dict) else kind.task  # earlier files have none
+    if task != kind.task:
+        whose = f"for {task}-train" if task in get_args(Task) else f"of unknown task {task!r}"
+        raise ConfigError(f"config {path} is {whose}, expected one for {kind.task}-train")
     if not isinstance(values, dict) or not all(isinstance(part, dict | None) for part in values.values()):
-        raise ConfigError(
-            f"config {path}: expected the groups {', '.join(ReidConfig.model_fields)}, each with its options"
-        )
+        raise ConfigError(f"config {path}: expected the groups {', '.join(kind.model_fields)}, each with its options")
     return {group: part or {} for group, part in values.items()}
 
 

@@ -96,6 +96,7 @@ def test_what_follows_from_another_option_follows_anew_until_it_is_saved(tmp_pat
     path.write_text(config.as_yaml())
     assert read_config(path, FgvcConfig) == config
     saved = yaml.safe_load(config.as_yaml())
+    assert saved.pop("task") == "fgvc"
     assert [f"{group}.{name}" for group in saved for name in saved[group]] == option_names(FgvcConfig)
     assert override(read_config(path, FgvcConfig), {"train.batch_size": 16}).train.lr == config.train.lr
 
@@ -218,6 +219,20 @@ def test_a_config_without_dataset_says_so(tmp_path, text):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"^data.dataset is missing \(in .*mine.yaml\)$"):
         read_config(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(("written", "asked"), [(FgvcConfig, ReidConfig), (ReidConfig, FgvcConfig)])
+def test_a_config_of_another_task_is_refused_as_such(tmp_path, written, asked):
+    path = tmp_path / "config.yaml"
+    path.write_text(load_config("mine", None, {}, written).as_yaml())
+    message = rf"^config .*config.yaml is for {written.task}-train, expected one for {asked.task}-train$"
+    with pytest.raises(ConfigError, match=message):
+        read_config(path, asked)
+    with pytest.raises(ConfigError, match=message):
+        load_config("mine", path, {}, asked)
+    path.write_text("task: segmentation")
+    with pytest.raises(ConfigError, match=rf"is of unknown task 'segmentation', expected one for {asked.task}-train$"):
+        read_config(path, asked)
 
 
 def test_key_value_parsing():

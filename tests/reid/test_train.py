@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from reid import loop
-from reid.config import ConfigError, load_config
+from reid.config import ConfigError, FgvcConfig, load_config
 from reid.loop import Interrupted, draw_partners
 from reid.train import main, train
 
@@ -427,6 +427,12 @@ def test_the_command_trains_resumes_and_prints_json(photos, tiny, tmp_path, caps
     assert main(["--output", run, "--resume", "--device", "cpu"]) == 0
     assert main(["--output", run, "--resume", "--device", "cpu", "--epochs", "9"]) == 2
     assert "--resume cannot change train.epochs" in capsys.readouterr().err
+
+
+def test_a_run_of_another_task_is_not_resumed(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(load_config("folder", kind=FgvcConfig).as_yaml())
+    assert main(["--resume", "--output", str(tmp_path)]) == 2
+    assert "config.yaml is for fgvc-train, expected one for reid-train\n" in capsys.readouterr().err
 
 
 def test_corrupt_training_images_stop_by_path_or_are_skipped(photos, tiny, tmp_path, capsys):
