@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, UploadFile
 from PIL import Image
 
-from reid.device import choose_device, choose_precision
+from reid.device import choose_device
 from reid.embedder import Embedder
 
 COUNT = 10
@@ -44,8 +44,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
-    embedder, checkpoint = Embedder.from_checkpoint(arguments.checkpoint, device=device)
-    embedder.precision = choose_precision(checkpoint.config.train.precision, device)
+    embedder, _ = Embedder.from_checkpoint(arguments.checkpoint, device=device)
     embedder.embed([Image.new("RGB", (8, 8))])
     uvicorn.run(create_app(embedder, np.load(arguments.features)), port=arguments.port)
 

@@ -11,12 +11,12 @@ from typing import Any
 from fgvc.datasets import DATASETS, FgvcDataset, load_dataset
 from fgvc.scoring import Result, result_protocol, score, test_labels
 from reid import cli
-from reid.checkpoint import load_model
 from reid.classifier import Classifier
 from reid.config import FgvcConfig, FgvcDataOptions, load_config, override, parse_override
 from reid.data.loaders import without_unreadable
 from reid.device import choose_device, choose_precision
 from reid.evaluate import evaluation_overrides, require_places, write_json
+from reid.predictor import open_model
 
 log = logging.getLogger("reid")
 
@@ -61,10 +61,10 @@ def evaluate(checkpoint: Path | str, overrides: Mapping[str, Any] | None = None,
     raises.
     """
     chosen = choose_device(device)
-    model, described = load_model(checkpoint, FgvcConfig)
+    model, described = open_model(checkpoint, FgvcConfig, chosen)
     config = evaluation_config(described.config, overrides or {})
     classifier = Classifier(
-        model.to(chosen),
+        model,
         described.preprocessing,
         described.classes,
         prediction=config.eval.prediction,
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "batch_size=32.",
     )
     parser.add_argument(
-        "--checkpoint", metavar="RUN", required=True, help="a run folder of fgvc-train, or its model.safetensors"
+        "--checkpoint", metavar="RUN", required=True, help="a run folder of fgvc-train, its model file or its export"
     )
     parser.add_argument(
         "--dataset", metavar="NAME", help="evaluate on this set, of the same classes (default: the one trained on)"

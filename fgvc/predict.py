@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="an image, or a folder of images")
     parser.add_argument(
-        "--checkpoint", metavar="RUN", required=True, help="a run folder of fgvc-train, or its model.safetensors"
+        "--checkpoint", metavar="RUN", required=True, help="a run folder of fgvc-train, its model file or its export"
     )
     parser.add_argument("--top", metavar="K", type=int, default=5, help="classes of each image (default: 5)")
     parser.add_argument(

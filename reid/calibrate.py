@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.checkpoint import MODEL_FILE, Checkpoint, fingerprint, model_file, write_text, write_whole
+from reid.checkpoint import MODEL_FILE, Checkpoint, model_file, write_text, write_whole
 from reid.config import ReidConfig
 from reid.data.samples import ReidDataset
+from reid.exported import model_fingerprint
 from reid.features import Features
 from reid.retrieval.calibration import Calibration, fit_calibration
 from reid.scoring import Result
@@ -83,7 +84,7 @@ def calibrate(
             FEW_IDENTITIES,
         )
     file = model_file(path)
-    values = {"model": fingerprint(file), "protocol": dict(result.protocol), "calibration": calibration.as_json()}
+    values = {"model": model_fingerprint(file), "protocol": dict(result.protocol), "calibration": calibration.as_json()}
     target = _calibration_file(file)
     write_text(target, json.dumps(values, indent=2) + "\n")
     picture = png(partial(draw_reliability, bins=calibration.reliability))
@@ -104,8 +105,12 @@ def calibrate(
 
 
 def _calibration_file(model: Path) -> Path:
-    """`calibration.json` beside a run's model, and `NAME.calibration.json` beside a model file of another name."""
-    return model.with_name("calibration.json" if model.name == MODEL_FILE else f"{model.stem}.calibration.json")
+    """`calibration.json` beside a run's model, and `NAME.calibration.json` beside a model file of another name.
+
+    An export beside its model finds the same, and whatever it finds must be of that model.
+    """
+    usual = model.stem == Path(MODEL_FILE).stem
+    return model.with_name("calibration.json" if usual else f"{model.stem}.calibration.json")
 
 
 def load_calibration(checkpoint: Path | str) -> ModelCalibration | None:
@@ -122,6 +127,6 @@ def load_calibration(checkpoint: Path | str) -> ModelCalibration | None:
         found = ModelCalibration(Calibration.from_json(values["calibration"]), values["model"], values["protocol"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: cannot be read as a calibration ({' '.join(str(error).split())})") from error
-    if found.model != fingerprint(file):
+    if found.model != model_fingerprint(file):
         raise ValueError(f"{path}: made with other weights than {file.name} now holds; run reid-eval --calibrate again")
     return found

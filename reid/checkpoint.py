@@ -87,7 +87,12 @@ def write_text(path: Path, text: str) -> None:
 def save_model(path: Path, model: DCAL, checkpoint: Checkpoint[Config]) -> None:
     """Write a model's tensors under their contract names, with the checkpoint's description as metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {
+    write_whole(path, lambda temporary: save_file(tensors, str(temporary), as_metadata(checkpoint)))
+
+
+def as_metadata(checkpoint: Checkpoint[Config]) -> dict[str, str]:
+    """A checkpoint's description as the metadata of a file."""
+    return {
         "format": FORMAT,
         "task": checkpoint.config.task,
         "config": checkpoint.config.model_dump_json(),
@@ -97,14 +102,40 @@ def save_model(path: Path, model: DCAL, checkpoint: Checkpoint[Config]) -> None:
         "epoch": str(checkpoint.epoch),
         **({"sides": json.dumps(asdict(checkpoint.sides))} if checkpoint.sides else {}),
     }
-    write_whole(path, lambda temporary: save_file(tensors, str(temporary), metadata))
+
+
+def read_metadata(file: Path, metadata: Mapping[str, str], kind: type[Kind]) -> Checkpoint[Kind]:
+    """What a file says of itself in the metadata that `as_metadata` gave it; the kind Config takes any kind of run.
+
+    Raises ValueError naming the file for metadata that is damaged, not ours, or of another kind of run than asked for.
+    """
+    if metadata.get("format") != FORMAT:
+        found = f"format {metadata['format']!r}" if "format" in metadata else "no format"
+        raise ValueError(f"checkpoint {file}: {found} in its metadata, expected {FORMAT!r}: not a file of reid-train")
+    task = metadata.get("task", "reid")  # the first files of reid-train had none
+    if task not in KINDS:
+        raise ValueError(f"checkpoint {file}: unknown task {task!r} in its metadata, expected {' or '.join(KINDS)}")
+    if not issubclass(KINDS[task], kind):
+        raise ValueError(f"checkpoint {file} is {TITLES[KINDS[task]]}, expected {TITLES[kind]}")
+    try:
+        checkpoint = Checkpoint(
+            config_from(json.loads(metadata["config"]), file, KINDS[task]),
+            Preprocessing.from_json(json.loads(metadata["preprocessing"])),
+            tuple(json.loads(metadata["classes"])),
+            json.loads(metadata["protocol"]),
+            int(metadata["epoch"]),
+            Sides.from_json(json.loads(metadata.get("sides", "{}"))),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"checkpoint {file}: damaged metadata ({error!r})") from error
+    return cast(Checkpoint[Kind], checkpoint)
 
 
 def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kind]]:
     """Rebuild the model of a run folder or of its model file, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError when there is none, ValueError for a file that is damaged, no checkpoint of ours, or one
-    of another kind of run than asked for.
+    The kind Config takes any kind of run. Raises FileNotFoundError when there is none, ValueError for a file that is
+    damaged, no checkpoint of ours, or one of another kind than asked for.
     """
     file = model_file(path)
     try:
@@ -113,17 +144,14 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kin
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError) as error:
         raise ValueError(f"checkpoint {file}: cannot be read as safetensors ({error})") from error
-    checkpoint = _read_metadata(file, metadata)
-    found = type(checkpoint.config)
-    if found is not kind:
-        raise ValueError(f"checkpoint {path} is {TITLES[found]}, expected {TITLES[kind]}")
+    checkpoint = read_metadata(file, metadata, kind)
     size, classes = checkpoint.preprocessing.image_size, len(checkpoint.classes)
     model, _ = build_model(checkpoint.config, size, classes, sides=len(checkpoint.sides))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {file}: tensors do not fit its own config ({_one_line(error)})") from error
-    return model.eval(), cast(Checkpoint[Kind], checkpoint)
+    return model.eval(), checkpoint
 
 
 def build_model(
@@ -166,26 +194,6 @@ def fingerprint(file: Path) -> str:
     """What tells one model file from every other: the SHA-256 of its bytes, in hexadecimal."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _read_metadata(file: Path, metadata: Mapping[str, str]) -> Checkpoint[Config]:
-    if metadata.get("format") != FORMAT:
-        found = f"format {metadata['format']!r}" if "format" in metadata else "no format"
-        raise ValueError(f"checkpoint {file}: {found} in its metadata, expected {FORMAT!r}: not a file of reid-train")
-    task = metadata.get("task", "reid")  # the first files of reid-train had none
-    if task not in KINDS:
-        raise ValueError(f"checkpoint {file}: unknown task {task!r} in its metadata, expected {' or '.join(KINDS)}")
-    try:
-        return Checkpoint(
-            config_from(json.loads(metadata["config"]), file, KINDS[task]),
-            Preprocessing.from_json(json.loads(metadata["preprocessing"])),
-            tuple(json.loads(metadata["classes"])),
-            json.loads(metadata["protocol"]),
-            int(metadata["epoch"]),
-            Sides.from_json(json.loads(metadata.get("sides", "{}"))),
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"checkpoint {file}: damaged metadata ({error!r})") from error
 
 
 def _one_line(error: Exception) -> str:

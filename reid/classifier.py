@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.checkpoint import Checkpoint, load_model
+from reid.checkpoint import Checkpoint
 from reid.config import FgvcConfig
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
+from reid.device import choose_precision
+from reid.exported import ExportedModel
 from reid.models.dcal import DCAL, DcalOutput, Prediction, probabilities
-from reid.predictor import Picture, Predictor
+from reid.predictor import Picture, Predictor, has_glca, open_model
 
 
 class Classifier(Predictor):
@@ -24,7 +26,7 @@ class Classifier(Predictor):
 
     def __init__(
         self,
-        model: DCAL,
+        model: DCAL | ExportedModel,
         preprocessing: Preprocessing,
         classes: Sequence[str],
         *,
@@ -34,12 +36,12 @@ class Classifier(Predictor):
         precision: torch.dtype = torch.float32,
     ) -> None:
         """Raises ValueError when `glca` is asked of a model without that branch."""
-        if prediction == "glca" and model.glca is None:
+        if prediction == "glca" and not has_glca(model):
             raise ValueError(
                 f"prediction 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
             )
         self.classes = tuple(classes)
-        self.prediction: Prediction = prediction if model.glca is not None else "sa"
+        self.prediction: Prediction = prediction if has_glca(model) else "sa"
         super().__init__(
             model,
             preprocessing,
@@ -57,18 +59,18 @@ class Classifier(Predictor):
         prediction: Prediction | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 128,
-        precision: torch.dtype = torch.float32,
+        precision: torch.dtype | None = None,
     ) -> tuple["Classifier", Checkpoint[FgvcConfig]]:
-        """Load a run folder or model file; the prediction is by default what it was trained to be evaluated with."""
-        model, checkpoint = load_model(path, FgvcConfig)
+        """Load a run folder, model file or export; what is None is taken as it was trained to be evaluated."""
+        model, checkpoint = open_model(path, FgvcConfig, device)
         classifier = cls(
-            model.to(device),
+            model,
             checkpoint.preprocessing,
             checkpoint.classes,
             prediction=prediction or checkpoint.config.eval.prediction,
             device=device,
             batch_size=batch_size,
-            precision=precision,
+            precision=precision or choose_precision(checkpoint.config.train.precision, torch.device(device)),
         )
         return classifier, checkpoint
 

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reid.checkpoint import Checkpoint, load_model
+from reid.checkpoint import Checkpoint
 from reid.config import ReidConfig
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
+from reid.device import choose_precision
+from reid.exported import ExportedModel
 from reid.models.dcal import DCAL, Features, embedding
-from reid.predictor import Picture, Predictor
+from reid.predictor import Picture, Predictor, has_glca, open_model
 from reid.sides import Sides
 
 
@@ -25,7 +27,7 @@ class Embedder(Predictor):
 
     def __init__(
         self,
-        model: DCAL,
+        model: DCAL | ExportedModel,
         preprocessing: Preprocessing,
         *,
         features: Features = "concat",
@@ -41,11 +43,11 @@ class Embedder(Predictor):
 
         Raises ValueError when `glca` is asked of a model without that branch.
         """
-        if features == "glca" and model.glca is None:
+        if features == "glca" and not has_glca(model):
             raise ValueError(
                 f"features 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
             )
-        self.features: Features = features if model.glca is not None else "sa"
+        self.features: Features = features if has_glca(model) else "sa"
         self.flip_test = flip_test
         self.sides = sides or Sides()
         super().__init__(
@@ -66,19 +68,19 @@ class Embedder(Predictor):
         flip_test: bool | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 128,
-        precision: torch.dtype = torch.float32,
+        precision: torch.dtype | None = None,
     ) -> tuple["Embedder", Checkpoint[ReidConfig]]:
-        """Load a run folder or model file; what is None is taken as it was trained to be evaluated."""
-        model, checkpoint = load_model(path, ReidConfig)
+        """Load a run folder, model file or export; what is None is taken as it was trained to be evaluated."""
+        model, checkpoint = open_model(path, ReidConfig, device)
         options = checkpoint.config.eval
         embedder = cls(
-            model.to(device),
+            model,
             checkpoint.preprocessing,
             features=features or options.features,
             flip_test=options.flip_test if flip_test is None else flip_test,
             device=device,
             batch_size=batch_size,
-            precision=precision,
+            precision=precision or choose_precision(checkpoint.config.train.precision, torch.device(device)),
             sides=checkpoint.sides,
         )
         return embedder, checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 
 from reid import cli, compare
 from reid.calibrate import calibrate, load_calibration
-from reid.checkpoint import Checkpoint, load_model, write_text
+from reid.checkpoint import Checkpoint, write_text
 from reid.config import (
     Config,
     ConfigError,
@@ -32,6 +32,7 @@ from reid.data.synthetic import generate
 from reid.device import choose_device, choose_precision
 from reid.embedder import Embedder
 from reid.features import Features
+from reid.predictor import open_model
 from reid.retrieval.calibration import Calibration
 from reid.retrieval.distances import Distances
 from reid.scoring import Result, data_protocol, embedding_protocol, extract, rank, score
@@ -89,17 +90,17 @@ def evaluate(
     device: str = "auto",
     verification: bool = False,
 ) -> Evaluated:
-    """Evaluate a run folder or model file, on the data and by the protocol it was trained with unless overridden.
+    """Evaluate a run folder, model file or export on the data and by the protocol of its training unless overridden.
 
     `overrides` are options of the groups `data` and `eval`. Another dataset starts from that dataset's own options.
     `verification` also measures how well scores tell known from unknown. Raises ConfigError for unusable options, and
     what reading the checkpoint, the dataset or an image raises.
     """
     chosen = choose_device(device)
-    model, described = load_model(checkpoint, ReidConfig)
+    model, described = open_model(checkpoint, ReidConfig, chosen)
     config = evaluation_config(described.config, overrides or {})
     embedder = Embedder(
-        model.to(chosen),
+        model,
         described.preprocessing,
         features=config.eval.features,
         flip_test=config.eval.flip_test,
@@ -192,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="KEY=VALUE sets any option of the groups data and eval, for example junk=none, ap=trapezoid, "
         "gallery=single, flip_test=true, query_expansion=5, rerank_k1=30, version=v2 or on_error=skip.",
     )
-    parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, or its model.safetensors")
+    parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, its model file or its export")
     parser.add_argument(
         "--from-features",
         metavar="FILE.npz",

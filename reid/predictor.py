@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reid.checkpoint import Checkpoint, Kind, load_model, model_file
 from reid.data.images import read_image, upright_rgb
 from reid.data.loaders import evaluation_batches, worker_count
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
-from reid.models.dcal import DCAL, DcalOutput
+from reid.exported import SUFFIX, ExportedModel, open_exported
+from reid.models.dcal import BRANCHES, DCAL, DcalOutput
 from reid.progress import track
 
 Picture = Path | str | Image.Image | np.ndarray
@@ -39,7 +41,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: DCAL,
+        model: DCAL | ExportedModel,
         preprocessing: Preprocessing,
         *,
         glca: bool,
@@ -47,12 +49,16 @@ class Predictor:
         batch_size: int = 128,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        """`model` is on `device`; `precision` is that of its matrix products."""
+        """`model` is on `device`; `precision` is that of its matrix products.
+
+        An export takes its images from the CPU and computes in float32, wherever it runs.
+        """
+        exported = isinstance(model, ExportedModel)
         self.model = model
         self.glca = glca
-        self.device = torch.device(device)
+        self.device = torch.device("cpu" if exported else device)
         self.batch_size = batch_size
-        self.precision = precision
+        self.precision = torch.float32 if exported else precision
         self._seen = preprocessing.seen
         self._transform = evaluation_transform(preprocessing)
 
@@ -115,6 +121,25 @@ class Predictor:
             output: DcalOutput = self.model(images, sides=sides, glca=self.glca, rollout=rollout)
         self.model.train(was_training)
         return output
+
+
+def open_model(
+    path: Path | str, kind: type[Kind], device: torch.device | str = "cpu"
+) -> tuple[DCAL | ExportedModel, Checkpoint[Kind]]:
+    """The model of a run folder, of its model file, or of an export (.onnx), on a device, and what it says of itself.
+
+    Raises what `load_model` and `open_exported` raise.
+    """
+    file = model_file(path)
+    if file.suffix == SUFFIX:
+        return open_exported(file, kind, device)
+    model, checkpoint = load_model(file, kind)
+    return model.to(device), checkpoint
+
+
+def has_glca(model: DCAL | ExportedModel) -> bool:
+    """Whether a model has the second branch."""
+    return "glca" in BRANCHES[model.method]
 
 
 def _as_image(picture: Picture, place: int) -> Image.Image:

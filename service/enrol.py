@@ -255,7 +255,11 @@ def main(argv: list[str] | None = None) -> int:
         "again; files that cannot be used are named and skipped, and then the exit code is 1.",
     )
     parser.add_argument(
-        "--checkpoint", metavar="RUN", type=Path, required=True, help="a run folder of reid-train, or its model file"
+        "--checkpoint",
+        metavar="RUN",
+        type=Path,
+        required=True,
+        help="a run folder, its model file, or its export",
     )
     parser.add_argument("--gallery", metavar="DIR", type=Path, required=True, help="made where it is not there")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -151,7 +151,11 @@ def _add_reindex(
         "interruption, it goes on where it was.",
     )
     reindex.add_argument(
-        "--checkpoint", metavar="RUN", type=Path, required=True, help="a run folder of reid-train, or its model file"
+        "--checkpoint",
+        metavar="RUN",
+        type=Path,
+        required=True,
+        help="a run folder, its model file, or its export",
     )
     reindex.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     reindex.set_defaults(run=_reindex)

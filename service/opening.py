@@ -9,11 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from reid.checkpoint import Checkpoint, fingerprint, model_file
+from reid.checkpoint import Checkpoint
 from reid.classifier import Classifier
 from reid.config import Config
-from reid.device import choose_device, choose_precision
+from reid.device import choose_device
 from reid.embedder import Embedder
+from reid.exported import model_fingerprint
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.gallery import Gallery
@@ -23,14 +24,13 @@ log = logging.getLogger("reid")
 
 
 def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: EngineName = "memory") -> Gallery:
-    """Open a gallery with the model of a run folder or model file, as that was trained to be evaluated.
+    """Open a gallery with the model of a run folder, model file or export, as that was trained to be evaluated.
 
     `engine` is `memory` (exact) or `faiss-ivf` (approximate, for a CPU and more than some 200,000 items). Raises what
     loading a model and opening a `Gallery` raise.
     """
     chosen = choose_device(device)
     embedder, trained = Embedder.from_checkpoint(checkpoint, device=chosen)
-    embedder.precision = choose_precision(trained.config.train.precision, chosen)
     if trained.sides:
         log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
@@ -40,13 +40,12 @@ def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: E
 
 
 def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier, str]:
-    """The classifier of a run folder or model file, as that was trained to be evaluated, warm, and its id.
+    """The classifier of a run folder, model file or export, as that was trained to be evaluated, warm, and its id.
 
     Raises what loading a model raises.
     """
     chosen = choose_device(device)
     classifier, trained = Classifier.from_checkpoint(checkpoint, device=chosen)
-    classifier.precision = choose_precision(trained.config.train.precision, chosen)
     classifier.classify([Image.new("RGB", (8, 8))])
     return classifier, _model_id(checkpoint, trained, {"prediction": classifier.prediction})
 
@@ -54,7 +53,7 @@ def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier,
 def _model_id(checkpoint: Path, trained: Checkpoint[Config], choices: Mapping[str, Any]) -> str:
     """What tells a model, with its preprocessing and these choices, from every other."""
     identity = {
-        "weights": fingerprint(model_file(checkpoint)),
+        "weights": model_fingerprint(checkpoint),
         "preprocessing": trained.preprocessing.as_json(),
         **choices,
     }

@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         "there: REID_ADMIN_KEY, REID_ALLOWED_HOSTS, REID_BACKUPS, REID_LOG_FORMAT, REID_REQUIRE_KEYS. Try: "
         "curl -F image=@photo.jpg http://127.0.0.1:8000/query",
     )
-    parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, or its model.safetensors")
+    parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, its model file or its export")
     parser.add_argument("--gallery", metavar="DIR", help="the folder of the gallery; made where it is not there")
     parser.add_argument(
         "--classifier", metavar="RUN", help="a run folder of fgvc-train, or its model.safetensors, for /v1/classify"

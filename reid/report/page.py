@@ -313,7 +313,7 @@ def _pictures(
         for strips in lists.values()
         if strips
     ]
-    outlined = " Outlined are the patches that GLCA chose." if embedder.features != "sa" and embedder.model.glca else ""
+    outlined = " Outlined are the patches that GLCA chose." if embedder.glca else ""
     lead = markup.paragraph(
         "Attention rollout of the class token, from the least (dark) to the most attended patch (bright) of each "
         f"picture.{outlined}"

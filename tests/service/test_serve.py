@@ -16,6 +16,7 @@ import pytest
 
 from reid.checkpoint import fingerprint, load_model, save_model
 from reid.config import ReidConfig
+from reid.export import export
 from reid.retrieval.calibration import Calibration
 from service.opening import open_gallery
 from service.serve import _calibration, main
@@ -231,6 +232,24 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert answer["candidates"] == 5
+
+
+def test_the_export_of_a_model_serves_its_gallery(start, checkpoint, picture, tmp_path):
+    pytest.importorskip("onnxscript")
+    file = export(checkpoint, tmp_path / "model.onnx").file
+    process, address = start()
+    sent = [("images", (f"{i}.png", picture(i))) for i in range(3)]
+    httpx2.post(f"{address}/v1/items", files=sent)
+    model_id = httpx2.get(f"{address}/health/ready").json()["model_id"]
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    _, address = start("--checkpoint", str(file))
+    ready = httpx2.get(f"{address}/health/ready")
+    assert (ready.status_code, ready.json()["model_id"], ready.json()["items"]) == (200, model_id, 3)
+    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
+    shown = httpx2.post(f"{address}/v1/attention", files={"image": ("a.png", picture(1))})
+    assert shown.status_code == 200
 
 
 def test_a_setting_that_does_not_exist_is_named_with_the_near_one(checkpoint, tmp_path, monkeypatch, capsys):
