@@ -183,11 +183,24 @@ def start(model: DCAL, loss: BranchLoss, options: TrainOptions, device: torch.de
     )
     averaged = None
     if options.ema:
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+        averaged = AveragedModel(model, multi_avg_fn=moving_average(options.ema), use_buffers=True)
     torch.manual_seed(options.seed)
     scaled = choose_precision(options.precision, device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     return TrainingState(model, loss, optimizer, scaler, averaged, device, data)
+
+
+def moving_average(decay: float) -> Callable[..., None]:
+    """torch's exponential moving average for `AveragedModel`, which leaves counts and indices as they are."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Any) -> None:
+        if averaged[0].is_floating_point():
+            average(averaged, current, count)
+        else:  # of whole numbers the average falls short and is cut off: 11 becomes 10 at a decay of 0.9999
+            torch._foreach_copy_(averaged, current)
+
+    return update
 
 
 def rate_factor(epoch: float, options: TrainOptions) -> float:

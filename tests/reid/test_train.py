@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import nn
 
 from reid import loop
-from reid.config import ConfigError, FgvcConfig, load_config
+from reid.config import ConfigError, FgvcConfig, ReidTrainOptions, load_config
 from reid.loop import Interrupted, draw_partners
 from reid.train import main, train
 
@@ -372,6 +373,19 @@ def test_averaged_weights_are_what_is_saved(photos, tiny, tmp_path):
     name = "backbone.blocks.0.attn.qkv.weight"
     assert torch.equal(saved[name], kept["averaged"][f"module.{name}"])
     assert not torch.equal(saved[name], kept["model"][name])
+
+
+def test_averaging_weights_leaves_counts_and_indices_alone():
+    """Swin's windows and the jigsaw look their places up; torch's own average of 11 and 11 at 0.9999 is 10."""
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("places", torch.arange(100))
+    averaged = loop.start(model, nn.Identity(), ReidTrainOptions(ema=0.9999), torch.device("cpu"), "").averaged
+    for _ in range(3):
+        with torch.no_grad():
+            model.weight += 1
+        averaged.update_parameters(model)
+    assert torch.equal(averaged.module.places, torch.arange(100))
+    torch.testing.assert_close(averaged.module.weight, torch.full((2,), 2 + 0.0001 * (1 + 1.9999)))
 
 
 def test_partners_are_fresh_in_every_step_and_reproducible():
