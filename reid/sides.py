@@ -67,4 +67,7 @@ class Sides:
 
 
 def _camera(dataset: ReidDataset, sample: Sample) -> str:
-    return "" if sample.camera < 0 else dataset.camera_names.get(sample.camera, str(sample.camera))
+    """The camera's own name; one with a number alone is not the camera of this number in another dataset."""
+    if sample.camera < 0:
+        return ""
+    return dataset.camera_names.get(sample.camera, f"{dataset.name} {sample.camera}")

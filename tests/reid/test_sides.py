@@ -38,6 +38,15 @@ def test_other_cameras_are_unknown_and_counted(caplog):
     assert "2 of 3 images of some are of cameras or views that the model was not trained on" in caplog.text
 
 
+def test_a_numbered_camera_is_not_that_of_another_dataset():
+    market, duke = (
+        ReidDataset(name, Path(), (Sample(Path("a"), 0, 3),), (), ()) for name in ("market1501", "dukemtmc")
+    )
+    sides = Sides.of("camera", market)
+    assert sides.of_samples(market, market.train) == [0]
+    assert sides.of_samples(duke, duke.train) == [-1]
+
+
 def test_without_known_cameras_there_is_no_side_information(caplog):
     with caplog.at_level(logging.WARNING):
         assert len(Sides.of("camera+view", dataset((-1, "left")))) == 0
