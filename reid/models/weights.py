@@ -1,6 +1,7 @@
 """Pretrained weights of a backbone: from timm's hub or a file, checked tensor by tensor."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -168,7 +169,10 @@ def _resample_positions(model: TimmModule, state: State, grid: Grid | None) -> t
     new: Grid = tuple(model.patch_embed.grid_size)
     if before is None or wanted is None or before.ndim != 3:
         return None, ()
-    if before.shape == wanted.shape and grid in (None, new):
+    count = new[0] * new[1]
+    # Where a file does not tell its grid it is square, as timm takes it, if the count allows: 16 x 16 is not 32 x 8.
+    same = grid == new if grid else new[0] == new[1] or math.isqrt(count) ** 2 != count
+    if before.shape == wanted.shape and same:
         return before, ()
     prefix = prefix_places(model)
     try:

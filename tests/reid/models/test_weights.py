@@ -13,7 +13,8 @@ from reid.models.backbones import BACKBONES, build_backbone
 def tiny_file(path, **kwargs):
     """A weights file of the vit_toy architecture at 64 x 64 pixels: 64 patches."""
     torch.manual_seed(1)
-    model = timm.create_model("vit_tiny_patch16_224", img_size=64, **{**BACKBONES["vit_toy"].overrides, **kwargs})
+    options = {"img_size": 64, **BACKBONES["vit_toy"].overrides, **kwargs}
+    model = timm.create_model("vit_tiny_patch16_224", **options)
     save_file(model.state_dict(), path)
     return model
 
@@ -37,6 +38,23 @@ def test_position_embedding_is_interpolated_to_a_grid_that_is_not_square(tmp_pat
     expected = torch.nn.functional.interpolate(grid, (8, 4), mode="bicubic", antialias=True)
     torch.testing.assert_close(model.pos_embed[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 32, 96))
     assert "64 patches to 8x4" in str(report)
+
+
+def test_a_square_file_is_interpolated_also_to_a_grid_of_as_many_patches(tmp_path):
+    """64 x 64 and 128 x 32 pixels are both 64 patches."""
+    donor = tiny_file(tmp_path / "w.safetensors")
+    model, report = build_backbone("vit_toy", (128, 32), weights=str(tmp_path / "w.safetensors"))
+    grid = donor.pos_embed[:, 1:].reshape(1, 8, 8, 96).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (16, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(model.pos_embed[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 64, 96))
+    assert "64 patches to 16x4" in str(report)
+
+
+def test_a_file_that_cannot_be_square_is_of_the_grid_it_fits(tmp_path):
+    donor = tiny_file(tmp_path / "w.safetensors", img_size=(64, 32))
+    model, report = build_backbone("vit_toy", (64, 32), weights=str(tmp_path / "w.safetensors"))
+    assert torch.equal(model.pos_embed, donor.pos_embed)
+    assert report.interpolated == ()
 
 
 def test_a_distilled_file_loads_without_its_distillation_token(tmp_path):
