@@ -216,6 +216,9 @@ def _create(name: str, spec: BackboneSpec, image_size: tuple[int, int], drop_pat
             break
         except AssertionError:
             continue
+        except RuntimeError as error:  # a tag that timm does not know
+            tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{spec.architecture}.*")]
+            raise ValueError(f"backbone {name!r}: {error} Known tags: {', '.join(tags)}") from None
     else:
         raise ValueError(f"backbone {name!r} cannot be built for images of {image_size[0]}x{image_size[1]} pixels")
     if isinstance(model, VisionTransformerDistilled):

@@ -53,6 +53,11 @@ def test_registers_and_timm_names_are_supported():
         ("swinv2_tiny_window8_256", (64, 64), "'swinv2_tiny_window8_256' is no ViT, DeiT, EVA, CaiT or Swin"),
         ("vit_small_patch16_rope_mixed_224.naver_in1k", (32, 32), "turns queries and keys differently in each block"),
         ("eva02_base_patch14_plus_224", (28, 28), "near ones: eva02_base_patch14_224"),
+        (
+            "deit_tiny_patch16_224.fb_in22k",
+            (32, 32),
+            "Invalid pretrained tag (fb_in22k) for deit_tiny_patch16_224. Known",
+        ),
         ("vit_base_patch16_xp_224", (32, 32), "blocks of kind ParallelScalingBlock"),
         ("deit_tiny_distilled_patch16_224", (32, 32), "distillation token"),
         ("vit_toy", (20, 16), "image size 20x16 (height x width) is no multiple of the 8x8 patch"),
