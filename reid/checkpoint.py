@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+from pydantic import BaseModel, Json, ValidationError
+from pydantic_core import ErrorDetails
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from reid.config import Config, FgvcConfig, ReidConfig, ReidModelOptions, config_from
+from reid.config import Config, ConfigError, FgvcConfig, ReidConfig, ReidModelOptions, config_from
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import DCAL, build_dcal
 from reid.models.weights import WeightsReport
@@ -118,16 +121,14 @@ def read_metadata(file: Path, metadata: Mapping[str, str], kind: type[Kind]) -> 
     if not issubclass(KINDS[task], kind):
         raise ValueError(f"checkpoint {file} is {TITLES[KINDS[task]]}, expected {TITLES[kind]}")
     try:
-        checkpoint = Checkpoint(
-            config_from(json.loads(metadata["config"]), file, KINDS[task]),
-            Preprocessing.from_json(json.loads(metadata["preprocessing"])),
-            tuple(json.loads(metadata["classes"])),
-            json.loads(metadata["protocol"]),
-            int(metadata["epoch"]),
-            Sides.from_json(json.loads(metadata.get("sides", "{}"))),
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"checkpoint {file}: damaged metadata ({error!r})") from error
+        read = _Metadata.model_validate(metadata)
+        config = config_from(read.config, "its config", KINDS[task])
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors())
+        raise ValueError(f"checkpoint {file}: damaged metadata ({problems})") from None
+    except ConfigError as error:
+        raise ValueError(f"checkpoint {file}: {error}") from None
+    checkpoint = Checkpoint(config, read.preprocessing, read.classes, read.protocol, read.epoch, read.sides)
     return cast(Checkpoint[Kind], checkpoint)
 
 
@@ -146,7 +147,10 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kin
         raise ValueError(f"checkpoint {file}: cannot be read as safetensors ({error})") from error
     checkpoint = read_metadata(file, metadata, kind)
     size, classes = checkpoint.preprocessing.image_size, len(checkpoint.classes)
-    model, _ = build_model(checkpoint.config, size, classes, sides=len(checkpoint.sides))
+    try:
+        model, _ = build_model(checkpoint.config, size, classes, sides=len(checkpoint.sides))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"checkpoint {file}: its model cannot be built ({_one_line(error)})") from error
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -194,6 +198,22 @@ def fingerprint(file: Path) -> str:
     """What tells one model file from every other: the SHA-256 of its bytes, in hexadecimal."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+class _Metadata(BaseModel, allow_inf_nan=False):
+    config: Json[dict[str, dict[str, Any]]]
+    preprocessing: Json[Preprocessing]
+    classes: Json[tuple[str, ...]]
+    protocol: Json[dict[str, Any]]
+    epoch: int
+    sides: Json[Sides] = NO_SIDES
+
+
+def _problem(detail: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name}={reprlib.repr(detail['input'])}: {detail['msg']}"
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Which cameras and views a model with side information knows, by the names that its training images had."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,11 +35,6 @@ class Sides:
             log.warning("warning: no %s is known of the training images: side information is left out", missing[0])
             return cls()
         return cls(tuple(sorted(found["camera"])), tuple(sorted(found["view"])))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Sequence[str]]) -> "Sides":
-        """From lists of names, each empty where it is missing."""
-        return cls(tuple(values.get("cameras", ())), tuple(values.get("views", ())))
 
     def __len__(self) -> int:
         """How many sides there are; 0 where side information is not used."""

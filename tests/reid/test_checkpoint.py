@@ -76,9 +76,70 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "next.safetensors", {"format": "2"})
     with pytest.raises(ValueError, match=r"format '2' in its metadata, expected '1'"):
         load_model(tmp_path / "next.safetensors", ReidConfig)
-    save_file({"a": torch.zeros(1)}, tmp_path / "half.safetensors", {"format": "1", "config": "{"})
-    with pytest.raises(ValueError, match="damaged metadata"):
-        load_model(tmp_path / "half.safetensors", ReidConfig)
+
+
+def test_files_without_task_and_sides_still_load(tmp_path):
+    metadata = described(tmp_path)
+    del metadata["task"]
+    assert load_model(saved_with(tmp_path, metadata), ReidConfig)[1] == checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("config", None, "damaged metadata (config is missing)"),
+        ("config", "{", "damaged metadata (config='{': Invalid JSON"),
+        ("config", "[]", "damaged metadata (config=[]: Input should be a valid dictionary)"),
+        ("config", "null", "damaged metadata (config=None: Input should be a valid dictionary)"),
+        ("config", '{"data": null}', "damaged metadata (config.data=None: Input should be a valid dictionary)"),
+        ("config", "{}", "data.dataset is missing (in its config)"),
+        ("config", '{"data": {"dataset": "toy", "flip": 2}}', "data.flip=2: Input should be less than or equal to 1"),
+        ("config", '{"data": {"dataset": "toy", "flop": 2}}', "unknown option 'data.flop'; near ones: data.flip"),
+        (
+            "config",
+            '{"data": {"dataset": "toy"}, "model": {"backbone": "vit_smal"}}',
+            "its model cannot be built (unknown backbone 'vit_smal'; near ones: vit_small",
+        ),
+        ("preprocessing", None, "damaged metadata (preprocessing is missing)"),
+        ("preprocessing", "null", "damaged metadata (preprocessing=None: "),
+        ("preprocessing", "{}", "preprocessing.image_size is missing; preprocessing.mean is missing; "),
+        ("preprocessing", '{"mean": ["x", 0, 0]}', "preprocessing.mean.0='x': Input should be a valid number"),
+        ("preprocessing", '{"mean": [0, 0]}', "preprocessing.mean.2 is missing"),
+        ("preprocessing", '{"std": [NaN, 1, 1]}', "preprocessing.std.0=nan: Input should be a finite number"),
+        (
+            "preprocessing",
+            '{"image_size": [-32, 16], "mean": [0, 0, 0], "std": [1, 1, 1]}',
+            "its model cannot be built (",
+        ),
+        ("classes", "3", "damaged metadata (classes=3: Input should be a valid tuple)"),
+        ("classes", "[1, 2, 3]", "classes.0=1: Input should be a valid string"),
+        ("protocol", "[]", "damaged metadata (protocol=[]: Input should be a valid dictionary)"),
+        ("epoch", "x", "damaged metadata (epoch='x': Input should be a valid integer"),
+        ("sides", '{"cameras": 3}', "damaged metadata (sides.cameras=3: Input should be a valid tuple)"),
+    ],
+)
+def test_damaged_metadata_is_one_line_that_names_the_file(tmp_path, name, value, message):
+    metadata = described(tmp_path)
+    metadata.pop(name, None)
+    file = saved_with(tmp_path, metadata if value is None else {**metadata, name: value})
+    with pytest.raises(ValueError, match=r"^checkpoint .*m.safetensors: ") as error:
+        load_model(file, ReidConfig)
+    assert type(error.value) is ValueError  # no arguments were wrong
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def described(tmp_path):
+    """The metadata of a good file."""
+    save_model(tmp_path / "m.safetensors", model(), checkpoint())
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        return file.metadata()
+
+
+def saved_with(tmp_path, metadata):
+    """The good file with other metadata."""
+    save_file(load_file(tmp_path / "m.safetensors"), tmp_path / "m.safetensors", metadata)
+    return tmp_path / "m.safetensors"
 
 
 def test_a_checkpoint_of_another_method_does_not_fit_its_config(tmp_path):
