@@ -185,7 +185,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--backbone", choices=sorted(BACKBONES), help="default: deit_tiny on the CPU, vit_base on CUDA")
+    able = sorted(name for name, spec in BACKBONES.items() if spec.offers.glca)
+    parser.add_argument("--backbone", choices=able, help="default: deit_tiny on the CPU, vit_base on CUDA")
     parser.add_argument("--batch-size", type=int, help="default: 32 on the CPU, 64 on CUDA")
     parser.add_argument("--image-size", type=image_size, default=(256, 128), metavar="HxW")
     parser.add_argument("--ratio", type=float, default=0.3, help="share of patches that GLCA chooses")
