@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
 from reid.exported import ExportedModel
-from reid.models.dcal import DCAL, DcalOutput, Prediction, probabilities
+from reid.models.dcal import DCAL, Prediction, probabilities
 from reid.predictor import Picture, Predictor, has_glca, open_model
 
 
@@ -35,11 +36,15 @@ class Classifier(Predictor):
         batch_size: int = 128,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        """Raises ValueError when `glca` is asked of a model without that branch."""
+        """Raises ValueError for an unknown prediction, `glca` of a model without that branch, or other than C names."""
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"unknown prediction {prediction!r}; choose {', '.join(get_args(Prediction))}")
         if prediction == "glca" and not has_glca(model):
             raise ValueError(
                 f"prediction 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
             )
+        if len(classes) != model.classes:
+            raise ValueError(f"{len(classes)} names of classes for a model of {model.classes}")
         self.classes = tuple(classes)
         self.prediction: Prediction = prediction if has_glca(model) else "sa"
         super().__init__(
@@ -76,30 +81,31 @@ class Classifier(Predictor):
 
     def classify(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Pictures to probabilities (n, C) float32, each row of sum 1; pictures and errors as for `prepare`."""
-        rows = [np.empty((0, len(self.classes)), np.float32)]
-        rows += [self._classify(images) for images in self.batches(pictures)]
-        return np.concatenate(rows)
+        return np.concatenate([self._nothing(), *(self._classify(images) for images in self.batches(pictures))])
 
     def classify_prepared(self, images: Tensor) -> np.ndarray:
         """Pictures by `prepare` (n, 3, height, width) to probabilities (n, C), as `classify` gives them."""
-        return np.concatenate([self._classify(part) for part in images.split(self.batch_size)])
+        parts = images.split(self.batch_size) if len(images) else ()
+        return np.concatenate([self._nothing(), *(self._classify(part) for part in parts)])
 
     def classify_samples(
         self, samples: Sequence[Sample], *, workers: int = -1, what: str = "classifying"
     ) -> Mapping[Prediction, np.ndarray]:
         """Dataset samples to probabilities (n, C) by every prediction that the branches in use allow, with progress."""
-        found: dict[Prediction, list[np.ndarray]] = {}
+        found = {prediction: [self._nothing()] for prediction in self._available()}
         for images in self.sample_batches(samples, workers=workers, what=what):
             output = self.forward(images)
-            for prediction in available(output):
-                found.setdefault(prediction, []).append(probabilities(output, prediction).cpu().numpy())
+            for prediction, rows in found.items():
+                rows.append(probabilities(output, prediction).cpu().numpy())
         return {prediction: np.concatenate(rows) for prediction, rows in found.items()}
 
     def _classify(self, images: Tensor) -> np.ndarray:
         rows: np.ndarray = probabilities(self.forward(images), self.prediction).cpu().numpy()
         return rows
 
+    def _nothing(self) -> np.ndarray:
+        return np.empty((0, len(self.classes)), np.float32)
 
-def available(output: DcalOutput) -> tuple[Prediction, ...]:
-    """The predictions that can be made of an output, the one to prefer first."""
-    return ("sum", "sa", "glca") if output.glca is not None else ("sa",)
+    def _available(self) -> tuple[Prediction, ...]:
+        """The predictions that the branches in use allow, the one to prefer first."""
+        return ("sum", "sa", "glca") if self.glca else ("sa",)

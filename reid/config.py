@@ -52,7 +52,7 @@ ImageSize = Annotated[
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataOptions(_Options):
@@ -172,14 +172,12 @@ class ReidTrainOptions(TrainOptions):
         None, ge=0, description="triplet margin; none is the soft margin"
     )
     id_loss: Literal["ce", "arcface"] = Field("ce", description="cross-entropy of the logits, or ArcFace")
-    arcface_scale: float = Field(64.0, gt=0, allow_inf_nan=False)
+    arcface_scale: float = Field(64.0, gt=0)
     arcface_margin: float = Field(0.5, ge=0, lt=math.pi, description="radians")
     metric_loss: Literal["triplet", "circle", "none"] = "triplet"
-    circle_scale: float = Field(128.0, gt=0, allow_inf_nan=False, description="gamma")
+    circle_scale: float = Field(128.0, gt=0, description="gamma")
     circle_margin: float = Field(0.25, ge=0, lt=1, description="m")
-    center_loss: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="weight of the center loss, e.g. 5e-4; 0 is off"
-    )
+    center_loss: float = Field(0.0, ge=0, description="weight of the center loss, e.g. 5e-4; 0 is off")
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -252,9 +250,7 @@ class EvalOptions(_Options):
     rerank_lambda: Fraction | None = Field(None, description="weight of the original distance; default the preset's")
     query_expansion: int = Field(0, ge=0, description="gallery images added to each query (alpha-QE); 0 is off")
     database_augmentation: int = Field(0, ge=0, description="neighbours added to each gallery image; 0 is off")
-    alpha: float = Field(
-        3.0, ge=0, allow_inf_nan=False, description="exponent of the similarity that weighs what is added"
-    )
+    alpha: float = Field(3.0, ge=0, description="exponent of the similarity that weighs what is added")
     false_alarm: float = Field(
         0.01, gt=0, lt=1, description="share of unknown queries that may be taken for known, for the threshold"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -41,8 +42,10 @@ class Embedder(Predictor):
 
         `sides` are the cameras and views that the model knows; only `embed_samples` can tell it of them.
 
-        Raises ValueError when `glca` is asked of a model without that branch.
+        Raises ValueError for unknown features, and for `glca` of a model without that branch.
         """
+        if features not in get_args(Features):
+            raise ValueError(f"unknown features {features!r}; choose {', '.join(get_args(Features))}")
         if features == "glca" and not has_glca(model):
             raise ValueError(
                 f"features 'glca' asked of a model trained with method {model.method!r}, which has no GLCA"
@@ -105,7 +108,9 @@ class Embedder(Predictor):
 
         So a service can prepare beside the thread of the model.
         """
-        return np.concatenate([self._embed(part) for part in images.split(self.batch_size)])
+        rows = [np.empty((0, self.size), np.float32)]
+        rows += [self._embed(part) for part in (images.split(self.batch_size) if len(images) else ())]
+        return np.concatenate(rows)
 
     def embed_samples(
         self,

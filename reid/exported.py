@@ -44,6 +44,11 @@ class ExportedModel(nn.Module):
         return int(self._outputs["sa_token"][1])
 
     @property
+    def classes(self) -> int:
+        """C, the classes of a classifier's head."""
+        return int(self._outputs["sa_logits"][1])
+
+    @property
     def rolls_out(self) -> bool:
         """Whether there is a class token whose attention is rolled out."""
         return "rollout" in self._outputs

@@ -142,6 +142,7 @@ class DCAL(nn.Module):
                 )
         build_head = ReidHead if head == "reid" else FgvcHead
         self.method: Method = method
+        self.classes = classes
         self.ratio = ratio
         self.partner_stream: PartnerStream = partner_stream
         self.checkpointing = checkpointing

@@ -152,6 +152,8 @@ def test_all_problems_are_told_at_once_with_near_names():
         ({"batch_size": 4}, "train.batch_size=4"),
         ({"erasing": 1.5}, "data.erasing=1.5"),
         ({"epochs": 0}, "train.epochs=0"),
+        ({"lr": "inf"}, "train.lr='inf': Input should be a finite number"),
+        ({"weight_decay": float("nan")}, "train.weight_decay=nan: Input should be a finite number"),
         ({"batch_siz": 8}, "near ones: eval.batch_size, train.batch_size"),
         ({"train.batch_size": 8, "eval.batch_size": 0}, "eval.batch_size=0"),
         ({"id_loss": "cosface"}, "train.id_loss='cosface': Input should be 'ce' or 'arcface'"),

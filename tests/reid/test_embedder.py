@@ -75,6 +75,9 @@ def test_nothing_in_gives_nothing_out(run):
     embedder, _ = Embedder.from_checkpoint(run)
     assert embedder.embed([]).shape == (0, 192)
     assert embedder.embed_samples([]).shape == (0, 192)
+    assert embedder.embed_prepared(torch.empty(0, 3, 32, 16)).shape == (0, 192)
+    with pytest.raises(ValueError, match=r"^unknown features 'both'; choose concat, sa, glca$"):
+        Embedder(embedder.model, PREPROCESSING, features="both")
 
 
 def test_glca_of_a_baseline_is_refused():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from reid.classifier import Classifier
 from reid.data.transforms import Preprocessing
 from reid.models.dcal import build_dcal
 from reid.predictor import Predictor
@@ -56,3 +57,20 @@ def test_an_image_in_memory_that_cannot_be_read_is_named_by_its_place(predictor)
         pytest.raises(ValueError, match="picture 1 cannot be read as an image"),
     ):
         list(predictor.batches([good, cut]))
+
+
+@pytest.mark.parametrize(("method", "predictions"), [("dcal", ["sum", "sa", "glca"]), ("baseline", ["sa"])])
+def test_a_classifier_of_nothing_gives_nothing_out(method, predictions):
+    model = build_dcal("vit_toy", (32, 16), 3, method=method, head="fgvc")[0]
+    classifier = Classifier(model, PREPROCESSING, ("a", "b", "c"))
+    assert classifier.classify_prepared(torch.empty(0, 3, 32, 16)).shape == (0, 3)
+    found = classifier.classify_samples([], workers=0)
+    assert {name: rows.shape for name, rows in found.items()} == dict.fromkeys(predictions, (0, 3))
+
+
+def test_a_classifier_checks_what_it_is_given():
+    model = build_dcal("vit_toy", (32, 16), 3, head="fgvc")[0]
+    with pytest.raises(ValueError, match=r"^unknown prediction 'both'; choose sum, sa, glca$"):
+        Classifier(model, PREPROCESSING, ("a", "b", "c"), prediction="both")
+    with pytest.raises(ValueError, match=r"^2 names of classes for a model of 3$"):
+        Classifier(model, PREPROCESSING, ("a", "b"))
