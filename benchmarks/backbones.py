@@ -99,6 +99,7 @@ def inference(model: DCAL, images: torch.Tensor, precision: torch.dtype) -> Call
 
 
 def seconds(work: Callable[[], None], device: str) -> float:
+    """Time of some work, the device's queue empty before and after."""
     if device == "cuda":
         torch.cuda.synchronize()
     begun = time.perf_counter()

@@ -15,7 +15,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.backbones import image_size
+from benchmarks.backbones import image_size, seconds
 from reid.device import choose_precision
 from reid.loop import draw_partners
 from reid.losses import ReidLoss, batch_hard_triplet, branch_losses, total_loss
@@ -102,17 +101,6 @@ def batch(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
     images = torch.randn(arguments.batch_size, 3, *arguments.image_size, generator=generator)
     labels = torch.arange(arguments.batch_size) // 4
     return images.to(arguments.device), labels.to(arguments.device)
-
-
-def seconds(step: Step, device: str) -> float:
-    """Time of one step, the device's queue empty before and after."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    begun = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
 
 
 def operations(step: Step) -> int:

@@ -13,6 +13,7 @@ from reid import cli
 from reid.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
 from reid.loop import Interrupted
+from reid.models.backbones import BACKBONES
 from reid.models.dcal import BRANCHES, DCAL
 from reid.models.rollout import query_count
 
@@ -36,7 +37,9 @@ def add_training_flags(parser: argparse.ArgumentParser, kind: type[Config], data
     parser.add_argument("--data-root", metavar="DIR", help="where the dataset is: its folder, one above it, or its CSV")
     parser.add_argument("--config", metavar="YAML", type=Path, help="options file, instead of the dataset's own recipe")
     parser.add_argument(
-        "--backbone", metavar="NAME", help="deit_tiny, deit_small, deit_base, vit_base, ... or a timm ViT"
+        "--backbone",
+        metavar="NAME",
+        help=f"one of {', '.join(BACKBONES)}, or timm's own name of a ViT, DeiT, EVA, CaiT or Swin",
     )
     parser.add_argument("--method", choices=list(BRANCHES), help="default: dcal")
     parser.add_argument("--weights", metavar="imagenet|none|PATH", help="pretrained weights (default: imagenet)")

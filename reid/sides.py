@@ -21,7 +21,7 @@ class Sides:
 
     @classmethod
     def of(cls, kind: SideKind, dataset: ReidDataset) -> "Sides":
-        """Those of a dataset's training images; empty, with a warning, where none is known.
+        """Those of a dataset's training images; empty, with a warning, where none is known, or one alone.
 
         The view is the column `view` of a CSV file.
         """
@@ -34,7 +34,11 @@ class Sides:
         if missing:
             log.warning("warning: no %s is known of the training images: side information is left out", missing[0])
             return cls()
-        return cls(tuple(sorted(found["camera"])), tuple(sorted(found["view"])))
+        sides = cls(tuple(sorted(found["camera"])), tuple(sorted(found["view"])))
+        if len(sides) == 1:
+            log.warning("warning: all training images are of one %s: side information is left out", kind)
+            return cls()
+        return sides
 
     def __len__(self) -> int:
         """How many sides there are; 0 where side information is not used."""

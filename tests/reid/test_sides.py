@@ -53,6 +53,13 @@ def test_without_known_cameras_there_is_no_side_information(caplog):
     assert "no camera is known of the training images: side information is left out" in caplog.text
 
 
+def test_one_camera_alone_tells_nothing_and_is_left_out(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert len(Sides.of("camera", dataset((1, "left"), (1, "right")))) == 0
+    assert "all training images are of one camera: side information is left out" in caplog.text
+    assert len(Sides.of("camera+view", dataset((1, "left"), (1, "right")))) == 2
+
+
 @pytest.fixture
 def run(photos, tiny, tmp_path):
     options = {**tiny, "root": str(photos), "side_information": "camera", "jigsaw": 2, "train.epochs": 1}
