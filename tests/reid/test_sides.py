@@ -40,11 +40,12 @@ def test_other_cameras_are_unknown_and_counted(caplog):
 
 def test_a_numbered_camera_is_not_that_of_another_dataset():
     market, duke = (
-        ReidDataset(name, Path(), (Sample(Path("a"), 0, 3),), (), ()) for name in ("market1501", "dukemtmc")
+        ReidDataset(name, Path(), (Sample(Path("a"), 0, 3), Sample(Path("b"), 0, 4)), (), ())
+        for name in ("market1501", "dukemtmc")
     )
     sides = Sides.of("camera", market)
-    assert sides.of_samples(market, market.train) == [0]
-    assert sides.of_samples(duke, duke.train) == [-1]
+    assert sides.of_samples(market, market.train) == [0, 1]
+    assert sides.of_samples(duke, duke.train) == [-1, -1]
 
 
 def test_without_known_cameras_there_is_no_side_information(caplog):
