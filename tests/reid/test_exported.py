@@ -11,16 +11,15 @@ from PIL import Image
 from reid.calibrate import load_calibration
 from reid.checkpoint import fingerprint, load_model
 from reid.classifier import Classifier
-from reid.config import ReidConfig, load_config, override
+from reid.config import ReidConfig, override
 from reid.embedder import Embedder
-from reid.evaluate import evaluate, main
+from reid.evaluate import main
 from reid.export import export
 from reid.exported import model_fingerprint, open_exported
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import embedding
 from reid.predictor import open_model
 from reid.retrieval.calibration import Calibration
-from reid.train import train
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -127,18 +126,20 @@ def test_every_kind_of_backbone_can_be_exported(save_run, tmp_path, monkeypatch,
             theirs.attention(pictures())
 
 
-def test_an_evaluation_of_an_export_gives_the_same_figures(photos, tiny, tmp_path):
-    train(load_config("csv", None, {**tiny, "data.root": str(photos)}), tmp_path / "run", device="cpu")
-    file = export(tmp_path / "run").file
+def test_an_evaluation_of_an_export_gives_the_same_figures(exported_runs, tmp_path):
+    rows = ["path,split,identity,camera"]
+    for number, pixels in enumerate(pictures(40)):  # noise, so that a ranking is far from perfect
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'gallery' if number % 5 else 'query'},{number // 5},{number}")
+    (tmp_path / "noise.csv").write_text("\n".join(rows))
     results = []
-    for checkpoint in (tmp_path / "run", file):
+    for checkpoint in (exported_runs["reid"], exported_runs["reid"] / "model.onnx"):
+        data = ["--dataset", "csv", "--data-root", str(tmp_path / "noise.csv")]
         given = ["--checkpoint", str(checkpoint), "--device", "cpu", "--json", str(tmp_path / "result.json")]
-        assert main(given) == 0
+        assert main([*given, *data]) == 0
         results.append(json.loads((tmp_path / "result.json").read_text()))
     assert results[0] == results[1]
-    assert results[0]["mAP"] > 0
-    features = [evaluate(checkpoint, device="cpu").features for checkpoint in (tmp_path / "run", file)]
-    np.testing.assert_allclose(features[1].gallery, features[0].gallery, atol=1e-5)
+    assert 0 < results[0]["mAP"] < 0.5
 
 
 def test_an_export_computes_in_float32_whatever_it_was_trained_in(exported_runs, tmp_path):
