@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.paper import FIGURES, TITLES, Row, Table
 from benchmarks.run_once import epochs
 from reid.checkpoint import CONFIG_FILE, KINDS
@@ -17,14 +15,15 @@ from reid.progress import duration
 from reid.scoring import describe_protocol
 
 # What changes no figure.
-HARMLESS = ("data.dataset", "data.root", "data.workers", "data.strict_counts", "train.eval_every", "eval.batch_size")
+HARMLESS = ("data.root", "data.workers", "data.strict_counts", "train.eval_every", "eval.batch_size")
 
 
 @dataclass(frozen=True)
 class Found:
     """What there is of a row: measured figures in percent, and what must be told beside them.
 
-    `changed` says what of the recipe is not the paper's; `warnings` what of the data is not the official set.
+    `changed` says what of the recipe is not the paper's; `weights` is what it started from; `warnings` say what of the
+    data is not the official set.
     `seconds` are those of the epochs trained so far, `problem` why the row is not measured.
     """
 
@@ -32,6 +31,7 @@ class Found:
     measured: Mapping[str, float] | None = None
     protocol: Mapping[str, Any] | None = None
     machine: str | None = None
+    weights: str = "imagenet"
     changed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0
@@ -64,6 +64,7 @@ class Found:
             "measured": dict(self.measured) if self.measured else None,
             "difference": {figure: self.difference(figure) for figure in row.published},
             "protocol": dict(self.protocol) if self.protocol else None,
+            "weights": self.weights,
             "changed": list(self.changed),
             "warnings": list(self.warnings),
             "epochs": self.epochs,
@@ -79,14 +80,21 @@ def evaluation_file(row: Row, folder: Path) -> Path:
 
 
 def look(row: Row, folder: Path) -> Found:
-    """What a row's folder holds."""
+    """What a row's folder holds; a folder that cannot be read is the row's problem, not an error."""
+    try:
+        return _look(row, folder)
+    except (OSError, ValueError, KeyError) as error:
+        return Found(row, problem=f"{folder} cannot be read: {' '.join(str(error).split())}")
+
+
+def _look(row: Row, folder: Path) -> Found:
     records = epochs(folder)
     found = Found(row, seconds=sum(record["seconds"] for record in records), epochs=len(records))
-    stored = evaluation_file(row, folder)
     if not (folder / CONFIG_FILE).exists():
         return replace(found, problem="not run")
     trained = read_config(folder / CONFIG_FILE, KINDS[row.task])
-    found = replace(found, changed=tuple(changes(row.config(), trained)))
+    found = replace(found, weights=trained.model.weights, changed=tuple(changes(row.config(), trained)))
+    stored = evaluation_file(row, folder)
     if not stored.exists():
         return replace(found, problem=f"{len(records)} of {trained.train.epochs} epochs trained")
     values = json.loads(stored.read_text())
@@ -109,8 +117,9 @@ def percent(task: Task, values: Mapping[str, Any]) -> dict[str, float]:
 def changes(paper: Config, trained: Config) -> Iterable[str]:
     """What of a run's options differs from the row's own, each as NAME=VALUE (instead of VALUE)."""
     one, other = paper.model_dump(mode="json"), trained.model_dump(mode="json")
+    from_file = trained.model.weights != "none"  # which may hold the very weights of the hub
     for name in differences(paper, trained):
-        if name not in HARMLESS:
+        if name not in HARMLESS and not (name == "model.weights" and from_file):
             group, _, leaf = name.partition(".")
             yield f"{name}={other[group][leaf]} (instead of {one[group][leaf]})"
 
@@ -171,15 +180,18 @@ def notes(rows: Sequence[Found]) -> Iterable[str]:
         yield f"\\* **Not the paper's recipe** ({whose}): {changed}."
     for warning in dict.fromkeys(warning for found in measured for warning in found.warnings):
         yield f"† **Not the official data**: {warning}."
+    files = dict.fromkeys(found.weights for found in measured if found.weights not in ("imagenet", "none"))
+    if files:
+        yield f"Pretrained weights from files instead of timm's hub: {', '.join(files)}."
     common: dict[str, None] = {}
     for found in measured:
         rest = {k: v for k, v in (found.protocol or {}).items() if k not in ("features", "prediction")}
         common[describe_protocol(rest)] = None
     for protocol in common:
         yield f"Protocol: {protocol}."
-    machines = ", ".join(dict.fromkeys(str(found.machine) for found in measured))
+    machines = "; ".join(dict.fromkeys(str(found.machine) for found in measured))
     if machines:
-        yield f"Training: time of the epochs, evaluated on {machines}, torch {torch.__version__}; one seed a row."
+        yield f"Training: time of the epochs, on {machines}; one seed a row."
     yield (
         "Published: Zhu et al., CVPR 2022 (arXiv 2205.02151), read in transcriptions that benchmarks/paper.py names; "
         "differences are in percentage points."

@@ -37,7 +37,7 @@ from reid.progress import duration
 RESULTS = Path(__file__).parent / "results"
 EVALUATE: Mapping[Task, Callable[..., Any]] = {"reid": reid.evaluate.evaluate, "fgvc": fgvc.evaluate.evaluate}
 CHOICE: Mapping[Task, str] = {"reid": "eval.features", "fgvc": "eval.prediction"}
-# What rows differ in or has a flag of its own, and what the figures are scored by.
+# What the rows differ in, or has a flag of its own.
 FIXED = ("data.dataset", "data.root", "model.method")
 
 
@@ -57,8 +57,9 @@ def run(row: Row, folder: Path, settings: Mapping[str, Any], device: str) -> Non
     if row.branch != "both":
         options[CHOICE[row.task]] = row.branch
     evaluated = EVALUATE[row.task](folder, options, device=device)
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else platform.machine()
-    also = {"warnings": list(evaluated.dataset.warnings), "machine": machine}
+    on_gpu = torch.cuda.is_available() and device != "cpu"
+    machine = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU"
+    also = {"warnings": list(evaluated.dataset.warnings), "machine": f"{machine}, torch {torch.__version__}"}
     write_text(stored, json.dumps({**evaluated.result.as_full_json(), **also}) + "\n")
 
 
@@ -73,11 +74,11 @@ def choose_rows(table: Table, patterns: Sequence[str]) -> list[Row]:
 
 
 def read_settings(rows: Sequence[Row], arguments: argparse.Namespace) -> dict[Task, dict[str, Any]]:
-    """The options of --set and --data-root for each kind of run, which takes those that it has.
+    """The options of --set and --data-root for each kind of run in the table, which takes those that it has.
 
-    Raises ConfigError for an option that none of the chosen rows has, or that the table fixes.
+    Raises ConfigError for an option that none of them has, or that the table fixes.
     """
-    tasks = list(dict.fromkeys(row.task for row in rows))
+    tasks = list(dict.fromkeys(row.task for row in table_rows(arguments.table)))
     settings: dict[Task, dict[str, Any]] = {task: {} for task in tasks}
     for text in arguments.set:
         key, value = parse_override(text)
@@ -155,7 +156,7 @@ def _command(arguments: argparse.Namespace) -> int:
         found = run_rows(rows, settings, arguments)
     text = markdown(arguments.table, found)
     print(text)
-    values = {"table": arguments.table, "torch": torch.__version__, "rows": [one.as_json() for one in found]}
+    values = {"table": arguments.table, "rows": [one.as_json() for one in found]}
     places = [arguments.json] if arguments.json else []
     if arguments.results:
         arguments.results.mkdir(parents=True, exist_ok=True)

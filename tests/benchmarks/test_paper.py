@@ -126,6 +126,34 @@ def test_a_table_without_runs_shows_what_was_published(tmp_path, capsys):
     assert all(row["measured"] is None and set(row["difference"].values()) == {None} for row in rows)
 
 
+def test_a_shortened_run_says_so_and_weights_of_a_file_are_named(tmp_path, capsys):
+    row = ROWS["1"]["cub-deit_tiny-dcal"]
+    folder = tmp_path / row.run
+    folder.mkdir()
+    (folder / "config.yaml").write_text(row.config({"train.epochs": 7, "model.weights": "own.pth"}).as_yaml())
+    values = {
+        "accuracy": {"sum": {"top1": 0.5}},
+        "protocol": {"prediction": "sum"},
+        "machine": "a card",
+        "warnings": [],
+    }
+    (folder / "evaluation-both.json").write_text(json.dumps(values))
+    assert main(["--table", "1", "--table-only", "--runs", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "| cub-deit_tiny-dcal \\* | 50.0 | 84.6 | -34.6 | sum |  |" in text
+    assert "(all rows): train.epochs=7 (instead of 100).\n" in text
+    assert "weights from files instead of timm's hub: own.pth." in text
+
+
+def test_a_folder_that_cannot_be_read_is_told_in_its_row(tmp_path, capsys):
+    (tmp_path / "cub-deit_tiny-glca").mkdir()
+    (tmp_path / "cub-deit_tiny-glca" / "config.yaml").write_text("data: [1\n")
+    assert main(["--table", "more", "--table-only", "--runs", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert f"| {tmp_path / 'cub-deit_tiny-glca'} cannot be read: " in text
+    assert "| cub-deit_tiny-pwca | Table 4 |  | 83.1 |  | not run |" in text
+
+
 def test_the_difference_is_measured_less_published_and_what_is_not_the_papers_is_told():
     row = ROWS["2"]["msmt17-vit_base-dcal"]
     found = Found(row, {"mAP": 63.44, "rank1": 83.2}, {"version": "v1", "features": "concat"}, "a card", seconds=3700)
