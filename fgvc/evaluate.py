@@ -124,6 +124,11 @@ def _command(arguments: argparse.Namespace) -> None:
         print(result)
     if arguments.json:
         write_json(arguments.json, result.as_full_json())
+    if arguments.report:
+        from fgvc.report import write_report  # matplotlib takes a second to import
+
+        page = write_report(arguments.report, result, evaluated.dataset, evaluated.classifier)
+        log.info("report: %s", page)
 
 
 def main(argv: list[str] | None = None) -> int:

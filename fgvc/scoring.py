@@ -157,7 +157,8 @@ def test_labels(dataset: FgvcDataset, classes: tuple[str, ...]) -> Integers:
 
 def data_protocol(dataset: FgvcDataset) -> dict[str, Any]:
     """What a result must say of its images, and a checkpoint of what it was trained on."""
-    return {"dataset": dataset.name, "level": dataset.protocol.get("level")}
+    level = dataset.protocol.get("level")
+    return {"dataset": dataset.name, **({"level": level} if level else {})}
 
 
 def result_protocol(dataset: FgvcDataset, trained_on: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:

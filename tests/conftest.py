@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Callable, Iterable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,74 @@ def link(picture: Path) -> Callable[[Path, Iterable[str]], Path]:
         return root
 
     return create
+
+
+VOID = {"meta", "link", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """A page's tags, attributes and text; open and closed tags must match."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+        self.source = path.read_text(encoding="utf-8")
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def page_of():
+    """The function that parses a report's page."""
+    return Page
+
+
+@pytest.fixture
+def shown_offline():
+    """A function that opens a page in a browser, light and dark, narrow and wide, and finds nothing wrong with it."""
+
+    def check(path):
+        playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+        chromium = "/usr/bin/chromium"
+        with playwright.sync_playwright() as started:
+            try:
+                browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            except playwright.Error as error:
+                pytest.skip(f"no browser at {chromium}: {str(error).splitlines()[0]}")
+            for scheme in ("light", "dark"):
+                for width in (390, 1280):
+                    context = browser.new_context(
+                        viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+                    )
+                    tab = context.new_page()
+                    problems = []
+                    tab.on("console", lambda message, found=problems: found.append(message.text))
+                    tab.on("pageerror", lambda error, found=problems: found.append(str(error)))
+                    tab.on("requestfailed", lambda request, found=problems: found.append(request.url[:100]))
+                    tab.goto(path.as_uri())
+                    assert problems == []
+                    assert tab.evaluate("document.documentElement.scrollWidth") == width
+                    shown = "[...document.images].map(image => image.complete && image.naturalWidth * image.width > 0)"
+                    assert all(tab.evaluate(shown))
+                    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+                    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
+                    context.close()
+            browser.close()
+
+    return check

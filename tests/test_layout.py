@@ -28,6 +28,8 @@ NO_TORCH = (
     "reid.data.official",
     "reid.data.listed",
     "reid.data.custom",
+    "reid.data.layout",
+    "fgvc.datasets",
     "reid.data.images",
 )
 

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from reid.features import Features
 from reid.predictor import Attention, Predictor
 from reid.report.strips import Tile
 
@@ -16,9 +15,9 @@ RAMP = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 2
 OUTLINE = (0, 229, 255)
 
 
-def attended(features: Features, tiles: Sequence[Tile], predictor: Predictor) -> tuple[Tile, ...]:
-    """The same tiles with the attention of `predictor` over their pictures, which it gets from the files, unscaled."""
-    attentions = predictor.attention([features.picture(tile.split, tile.row) for tile in tiles])
+def attended(tiles: Sequence[Tile], predictor: Predictor) -> tuple[Tile, ...]:
+    """The same tiles with the attention of `predictor` over their pictures, which it gets unscaled."""
+    attentions = predictor.attention([tile.read() for tile in tiles])
     drawn = zip(tiles, attentions, strict=True)
     return tuple(replace(tile, picture=overlay(tile.picture, attention)) for tile, attention in drawn)
 

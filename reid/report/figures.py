@@ -215,6 +215,7 @@ def draw_projection(figure: Figure, projection: Projection) -> None:
 
 
 CELL, LINE, GAP = SIDE // 2 + 12, 15, 10  # pixels of the drawing of strips, which shows tiles at half size
+TILE_LETTERS = 18  # in the drawing's font, below a tile
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 
 
@@ -250,4 +251,9 @@ def _draw_tile(axes: Axes, tile: Tile, left: float, top: float) -> None:
     axes.imshow(tile.picture, extent=(x, x + width, y + height, y), aspect="auto")
     axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=look.colour, linewidth=2.5))
     for line, note in enumerate(tile.notes):
-        axes.text(centre, y + height + LINE * (line + 0.7), note, **options)
+        axes.text(centre, y + height + LINE * (line + 0.7), shorten(note), **options)
+
+
+def shorten(text: str) -> str:
+    """Text that is no wider than a tile of the drawing, its end cut where it is."""
+    return text if len(text) <= TILE_LETTERS else f"{text[: TILE_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -162,14 +162,14 @@ figcaption { margin-top: 0.3rem; font-size: 0.9rem; max-width: 46rem; }
 @media (max-width: 600px) {
   table { font-size: 0.85rem; }
   th, td { padding-right: 0.6rem; }
-  tbody th { overflow-wrap: anywhere; }
+  tbody th { min-width: 7rem; overflow-wrap: anywhere; }
   dl { gap: 0.5rem; }
   dl div { min-width: 0; padding: 0.4rem 0.6rem; }
   dd { font-size: 1.25rem; }
 }
 .strip { display: flex; flex-wrap: wrap; gap: 0.5rem; margin: 0; padding: 0; list-style: none; }
 .strip li { flex: 0 0 clamp(5.1rem, (100% - (var(--most) - 1) * 0.5rem) / var(--most), 11rem);
-  font-size: 0.78rem; line-height: 1.35; }
+  min-width: 0; font-size: 0.78rem; line-height: 1.35; overflow-wrap: anywhere; }
 .strip b { display: block; color: var(--kind); }
 .strip img { display: block; max-width: 100%; border: 3px solid var(--kind); border-radius: 3px; }
 .strip span { display: block; }

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from reid.checkpoint import write_text, write_whole
+from reid.checkpoint import write_text
 from reid.embedder import Embedder
 from reid.features import Features, Integers
 from reid.progress import Progress
-from reid.report import figures, markup
+from reid.report import figures, markup, parts
 from reid.report.attention import attended
 from reid.report.markup import Section
 from reid.report.projection import Projection, project
@@ -62,11 +62,7 @@ def write_report(
 
     Raises NotADirectoryError if `folder` is a file, and OSError if it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"report {folder} is a file, expected a folder or a new name")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FIGURES:  # an earlier report may have had more
-        (folder / f"{name}.png").unlink(missing_ok=True)
+    parts.prepare(folder, FIGURES)
     protocol = result.protocol
     groups = features.groups(protocol["junk"])
     per_query = result.metrics
@@ -106,43 +102,13 @@ def _numbers(result: Result) -> Section:
         body += markup.paragraph(
             "Re-ranked: every ranking used the other queries too, so a single query would not be answered like this."
         )
-    rows = [(name.replace("_", " "), _text(value), MEANINGS.get(name, "")) for name, value in protocol.items()]
-    body += markup.table("Protocol and settings", ("choice", "value", "meaning"), rows)
+    body += parts.protocol_table(protocol, MEANINGS)
     return Section("numbers", "Numbers", body)
 
 
 def _range(shares: Iterable[float]) -> str:
     values = list(shares)
     return f"{100 * min(values):.1f} % and {100 * max(values):.1f} %"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else str(value)
-
-
-def _chart(
-    folder: Path,
-    name: str,
-    draw: figures.Draw,
-    alternative: str,
-    caption: str,
-    size: tuple[float, float] = figures.SIZE,
-) -> str:
-    """Write a figure as NAME.png, and return the HTML that shows it."""
-    light, dark = figures.png(draw, size, figures.LIGHT), figures.png(draw, size, figures.DARK)
-    _write_png(folder / f"{name}.png", light)
-    return markup.chart(light, dark, round(100 * size[0]), alternative, caption)
-
-
-def _write_png(path: Path, content: bytes) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write_whole(path, write)
 
 
 def _cmc(folder: Path, result: Result) -> Section:
@@ -152,7 +118,7 @@ def _cmc(folder: Path, result: Result) -> Section:
     caption += "; the band holds all draws." if len(draws) > 1 else "."
     draw = partial(figures.draw_cmc, draws=draws)
     words = ", ".join(f"{name} {share}" for name, share in steps.items())
-    chart = _chart(folder, "cmc", draw, f"CMC curve: {words}.", caption)
+    chart = parts.chart(folder, "cmc", draw, f"CMC curve: {words}.", caption)
     values = markup.table("On the curve", ("rank", "share of queries"), steps.items())
     return Section("cmc", "CMC curve", markup.side_by_side(chart, values))
 
@@ -166,14 +132,14 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
     open_set = verification.open_set
     pairs = f"{verification.positives:,} positive and {verification.negatives:,} negative pairs, junk left out"
     charts = [
-        _chart(
+        parts.chart(
             folder,
             "scores",
             partial(figures.draw_scores, verification=verification),
             f"Distribution of the scores of positive and negative pairs; threshold {open_set.threshold:.6f}.",
             f"Scores of {pairs}. The less the two overlap, the better a threshold tells them apart.",
         ),
-        _chart(
+        parts.chart(
             folder,
             "roc",
             partial(figures.draw_roc, verification=verification),
@@ -192,7 +158,7 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
         "similarities of the embeddings as they are, without re-ranking or expansion."
     )
     if calibration is not None:
-        body += _chart(
+        body += parts.chart(
             folder,
             "reliability",
             partial(figures.draw_reliability, bins=calibration.reliability),
@@ -238,7 +204,7 @@ def _camera_pairs(
         return Section("cameras", heading, markup.paragraph(reason))
     scored = pairs.mAP[pairs.queries > 0]
     left_out = f" {pairs.left_out} cameras with fewer queries are left out." if pairs.left_out else ""
-    chart = _chart(
+    chart = parts.chart(
         folder,
         "camera_pairs",
         partial(figures.draw_camera_pairs, pairs=pairs),
@@ -300,7 +266,7 @@ def _pictures(
         f"picture stand its {measure} and its camera, where known. The first right match is always shown, at the end "
         "where it ranks low."
     )
-    shown = Section("ranked_lists", headings["ranked_lists"], lead + _strips(folder, "ranked_lists", everything))
+    shown = Section("ranked_lists", headings["ranked_lists"], lead + parts.strips(folder, "ranked_lists", everything))
     if embedder is None:
         return [
             shown,
@@ -309,7 +275,7 @@ def _pictures(
     if not embedder.model.rolls_out:
         return [shown, missing("attention", "The network has no class token whose attention could be shown.")]
     looks = [
-        Strip(strips[0].title, attended(features, strips[0].tiles[:MATCHES_WITH_ATTENTION], embedder))
+        Strip(strips[0].title, attended(strips[0].tiles[:MATCHES_WITH_ATTENTION], embedder))
         for strips in lists.values()
         if strips
     ]
@@ -318,15 +284,7 @@ def _pictures(
         "Attention rollout of the class token, from the least (dark) to the most attended patch (bright) of each "
         f"picture.{outlined}"
     )
-    return [shown, Section("attention", headings["attention"], lead + _strips(folder, "attention", looks))]
-
-
-def _strips(folder: Path, name: str, strips: list[Strip]) -> str:
-    """Write strips as NAME.png, and return the HTML that shows them."""
-    draw = partial(figures.draw_strips, strips=strips)
-    picture = figures.png(draw, figures.strips_size(strips), dots_per_inch=100)
-    _write_png(folder / f"{name}.png", picture)
-    return markup.strips(strips)
+    return [shown, Section("attention", headings["attention"], lead + parts.strips(folder, "attention", looks))]
 
 
 def _projection(folder: Path, projection: Projection) -> Section:
@@ -338,5 +296,5 @@ def _projection(folder: Path, projection: Projection) -> Section:
     )
     draw = partial(figures.draw_projection, projection=projection)
     alternative = f"Embeddings in two dimensions by {projection.method}, coloured by identity."
-    chart = _chart(folder, "embeddings", draw, alternative, caption, (5.2, 5.4))
+    chart = parts.chart(folder, "embeddings", draw, alternative, caption, (5.2, 5.4))
     return Section("embeddings", "Embeddings in two dimensions", chart)

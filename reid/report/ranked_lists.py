@@ -1,17 +1,20 @@
 """Ranked lists: what a query found, best matches first."""
 
-import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import ImageOps
 
 from reid.features import Features, Integers
-from reid.report.strips import SIDE, Kind, Split, Tile
+from reid.report.strips import SIDE, Kind, Tile, readable
 from reid.retrieval.distances import Distances
 from reid.retrieval.matches import UNKNOWN
 from reid.retrieval.metrics import Metrics
+
+Split = Literal["query", "gallery"]
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,13 @@ def ranked_list(
 def list_title(kind: str, features: Features, metrics: Metrics, query: int) -> str:
     """What stands above a query's ranked list."""
     precision, hit = 100 * metrics.average_precision[query], metrics.first_hit[query]
-    name = _readable(Path(features.query_paths[query]).name)
+    name = readable(Path(features.query_paths[query]).name)
     return f"{kind.capitalize()}: {name}, average precision {precision:.1f} %, first right match at rank {hit:.0f}"
 
 
 def _tile(features: Features, split: Split, row: int, kind: Kind, heading: str, notes: tuple[str, ...]) -> Tile:
     camera = (features.query_cameras if split == "query" else features.gallery_cameras)[row]
-    path = _readable((features.query_paths if split == "query" else features.gallery_paths)[row])
-    picture = ImageOps.contain(features.picture(split, row), (SIDE, SIDE))
-    return Tile(picture, split, row, kind, heading, (*notes, f"camera {camera}") if camera != UNKNOWN else notes, path)
-
-
-def _readable(path: str) -> str:
-    """A path with marks for the bytes that are no UTF-8, which neither a page nor a figure can hold."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    path = readable((features.query_paths if split == "query" else features.gallery_paths)[row])
+    read = partial(features.picture, split, row)
+    picture = ImageOps.contain(read(), (SIDE, SIDE))
+    return Tile(picture, read, kind, heading, (*notes, f"camera {camera}") if camera != UNKNOWN else notes, path)

@@ -1,11 +1,12 @@
 """Pictures in a row, with what is to be said of each: ranked lists and attention maps are made of these."""
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image
 
-Split = Literal["query", "gallery"]
 Kind = Literal["query", "right", "wrong", "junk"]
 
 SIDE = 224  # pixels of a tile's longer side: sharp at half the size on a phone's screen
@@ -29,11 +30,10 @@ LOOKS: dict[Kind, Look] = {
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A picture, 224 pixels wide or high, of a row of a split, with a heading, lines below, and its file's path."""
+    """A picture, 224 pixels wide or high, with a heading, lines below, and its file's path; `read` gives it whole."""
 
     picture: Image.Image
-    split: Split
-    row: int
+    read: Callable[[], Image.Image]
     kind: Kind
     heading: str
     notes: tuple[str, ...]
@@ -42,7 +42,12 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """A query and its matches under a title."""
+    """Pictures under a title."""
 
     title: str
     tiles: tuple[Tile, ...]
+
+
+def readable(path: str) -> str:
+    """A path with marks for the bytes that are no UTF-8, which neither a page nor a figure can hold."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
+from PIL import Image
 
 from reid.models.backbones import BACKBONES
 
@@ -38,6 +40,28 @@ def test_accuracy_repeats_nothing(photos, tiny, tmp_path):
     assert run(*command) == table
     assert [path.stat().st_mtime_ns for path in files] == before
     assert (tmp_path / "results" / "accuracy-smoke.json").exists()
+
+
+def test_accuracy_of_categories(tmp_path):
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("a", "b"):
+            (tmp_path / "kinds" / split / kind).mkdir(parents=True)
+            for number in range(4):
+                pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "kinds" / split / kind / f"{number}.png")
+    command = ["benchmarks.accuracy", "--task", "fgvc", "--dataset", "folder", "--data-root", tmp_path / "kinds"]
+    command += ["--name", "smoke", "--weights", "none", "--backbone", "vit_toy", "--seeds", 0, 1, "--device", "cpu"]
+    command += ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    table = run(*command, "image_size=16x16", "train.batch_size=4", "epochs=1")
+    assert "| method | prediction | top-1 | each seed | top-5 | top-1 over baseline |" in table
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in table.splitlines()[2:]]
+    assert rows == [
+        ("baseline", "sa"),
+        *(("glca", prediction) for prediction in ("sum", "sa", "glca")),
+        ("pwca", "sa"),
+        *(("dcal", prediction) for prediction in ("sum", "sa", "glca")),
+    ]
 
 
 def test_train_step_prints_its_ratio():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from reid.data.images import read_image
+from reid.data.images import read_image, upright_size
 
 
 def picture_of(size=(30, 20)):
@@ -169,3 +169,19 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"a.png: too many pixels"):
         read_image(picture(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_from_the_header_is_that_of_the_upright_image(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert upright_size(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").size
+
+
+def test_a_header_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"a.jpg: cannot be read as an image"):
+        upright_size(tmp_path / "a.jpg")
+    with pytest.raises(FileNotFoundError, match=r"b.jpg: no such image"):
+        upright_size(tmp_path / "b.jpg")

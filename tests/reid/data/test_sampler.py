@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reid.data.sampler import PKSampler
+from reid.data.sampler import PKSampler, ShuffledSampler
 
 
 def identities(*counts):
@@ -92,3 +92,30 @@ def test_an_epoch_depends_on_seed_and_number_alone():
 def test_too_few_identities_are_explained(counts, p, k, message):
     with pytest.raises(ValueError, match=message):
         PKSampler(identities(*counts), p=p, k=k)
+
+
+def test_shuffled_batches_hold_each_image_at_most_once_and_drop_the_rest():
+    sampler = ShuffledSampler(22, batch_size=4)
+    batches = list(sampler.epoch(0))
+    assert len(batches) == len(sampler) == 5
+    assert {len(batch) for batch in batches} == {4}
+    drawn = [position for batch in batches for position in batch]
+    assert len(set(drawn)) == 20
+    everything = {position for epoch in range(8) for batch in sampler.epoch(epoch) for position in batch}
+    assert everything == set(range(22)), "what is left out changes"
+
+
+def test_shuffled_batches_follow_from_seed_and_epoch_alone():
+    def deal(seed, epoch):
+        return list(ShuffledSampler(22, batch_size=4, seed=seed).epoch(epoch))
+
+    assert deal(1, 2) == deal(1, 2)
+    assert len({str(deal(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
+    sampler = ShuffledSampler(22, batch_size=4, seed=1)
+    list(sampler.epoch(0))
+    assert list(sampler.epoch(2)) == deal(1, 2)
+
+
+def test_too_few_images_for_a_batch_are_refused():
+    with pytest.raises(ValueError, match="the training split has 3 images, fewer than a batch of 4; lower batch_size"):
+        ShuffledSampler(3, batch_size=4)

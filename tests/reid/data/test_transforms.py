@@ -54,3 +54,33 @@ def test_erasing_fills_one_rectangle_with_noise():
 
 def test_json_round_trip():
     assert Preprocessing.from_json(PREPROCESSING.as_json()) == PREPROCESSING
+
+
+RESIZED = Preprocessing((24, 16), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), resize=(30, 26))
+
+
+def test_of_a_resized_picture_the_centre_is_evaluated():
+    whole = np.array(picture().resize((26, 30), Image.Resampling.BICUBIC), dtype=np.float64) / 255
+    expected = (whole[3:27, 5:21] - RESIZED.mean) / RESIZED.std
+    got = evaluation_transform(RESIZED)(picture())
+    np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    assert RESIZED.seen == (5 / 26, 3 / 30, 16 / 26, 24 / 30)
+    assert PREPROCESSING.seen == (0, 0, 1, 1)
+
+
+def test_of_a_resized_picture_any_part_is_trained_on():
+    torch.manual_seed(0)
+    whole = np.array(picture().resize((26, 30), Image.Resampling.BICUBIC), dtype=np.float64) / 255
+    whole = torch.from_numpy((whole - RESIZED.mean) / RESIZED.std).permute(2, 0, 1).float()
+    parts = {(top, left): whole[:, top : top + 24, left : left + 16] for top in range(7) for left in range(11)}
+    found = set()
+    for _ in range(300):
+        crop = training_transform(RESIZED, flip=0)(picture())
+        found |= {place for place, part in parts.items() if (part - crop).abs().max() < 1e-4}
+    assert {top for top, _ in found} == set(range(7))
+    assert {left for _, left in found} == set(range(11))
+
+
+def test_json_of_a_resized_picture_and_of_one_that_is_not():
+    assert Preprocessing.from_json(RESIZED.as_json()) == RESIZED
+    assert "resize" not in PREPROCESSING.as_json(), "the names of models made before are a hash of this"

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.features import Features
 from reid.predictor import Attention
 from reid.report.attention import OUTLINE, attended, overlay
 from reid.report.strips import Tile
@@ -77,18 +76,13 @@ class Recorder:
         return [Attention(np.array([[1.0, 0.0]], np.float32), None) for _ in pictures]
 
 
-def test_tiles_get_the_attention_of_the_whole_picture_and_keep_the_rest(tmp_path):
-    for name, size in (("query", (50, 40)), ("gallery", (30, 20))):
-        Image.new("RGB", size).save(tmp_path / f"{name}.png")
-    one = np.zeros(1, np.int64)
-    paths = [(str(tmp_path / f"{name}.png"),) for name in ("query", "gallery")]
-    features = Features(np.ones((1, 2)), one, one, np.ones((1, 2)), one, one, *paths)
+def test_tiles_get_the_attention_of_the_whole_picture_and_keep_the_rest():
     tiles = [
-        Tile(Image.new("RGB", (10, 8), "gray"), "query", 0, "query", "query", (), "a"),
-        Tile(Image.new("RGB", (15, 10), "gray"), "gallery", 0, "right", "rank 1", ("0.9",), "b"),
+        Tile(Image.new("RGB", (10, 8), "gray"), lambda: Image.new("RGB", (50, 40)), "query", "query", (), "a"),
+        Tile(Image.new("RGB", (15, 10), "gray"), lambda: Image.new("RGB", (30, 20)), "right", "rank 1", ("0.9",), "b"),
     ]
     embedder = Recorder()
-    drawn = attended(features, tiles, embedder)
+    drawn = attended(tiles, embedder)
     assert embedder.sizes == [(50, 40), (30, 20)]
     for before, after in zip(tiles, drawn, strict=True):
         assert (after.kind, after.heading, after.notes, after.path) == (

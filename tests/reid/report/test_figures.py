@@ -57,3 +57,8 @@ def test_every_camera_pair_has_its_number_and_blanks_have_none():
 def test_one_number_for_all_pairs_is_drawn():
     pairs = CameraPairs(np.array([0]), np.array([1]), np.ones((1, 1)), np.ones((1, 1), np.int64), 0)
     assert figures.png(lambda figure: figures.draw_camera_pairs(figure, pairs), (3, 2), figures.LIGHT, 50)
+
+
+def test_long_notes_of_the_drawing_end_where_the_tile_does():
+    assert figures.shorten("012.Yellow_headed_Blackbird") == "012.Yellow_headed\N{HORIZONTAL ELLIPSIS}"
+    assert figures.shorten("0.123456") == "0.123456"

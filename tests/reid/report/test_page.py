@@ -3,7 +3,6 @@ import io
 import json
 import os
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -22,33 +21,6 @@ from reid.scoring import rank, score
 
 HOSTILE = "<script>alert('a&b')</script>"
 SECTIONS = ["numbers", "cmc", "scores", "cameras", "ranked_lists", "attention", "embeddings"]
-VOID = {"meta", "link", "img", "source", "br"}
-
-
-class Page(HTMLParser):
-    """A page's tags, attributes and text; open and closed tags must match."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.tags, self.open, self.text = [], [], ""
-        self.feed(self.source)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text += data
-
-    def attributes(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def world(folder, identities=12, cameras=3, gallery_each=3):
@@ -83,9 +55,8 @@ def embedder(method="dcal"):
     return Embedder(model, Preprocessing((32, 16), (0.5,) * 3, (0.5,) * 3))
 
 
-def check(page):
+def check(parsed):
     """Every picture is in the page, described and a picture; nothing is fetched from elsewhere."""
-    parsed = Page(page)
     assert [attributes["id"] for attributes in parsed.attributes("section")] == SECTIONS
     assert not {"script", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
     assert "http:" not in parsed.source
@@ -101,10 +72,10 @@ def check(page):
         assert attributes["alt"]
         Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))).verify()
     embedded = {attributes["src"] for attributes in parsed.attributes("img")}
-    for file in page.parent.glob("*.png"):
+    for file in parsed.path.parent.glob("*.png"):
         if file.stem not in ("ranked_lists", "attention"):  # the page lays these out itself
             assert f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}" in embedded
-    assert not list(page.parent.glob(".*"))
+    assert not list(parsed.path.parent.glob(".*"))
     return parsed
 
 
@@ -125,9 +96,9 @@ def full(tmp_path_factory):
     return *make(folder, features, embedder=embedder(), calibration=calibration), features, calibration
 
 
-def test_a_full_report_has_every_figure_in_the_page_and_beside_it(full):
+def test_a_full_report_has_every_figure_in_the_page_and_beside_it(full, page_of):
     result, page, _, calibration = full
-    parsed = check(page)
+    parsed = check(page_of(page))
     charts = ("cmc", "scores", "roc", "reliability", "camera_pairs", "ranked_lists", "attention", "embeddings")
     assert files(page) == {"index.html", "metrics.json", *(f"{name}.png" for name in charts)}
     assert json.loads((page.parent / "metrics.json").read_text()) == json.loads(json.dumps(result.as_full_json()))
@@ -138,9 +109,9 @@ def test_a_full_report_has_every_figure_in_the_page_and_beside_it(full):
     assert "patches that GLCA chose" in parsed.text
 
 
-def test_numbers_and_every_choice_of_the_protocol_are_told(full):
+def test_numbers_and_every_choice_of_the_protocol_are_told(full, page_of):
     result, page, *_ = full
-    text = Page(page).text
+    text = page_of(page).text
     for share in (result.metrics.mAP, result.metrics.mINP, *result.metrics.cmc.values()):
         assert f"{100 * share:.1f} %" in text
     for name, value in result.protocol.items():
@@ -151,9 +122,9 @@ def test_numbers_and_every_choice_of_the_protocol_are_told(full):
     assert f"{100 * result.verification.equal_error_rate:.2f} %" in text
 
 
-def test_names_from_outside_are_text(full):
+def test_names_from_outside_are_text(full, page_of):
     _, page, features, _ = full
-    parsed = Page(page)
+    parsed = page_of(page)
     assert HOSTILE in parsed.text
     assert "<script" not in parsed.source
     titles = [attributes.get("title") for attributes in parsed.attributes("li")]
@@ -162,12 +133,12 @@ def test_names_from_outside_are_text(full):
     assert features.query_paths[1].split("/")[-1] in parsed.text
 
 
-def test_two_queries_and_one_gallery_row(tmp_path):
+def test_two_queries_and_one_gallery_row(tmp_path, page_of):
     features = world(tmp_path, identities=2)
     rows = {name: getattr(features, name)[:1] for name in ("gallery", "gallery_ids", "gallery_paths")}
     features = replace(features, **rows, gallery_cameras=np.array([7]))
     result, page = make(tmp_path, features, verification=False, embedder=embedder("baseline"))
-    parsed = check(page)
+    parsed = check(page_of(page))
     assert (result.metrics.queries, result.metrics.queries_skipped) == (1, 1)
     assert "1 skipped" in parsed.text
     assert "There are no verification figures" in parsed.text
@@ -175,49 +146,49 @@ def test_two_queries_and_one_gallery_row(tmp_path):
     assert {"attention.png", "ranked_lists.png", "embeddings.png", "camera_pairs.png"} <= files(page)
 
 
-def test_a_network_without_class_token_has_no_attention(tmp_path, monkeypatch):
+def test_a_network_without_class_token_has_no_attention(tmp_path, monkeypatch, page_of):
     monkeypatch.setattr(DCAL, "rolls_out", property(lambda model: False))
     _, page = make(tmp_path, world(tmp_path), embedder=embedder("baseline"))
-    assert "The network has no class token whose attention could be shown." in check(page).text
+    assert "The network has no class token whose attention could be shown." in check(page_of(page)).text
     assert "attention.png" not in files(page)
 
 
-def test_features_without_cameras_paths_or_model(tmp_path):
+def test_features_without_cameras_paths_or_model(tmp_path, page_of):
     features = world(tmp_path)
     unknown = features.groups("none")
     features = replace(features, query_cameras=unknown[0], gallery_cameras=unknown[1], query_paths=(), gallery_paths=())
     _, page = make(tmp_path, features)
-    text = check(page).text
+    text = check(page_of(page)).text
     assert "Cameras are unknown" in text
     assert text.count("stored without the paths of their images") == 2
     assert files(page) & {"camera_pairs.png", "ranked_lists.png", "attention.png"} == set()
 
 
-def test_pictures_without_a_model_or_that_are_gone(tmp_path):
+def test_pictures_without_a_model_or_that_are_gone(tmp_path, page_of):
     features = world(tmp_path)
     _, page = make(tmp_path, features, verification=False)
-    assert "need the model" in check(page).text
+    assert "need the model" in check(page_of(page)).text
     for path in features.gallery_paths:
         Path(path).unlink()
     _, page = make(tmp_path, features, verification=False)
-    text = check(page).text
+    text = check(page_of(page)).text
     assert "cannot be read any more" in text
     assert "no such image" in text
 
 
-def test_re_ranking_is_told_to_use_the_other_queries(tmp_path):
+def test_re_ranking_is_told_to_use_the_other_queries(tmp_path, page_of):
     options = EvalOptions(rerank="zhong", distance="euclidean")
     _, page = make(tmp_path, world(tmp_path), options, verification=False)
-    text = check(page).text
+    text = check(page_of(page)).text
     assert "every ranking used the other queries too" in text
     assert "k1 20, k2 6, lambda 0.3" in text
     assert "re-ranked distance" in text
 
 
 @pytest.mark.parametrize("gallery", ["single", "redrawn"])
-def test_drawn_galleries_give_a_mean_and_show_all_images(tmp_path, gallery):
+def test_drawn_galleries_give_a_mean_and_show_all_images(tmp_path, gallery, page_of):
     result, page = make(tmp_path, world(tmp_path), EvalOptions(gallery=gallery, draws=3), verification=False)
-    text = check(page).text
+    text = check(page_of(page)).text
     assert "Means of 3 random galleries" in text
     assert f"{100 * min(draw.mAP for draw in result.draws):.1f} %" in text
     assert "the band holds all draws" in text
@@ -232,36 +203,11 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 
 
 @pytest.mark.browser
-def test_a_browser_shows_it_without_network(full):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = "/usr/bin/chromium"
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no browser at {chromium}: {str(error).splitlines()[0]}")
-        for scheme in ("light", "dark"):
-            for width in (390, 1280):
-                context = browser.new_context(
-                    viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
-                )
-                tab = context.new_page()
-                problems = []
-                tab.on("console", lambda message, found=problems: found.append(message.text))
-                tab.on("pageerror", lambda error, found=problems: found.append(str(error)))
-                tab.on("requestfailed", lambda request, found=problems: found.append(request.url[:100]))
-                tab.goto(full[1].as_uri())
-                assert problems == []
-                assert tab.evaluate("document.documentElement.scrollWidth") == width
-                shown = "[...document.images].map(image => image.complete && image.naturalWidth * image.width > 0)"
-                assert all(tab.evaluate(shown))
-                paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-                assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
-                context.close()
-        browser.close()
+def test_a_browser_shows_it_without_network(full, shown_offline):
+    shown_offline(full[1])
 
 
-def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path):
+def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path, page_of):
     """Bytes that are no UTF-8, and what matplotlib would read as a formula."""
     features = world(tmp_path)
     renamed = [
@@ -270,7 +216,7 @@ def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path):
     for old, new in zip(features.query_paths, renamed, strict=True):
         os.rename(old, new)
     _, page = make(tmp_path, replace(features, query_paths=tuple(map(str, renamed))))
-    assert "frac" in check(page).text
+    assert "frac" in check(page_of(page)).text
 
 
 def test_figures_of_an_earlier_report_do_not_stay(tmp_path):

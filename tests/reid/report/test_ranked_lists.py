@@ -95,9 +95,10 @@ def test_tiles_say_what_they_show(tmp_path):
     features = world(tmp_path)
     distances = FeatureDistances(features.query, features.gallery)
     tiles = ranked_list(features, features.groups("camera"), distances, 2, similarity=True, shown=5)
-    assert (tiles[0].split, tiles[0].row, tiles[0].kind, tiles[0].heading) == ("query", 2, "query", "query")
+    assert (tiles[0].path, tiles[0].kind, tiles[0].heading) == (features.query_paths[2], "query", "query")
+    assert tiles[0].read().tobytes() == features.picture("query", 2).tobytes()
     for tile, match in zip(tiles[1:], rank_gallery(features, features.groups("camera"), distances, 2, 5), strict=True):
-        assert (tile.row, tile.kind, tile.path) == (match.row, match.kind, features.gallery_paths[match.row])
+        assert (tile.kind, tile.path) == (match.kind, features.gallery_paths[match.row])
         assert tile.heading == ("junk" if match.rank is None else f"rank {match.rank}")
         camera = features.gallery_cameras[match.row]
         assert tile.notes == (f"{1 - match.distance:.6f}", *([f"camera {camera}"] if camera >= 0 else []))

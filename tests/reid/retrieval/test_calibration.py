@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.isotonic import IsotonicRegression
 
-from reid.retrieval.calibration import Calibration, cross_fit, fit_calibration
+from reid.retrieval.calibration import Calibration, calibration_error, cross_fit, fit_calibration, reliability_bins
 from reid.retrieval.verification import identify
 
 
@@ -236,3 +236,11 @@ def test_a_missing_part_is_named(name):
     del values[name]
     with pytest.raises(ValueError, match=f"damaged calibration: .*{name}"):
         Calibration.from_json(values)
+
+
+def test_reliability_bins_and_calibration_error_by_hand():
+    bins = reliability_bins([0.05, 0.95, 0.96, 1.0, 0.31], [0, 1, 0, 1, 1])
+    assert [(part.samples, part.observed) for part in bins] == [(1, 0.0), (1, 1.0), (3, 2 / 3)]
+    assert [part.predicted for part in bins] == pytest.approx([0.05, 0.31, 0.97])
+    expected = (1 * 0.05 + 1 * 0.69 + 3 * (0.97 - 2 / 3)) / 5
+    assert calibration_error(bins) == pytest.approx(expected)
