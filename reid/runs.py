@@ -34,7 +34,8 @@ def add_training_flags(parser: argparse.ArgumentParser, kind: type[Config], data
     train, size = _group(kind, "train"), _group(kind, "data")["image_size"].get_default()
     default = {name: train[name].get_default() for name in ("epochs", "batch_size", "seed")}
     parser.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(datasets)}")
-    parser.add_argument("--data-root", metavar="DIR", help="where the dataset is: its folder, one above it, or its CSV")
+    table = ", or its CSV file" if "csv" in datasets else ""
+    parser.add_argument("--data-root", metavar="DIR", help=f"the folder that holds the dataset, or one above it{table}")
     parser.add_argument("--config", metavar="YAML", type=Path, help="options file, instead of the dataset's own recipe")
     parser.add_argument(
         "--backbone",
