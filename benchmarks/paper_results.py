@@ -131,7 +131,7 @@ def markdown(table: Table, rows: Sequence[Found]) -> str:
         own = [found for found in rows if found.row.task == task]
         if own:
             parts.append("\n".join(lines(own, figures)))
-    parts.append("\n".join(notes(rows)))
+    parts.append("\n".join(f"- {note}" for note in notes(rows)))
     return "\n\n".join(parts)
 
 
