@@ -22,11 +22,11 @@ LEVELS: Mapping[str, tuple[str, int]] = {  # of aircraft: the file that names th
     "manufacturer": ("manufacturers.txt", 30),
 }
 BANNER = 20  # pixels at the bottom of an aircraft image that name its photographer
-# Images by split, and classes, of a complete copy.
-OFFICIAL_COUNTS: Mapping[str, tuple[Mapping[str, int], int]] = {
-    "cub": ({"train": 5_994, "test": 5_794}, 200),
-    "cars": ({"train": 8_144, "test": 8_041}, 196),
-    **{f"aircraft {level}": ({"train": 6_667, "test": 3_333}, classes) for level, (_, classes) in LEVELS.items()},
+# Images by split, and classes, of a complete copy, by name and level.
+OFFICIAL_COUNTS: Mapping[tuple[str, str | None], tuple[Mapping[str, int], int]] = {
+    ("cub", None): ({"train": 5_994, "test": 5_794}, 200),
+    ("cars", None): ({"train": 8_144, "test": 8_041}, 196),
+    **{("aircraft", level): ({"train": 6_667, "test": 3_333}, classes) for level, (_, classes) in LEVELS.items()},
 }
 
 CUB = Layout(
@@ -238,7 +238,7 @@ def _few(names: list[str]) -> str:
 
 
 def _count_differences(dataset: FgvcDataset) -> list[str]:
-    official = OFFICIAL_COUNTS.get(" ".join([dataset.name, *dataset.protocol.values()]))
+    official = OFFICIAL_COUNTS.get((dataset.name, dataset.protocol.get("level")))
     if official is None:
         return []
     images, classes = official

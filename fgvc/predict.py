@@ -2,18 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reid import cli
 from reid.classifier import Classifier
 from reid.data.images import read_image
 from reid.data.samples import is_image
-from reid.device import choose_device, choose_precision
+from reid.device import choose_device
 from reid.evaluate import require_places, write_json
 from reid.models.dcal import Prediction
 from reid.progress import track
@@ -54,10 +55,8 @@ def predict(
     if top < 1:
         raise ValueError(f"top is {top}, expected 1 or more")
     files = [file for image in images for file in _files(image)]
-    chosen = choose_device(device)
-    classifier, described = Classifier.from_checkpoint(checkpoint, prediction=prediction, device=chosen)
-    classifier.precision = choose_precision(described.config.train.precision, chosen)
-    return [_answer(classifier, file, top) for file in track(files, len(files), "classifying")]
+    classifier, _ = Classifier.from_checkpoint(checkpoint, prediction=prediction, device=choose_device(device))
+    return list(track(_answers(classifier, files, top), len(files), "classifying"))
 
 
 def _files(image: Path) -> list[Path]:
@@ -69,12 +68,28 @@ def _files(image: Path) -> list[Path]:
     return files
 
 
-def _answer(classifier: Classifier, file: Path, top: int) -> Answer:
+def _answers(classifier: Classifier, files: Sequence[Path], top: int) -> Iterator[Answer]:
+    for start in range(0, len(files), classifier.batch_size):
+        batch = files[start : start + classifier.batch_size]
+        pictures = {file: _read(file) for file in batch}
+        readable = [picture for picture in pictures.values() if isinstance(picture, Image.Image)]
+        rows = iter(classifier.classify(readable))
+        found = {
+            file: Answer(file, error=picture) if isinstance(picture, str) else _best(classifier, file, next(rows), top)
+            for file, picture in pictures.items()
+        }
+        yield from (found[file] for file in batch)
+
+
+def _read(file: Path) -> Image.Image | str:
+    """The image, or why it cannot be read."""
     try:
-        picture = read_image(file)
+        return read_image(file)
     except (OSError, ValueError) as error:
-        return Answer(file, error=" ".join(str(error).split()))
-    row = classifier.classify([picture])[0]
+        return " ".join(str(error).split())
+
+
+def _best(classifier: Classifier, file: Path, row: np.ndarray, top: int) -> Answer:
     best = np.argsort(-row, kind="stable")[:top]
     return Answer(file, tuple((classifier.classes[label], float(row[label])) for label in best))
 

@@ -93,17 +93,15 @@ class Result:
         }
 
     def __str__(self) -> str:
+        chosen: Prediction = self.protocol["prediction"]
         lines = [
-            f"{NAMES[name]:9}  top-1 {100 * by[1]:5.1f}  top-5 {100 * by[5]:5.1f}" for name, by in self.accuracy.items()
+            f"{NAMES[name]:9}  top-1 {100 * self.accuracy[name][1]:5.1f}  top-5 {100 * self.accuracy[name][5]:5.1f}"
+            for name in (chosen, *(name for name in self.accuracy if name != chosen))
         ]
-        lines[0] += (
-            f"  per class {100 * self.mean_class_accuracy:5.1f}  calibration error {100 * self.calibration_error:4.1f}"
-        )
-        lines.append(
-            f"{len(self.labels)} images of {np.count_nonzero(~np.isnan(self.per_class))} classes; "
-            f"{describe_protocol(self.protocol)}"
-        )
-        return "\n".join(lines)
+        per_class, error = 100 * self.mean_class_accuracy, 100 * self.calibration_error
+        lines[0] += f"  per class {per_class:5.1f}  calibration error {error:4.1f}"
+        tested = np.count_nonzero(~np.isnan(self.per_class))
+        return "\n".join([*lines, f"{len(self.labels)} images of {tested} classes; {describe_protocol(self.protocol)}"])
 
 
 def score(

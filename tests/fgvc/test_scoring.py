@@ -39,6 +39,15 @@ def test_a_result_by_hand():
     assert last == "4 images of 3 classes; dataset folder, prediction sum"
 
 
+def test_the_chosen_prediction_is_told_first():
+    rows = {"sum": ROWS, "sa": ROWS, "glca": ROWS[:, ::-1]}
+    lines = str(score(rows, dataset(), ("ani", "bunting", "crow"), {"prediction": "glca"})).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines[:3]] == ["GLCA", "SA + GLCA", "SA"]
+    assert "top-1  25.0" in lines[0]
+    assert "per class" in lines[0]
+    assert "per class" not in lines[1]
+
+
 def test_classes_are_matched_by_name():
     shuffled = dataset(labels=(0, 1, 1), classes=("crow", "ani"))
     assert labels_of(shuffled, ("ani", "bunting", "crow")).tolist() == [2, 0, 0]
