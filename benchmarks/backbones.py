@@ -112,7 +112,7 @@ def seconds(work: Callable[[], None], device: str) -> float:
 def operations(model: DCAL, image: torch.Tensor, glca: bool) -> int:
     """Of one image at inference; with the rollout, which the choice of patches needs."""
     model.eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image, glca=glca)
     return counter.get_total_flops()
 
@@ -195,13 +195,13 @@ def main(argv: list[str] | None = None) -> list[Row]:
     for name in tqdm(arguments.backbones, file=sys.stderr, disable=None):
         rows.append(measure(name, arguments))
         print(f"{name}: step ratio {rows[-1].step_ratio:.2f}", file=sys.stderr)
+        if arguments.json:
+            arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     print(table(rows))
     if arguments.image_size in PUBLISHED:
         print(f"\nGLCA in the paper: {PUBLISHED[arguments.image_size]}")
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"batch {arguments.batch_size}, precision {arguments.precision}, torch {torch.__version__}, {where}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     return rows
 
 

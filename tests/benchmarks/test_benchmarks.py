@@ -74,8 +74,8 @@ def test_train_step_prints_its_ratio():
 
 def test_backbones_counts_what_glca_adds(tmp_path):
     few = ("--batch-size", 2, "--rounds", 1, "--image-size", "32x32", "--json", tmp_path / "rows.json")
-    table = run("benchmarks.backbones", "--backbones", "vit_toy", "swin_tiny", *few)
-    toy, swin = json.loads((tmp_path / "rows.json").read_text())
+    table = run("benchmarks.backbones", "--backbones", "vit_toy", "swin_tiny", "siglip_base", *few)
+    toy, swin, _ = json.loads((tmp_path / "rows.json").read_text())
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, **BACKBONES["vit_toy"].overrides)
     block, norm = (sum(p.numel() for p in part.parameters()) for part in (model.blocks[0], model.norm))
     assert toy["parameters"] == sum(p.numel() for p in model.parameters())
