@@ -112,7 +112,7 @@ def seconds(work: Callable[[], None], device: str) -> float:
 def operations(model: DCAL, image: torch.Tensor, glca: bool) -> int:
     """Of one image at inference; with the rollout, which the choice of patches needs."""
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:  # with gradients: it cannot follow parameters without
         model(image, glca=glca)
     return counter.get_total_flops()
 
