@@ -140,11 +140,15 @@ def test_a_model_of_the_wrong_kind_is_told_in_one_line(checkpoint, classifier, t
     folder = tmp_path / "gallery"
     reid, fgvc = "a re-identification model (of reid-train)", "a classifier (of fgvc-train)"
     for given, found, expected in [
-        (["--classifier", str(checkpoint)], f"{checkpoint} is {reid}", fgvc),
-        (["--checkpoint", str(classifier), "--gallery", str(folder)], f"{classifier} is {fgvc}", reid),
+        (["--classifier", str(checkpoint)], f"{checkpoint / 'model.safetensors'} is {reid}", fgvc),
+        (
+            ["--checkpoint", str(classifier), "--gallery", str(folder)],
+            f"{classifier / 'model.safetensors'} is {fgvc}",
+            reid,
+        ),
         (
             ["--checkpoint", str(checkpoint), "--gallery", str(folder), "--classifier", str(checkpoint)],
-            f"{checkpoint} is {reid}",
+            f"{checkpoint / 'model.safetensors'} is {reid}",
             fgvc,
         ),
     ]:

