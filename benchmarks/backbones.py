@@ -45,6 +45,7 @@ class Row:
     operations: int
     glca_parameters: float | None
     glca_operations: float | None
+    rollout_operations: float | None
     baseline_rate: float
     method_rate: float
     inference_rate: float
@@ -109,12 +110,21 @@ def seconds(work: Callable[[], None], device: str) -> float:
     return time.perf_counter() - begun
 
 
-def operations(model: DCAL, image: torch.Tensor, glca: bool) -> int:
-    """Of one image at inference; with the rollout, which the choice of patches needs."""
+def operations(model: DCAL, image: torch.Tensor, *, glca: bool = False, rollout: bool = False) -> int:
+    """Of one image at inference; GLCA brings the rollout, by which it chooses."""
     model.eval()
     with FlopCounterMode(display=False) as counter:  # with gradients: it cannot follow parameters without
-        model(image, glca=glca)
+        model(image, glca=glca, rollout=rollout)
     return counter.get_total_flops()
+
+
+def count(model: DCAL, image: torch.Tensor) -> tuple[int, float | None, float | None]:
+    """The SA branch's operations, and what GLCA's block and the rollout add as shares of them."""
+    own = operations(model, image)
+    if model.glca is None:
+        return own, None, None
+    rolled = operations(model, image, rollout=True)
+    return own, (operations(model, image, glca=True) - rolled) / own, (rolled - own) / own
 
 
 def weigh(model: DCAL) -> tuple[int, float | None]:
@@ -132,8 +142,7 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     images = torch.randn(arguments.batch_size, 3, *size, generator=torch.Generator().manual_seed(0))
     full, baseline = (build(name, size, kind, arguments.ratio) for kind in (method, "baseline"))
     parameters, more = weigh(full)
-    counted = operations(full, images[:1], glca=False)
-    added = operations(full, images[:1], glca=True) / counted - 1 if more is not None else None
+    counted, added, rolled = count(full, images[:1])
     images = images.to(arguments.device)
     works = {
         "baseline": training_step(baseline.to(arguments.device), images, precision),
@@ -150,23 +159,21 @@ def measure(name: str, arguments: argparse.Namespace) -> Row:
     ratio = statistics.median(b / a for a, b in zip(times["baseline"], times["method"], strict=True))
     tokens = full.grid[0] * full.grid[1] + full.prefix
     sides = f"{size[0]}x{size[1]}"
-    return Row(name, method, sides, tokens, parameters, counted, more, added, *rates.values(), ratio)
+    return Row(name, method, sides, tokens, parameters, counted, more, added, rolled, *rates.values(), ratio)
 
 
 def table(rows: list[Row]) -> str:
     lines = [
         "| backbone | image | tokens | parameters, M | GFLOP an image | GLCA adds parameters | GLCA adds operations "
-        "| baseline img/s | method img/s | step ratio | inference img/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| rollout adds operations | baseline img/s | method img/s | step ratio | inference img/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        more, added = (
-            "no GLCA" if share is None else f"+{100 * share:.1f} %"
-            for share in (row.glca_parameters, row.glca_operations)
-        )
+        shares = (row.glca_parameters, row.glca_operations, row.rollout_operations)
+        more, added, rolled = ("no GLCA" if share is None else f"+{100 * share:.1f} %" for share in shares)
         lines.append(
             f"| {row.backbone} | {row.image_size} | {row.tokens} | {row.parameters / 1e6:.1f} "
-            f"| {row.operations / 1e9:.2f} | {more} | {added} | {row.baseline_rate:.1f} "
+            f"| {row.operations / 1e9:.2f} | {more} | {added} | {rolled} | {row.baseline_rate:.1f} "
             f"| {row.method_rate:.1f} ({row.method}) | {row.step_ratio:.2f} | {row.inference_rate:.1f} |"
         )
     return "\n".join(lines)
