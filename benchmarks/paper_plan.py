@@ -99,8 +99,8 @@ def official_images(row: Row, config: Config) -> int:
     """Training images of a complete copy of the row's dataset."""
     data = config.data
     if row.task == "fgvc":
-        name = f"aircraft {data.level or 'variant'}" if row.dataset == "aircraft" else row.dataset
-        return fgvc.datasets.OFFICIAL_COUNTS[name][0]["train"]
+        level = data.level or ("variant" if row.dataset == "aircraft" else None)
+        return fgvc.datasets.OFFICIAL_COUNTS[row.dataset, level][0]["train"]
     return reid.data.official.OFFICIAL_COUNTS[row.dataset, data.version][data.train_split or "train"][0]
 
 
