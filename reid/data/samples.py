@@ -1,5 +1,6 @@
 """What a dataset is, whatever it was read from: labelled images in splits."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ class SplitCounts:
 
 
 @dataclass(frozen=True)
-class LabelledDataset:
+class LabelledDataset(ABC):
     """Labelled images in splits, with what must be told beside every result on them.
 
     `protocol` names the choices that decide whether two results are comparable. `warnings` are sentences for the user.
@@ -48,9 +49,9 @@ class LabelledDataset:
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
+    @abstractmethod
     def splits(self) -> dict[str, tuple[Sample, ...]]:
         """The samples by split, which is also the name of their field."""
-        raise NotImplementedError
 
     @property
     def counts(self) -> dict[str, SplitCounts]:
