@@ -33,6 +33,14 @@ class ModelMismatch(ValueError):
     """The gallery belongs to another model; the message names both."""
 
 
+class IndexUnavailable(ConnectionError):
+    """The search engine's server cannot be reached or is not ready; the message names it, without secrets, and why."""
+
+
+class IndexLost(LookupError):
+    """The search engine's server is there and the rows are not, so that they must be published anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Medium:
     """One stored photo: the SHA-256 of the bytes that were sent, and the size in pixels of the upright picture."""
@@ -167,7 +175,8 @@ class Asked:
 class SearchEngine(Protocol):
     """A cache of the store's vectors that finds the nearest; exact unless it says otherwise.
 
-    One owner thread calls it. What `upsert` and `remove` did holds for every later `search`.
+    One owner thread calls it. What `upsert` and `remove` did holds for every later `search`. Where the rows are with a
+    server, every method raises IndexUnavailable while that is away, and IndexLost where it has lost them.
     """
 
     def upsert(self, rows: Sequence[Row]) -> None:
@@ -178,6 +187,9 @@ class SearchEngine(Protocol):
 
     def search(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
         """Find the `count` best items for each of the unit vectors (n, E) among those that pass the filter."""
+
+    def numbers(self) -> set[int]:
+        """The numbers of all rows."""
 
     def __len__(self) -> int:
         """The number of rows."""

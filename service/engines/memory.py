@@ -66,6 +66,10 @@ class MemoryEngine:
         """The number of rows."""
         return len(self._places)
 
+    def numbers(self) -> set[int]:
+        """The numbers of all rows."""
+        return set(self._places)
+
     def upsert(self, rows: Sequence[Row]) -> None:
         """Add rows, or replace those of the same numbers; of two with one number the last counts.
 

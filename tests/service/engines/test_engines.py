@@ -188,6 +188,7 @@ def test_finds_the_best_rows_that_pass(engine, name, count):
     rows = make_rows(150)
     engine.upsert(rows)
     assert len(engine) == 150
+    assert engine.numbers() == {row.number for row in rows}
     check(engine, rows, make_queries(9), count, FILTERS[name])
 
 
@@ -340,6 +341,7 @@ def test_any_history_of_changes_leaves_what_was_kept(engine):
             engine.upsert(some)
             kept |= {row.number: row for row in some}
         assert len(engine) == len(kept)
+        assert engine.numbers() == kept.keys()
         check(engine, list(kept.values()), queries, 8, FILTERS["all but a camera" if step % 2 else "nothing"])
 
 
