@@ -37,6 +37,8 @@ class Database:
         self.path = folder / GALLERY_FILE
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self._naming = threading.Lock()
+        self._exclusive: dict[str, threading.Lock] = {}
         self._hold = _hold(folder)
         try:
             self._writer, self._reader = self._connect()
@@ -85,6 +87,14 @@ class Database:
             finally:
                 if self._writer.in_transaction:
                     self._writer.rollback()
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold the lock of a name, which one thread at a time has; it is not reentrant."""
+        with self._naming:
+            lock = self._exclusive.setdefault(name, threading.Lock())
+        with lock:
+            yield
 
     def copy(self, path: Path, progress: Callable[[int, int], None]) -> None:
         """Write all there is at this moment to a new file, while others read and write here.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,14 @@ class Operation:
     target: str
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
+
+
+class Change(NamedTuple):
+    """An entry of the operation log for those who follow it: `number` is that of the item, None for other kinds."""
+
+    seq: int
+    kind: str
+    number: int | None
 
 
 class Store:
@@ -173,6 +181,18 @@ class Store:
             FROM operations WHERE seq > ? ORDER BY seq LIMIT ?
         """
         return [_operation(row) for row in self._database.read(sql, (after, limit))]
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """The first `limit` entries of the operation log with a `seq` above `after`, in order, none ever left out."""
+        sql = "SELECT seq, kind, coalesce(after, before) FROM operations WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [
+            Change(seq, kind, json.loads(state)["number"] if kind.startswith("item.") else None)
+            for seq, kind, state in self._database.read(sql, (after, limit))
+        ]
+
+    def last_change(self) -> int:
+        """The largest `seq` of the operation log; 0 for an empty one."""
+        return int(self._database.read("SELECT coalesce(max(seq), 0) FROM operations")[0][0])
 
     def _names(self, column: str, chosen: Filter) -> list[tuple[str, int]]:
         passes, values = condition(chosen)

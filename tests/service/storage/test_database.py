@@ -4,8 +4,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -107,6 +109,24 @@ def test_a_transaction_is_whole_or_nothing_and_readers_see_the_last_whole_one(fo
 def test_reading_cannot_write(folder):
     with Database(folder) as database, pytest.raises(OSError, match="readonly"):
         database.read("DELETE FROM items")
+
+
+def test_a_name_is_held_by_one_thread_at_a_time(folder):
+    inside, most = [], []
+
+    def work(_):
+        with database.exclusive("pictures"):
+            inside.append(1)
+            most.append(len(inside))
+            sleep(0.001)
+            inside.pop()
+
+    with Database(folder) as database, ThreadPoolExecutor(8) as threads, database.exclusive("another"):
+        list(threads.map(work, range(40)))
+        with pytest.raises(KeyError), database.exclusive("pictures"):
+            raise KeyError
+        work(None)
+    assert most == [1] * 41
 
 
 @pytest.mark.parametrize("change", ["UPDATE operations SET actor = 'else'", "DELETE FROM operations"])
