@@ -11,7 +11,7 @@ from PIL import Image
 
 from reid.checkpoint import Checkpoint
 from reid.classifier import Classifier
-from reid.config import Config
+from reid.config import Config, ReidConfig
 from reid.device import choose_device
 from reid.embedder import Embedder
 from reid.exported import model_fingerprint
@@ -29,14 +29,22 @@ def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: E
     `engine` is `memory` (exact) or `faiss-ivf` (approximate, for a CPU and more than some 200,000 items). Raises what
     loading a model and opening a `Gallery` raise.
     """
-    chosen = choose_device(device)
-    embedder, trained = Embedder.from_checkpoint(checkpoint, device=chosen)
+    embedder, _, model_id = load_embedder(checkpoint, device)
+    chosen_engine = IvfEngine() if engine == "faiss-ivf" else MemoryEngine(choose_device(device))
+    return Gallery(folder, embedder, model_id, chosen_engine)
+
+
+def load_embedder(checkpoint: Path, device: str = "auto") -> tuple[Embedder, Checkpoint[ReidConfig], str]:
+    """The model of a run folder, model file or export, as that was trained to be evaluated, warm, and its id.
+
+    Raises what loading a model raises.
+    """
+    embedder, trained = Embedder.from_checkpoint(checkpoint, device=choose_device(device))
     if trained.sides:
         log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
     choices = {"features": embedder.features, "flip_test": embedder.flip_test}
-    model_id = _model_id(checkpoint, trained, choices)
-    return Gallery(folder, embedder, model_id, IvfEngine() if engine == "faiss-ivf" else MemoryEngine(chosen))
+    return embedder, trained, _model_id(checkpoint, trained, choices)
 
 
 def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier, str]:

@@ -12,9 +12,10 @@ from PIL import Image
 
 import service.enrol as enrol_module
 from reid.data.synthetic import generate
-from service.enrol import AT_ONCE, BATCH, dataset_photos, enrol, find_photos, main
+from service.enrol import AT_ONCE, BATCH, enrol, main
 from service.opening import open_gallery
 from service.records import Details, Filter
+from service.sources import find_photos
 
 
 @pytest.fixture
@@ -245,13 +246,6 @@ def test_the_toy_distractors_have_no_label(tmp_path, command, items):
         assert details.attributes["sequence"].startswith(camera)
 
 
-def test_unknown_cameras_of_a_dataset_are_none(photos):
-    rows = photos.read_text().replace(",c1\n", ",-1\n")
-    photos.write_text(rows)
-    enrolled = [photo.upload().details for photo in dataset_photos("csv", photos, ["gallery"])]
-    assert {details.camera for details in enrolled} == {None, "c2", "c3"}
-
-
 def test_a_dataset_of_boxes_is_refused(photos, command, capsys, tmp_path):
     header, *rows = photos.read_text().splitlines()
     photos.write_text("\n".join([f"{header},x,y,w,h", *(f"{row},0,0,5,5" for row in rows)]))
@@ -296,25 +290,6 @@ def test_a_name_that_is_no_text(tmp_path, picture, command, items):
         file.write(picture(1))
     assert command(tmp_path / "odd") == 0
     assert [item.medium.source for item in items()] == ["caf\N{REPLACEMENT CHARACTER}.png"]
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("file,label\na.png,x\n", "expected the names of columns between commas, each once, with path among them"),
-        ("path,path\na.png,b.png\n", "each once"),
-        ("path,label\na.png\n", "row 2: expected 2 cells"),
-        ("path,label\na.png,b,c\n", "row 2: expected 2 cells"),
-        ("path,label\n ,b\n", "row 2, column 'path': empty"),
-        ("path,label\n", "no image in it"),
-        ('path,label\na.png,"b\n', "not readable as CSV"),
-        ("", "the first row is ''"),
-    ],
-)
-def test_a_table_that_is_none(tmp_path, table, message):
-    (tmp_path / "table.csv").write_text(table)
-    with pytest.raises(ValueError, match=message):
-        find_photos(tmp_path / "table.csv")
 
 
 def test_sources_that_are_none(tmp_path, command, capsys):

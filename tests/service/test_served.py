@@ -11,10 +11,11 @@ from reid.data.transforms import Preprocessing
 from reid.evaluate import evaluate
 from reid.models.dcal import build_dcal
 from service.api.app import create_app
-from service.enrol import dataset_photos, enrol
+from service.enrol import enrol
 from service.jobs import JobRunner
 from service.opening import open_gallery
 from service.settings import Settings
+from service.sources import dataset_photos
 from service.storage.jobs import Jobs
 
 
