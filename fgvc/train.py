@@ -22,24 +22,28 @@ from reid.data.loaders import TrainingLoader, worker_count
 from reid.data.sampler import ShuffledSampler
 from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
+from reid.distributed import ALONE, World
 from reid.loop import Evaluation, fit
 from reid.losses import FgvcLoss
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
-from reid.runs import add_training_flags, describe, require_own_folder, run_training
+from reid.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
 
 log = logging.getLogger("reid")
 
 
-def train(config: FgvcConfig, output: Path, *, device: str = "auto", resume: bool = False) -> list[dict[str, Any]]:
+def train(
+    config: FgvcConfig, output: Path, *, device: str = "auto", resume: bool = False, world: World = ALONE
+) -> list[dict[str, Any]]:
     """Train a classifier into the run folder `output`; return the record of every epoch.
 
     Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
-    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved.
+    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved. Every
+    process of `world` (`reid.distributed.joined`) calls this alike.
     """
-    goes_on = require_own_folder(config, output, resume)
-    chosen = choose_device(device)
-    dataset = open_dataset(config.data)
+    goes_on = world.on_main(lambda: require_own_folder(config, output, resume))
+    chosen = choose_device(device, world.local_rank)
+    dataset = world.on_main(lambda: open_dataset(config.data))
     if not dataset.train:
         raise ValueError(f"{dataset.name} at {dataset.root} has no training images")
     labels = [sample.identity for sample in dataset.train]
@@ -48,6 +52,7 @@ def train(config: FgvcConfig, output: Path, *, device: str = "auto", resume: boo
     torch.manual_seed(options.seed)
     weights = "none" if goes_on else config.model.weights
     model, report = build_model(config, config.data.image_size, len(dataset.classes), weights)
+    require_even_shares(options.batch_size, model.pairs, world)
     if not goes_on:
         log.info("%s", report)
     preprocessing = Preprocessing(config.data.image_size, *normalisation(model.backbone), resize=config.data.resize)
@@ -59,6 +64,7 @@ def train(config: FgvcConfig, output: Path, *, device: str = "auto", resume: boo
         seed=options.seed,
         workers=worker_count(config.data.workers, chosen.type),
         pin_memory=chosen.type == "cuda",
+        share=world.share,
     )
     protocol = data_protocol(dataset)
     if config.eval.prediction == "glca" and model.glca is None:
@@ -74,18 +80,23 @@ def train(config: FgvcConfig, output: Path, *, device: str = "auto", resume: boo
             batch_size=config.eval.batch_size,
             precision=choose_precision(options.precision, chosen),
         )
-        probabilities = classifier.classify_samples(dataset.test, workers=config.data.workers)
-        result = score(probabilities, dataset, dataset.classes, result_protocol(dataset, protocol, classifier))
-        return Evaluation(result.as_json(), result.top1, str(result).splitlines()[0])
+        probabilities = classifier.classify_samples(dataset.test, workers=config.data.workers, world=world)
+
+        def judge() -> Evaluation:
+            result = score(probabilities, dataset, dataset.classes, result_protocol(dataset, protocol, classifier))
+            return Evaluation(result.as_json(), result.top1, str(result).splitlines()[0])
+
+        return world.on_main(judge)
 
     def save(trained: DCAL, epoch: int, name: str) -> None:
         save_model(output / name, trained, Checkpoint(config, preprocessing, dataset.classes, protocol, epoch))
 
-    log.info(describe(config, model, config.data.image_size, len(sampler), chosen))
+    log.info(describe(config, model, config.data.image_size, len(sampler), chosen, world))
     if not dataset.test:
         log.warning("warning: %s has no test images: training without evaluation", dataset.name)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / CONFIG_FILE, config.as_yaml())
+    if world.main:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / CONFIG_FILE, config.as_yaml())
     return fit(
         model.to(chosen),
         loader,
@@ -96,6 +107,7 @@ def train(config: FgvcConfig, output: Path, *, device: str = "auto", resume: boo
         save=save,
         evaluate=evaluate if dataset.test else None,
         resume=goes_on,
+        world=world,
     )
 
 

@@ -13,6 +13,7 @@ from reid.config import FgvcConfig
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
+from reid.distributed import ALONE, World
 from reid.exported import ExportedModel
 from reid.models.dcal import DCAL, Prediction, probabilities
 from reid.predictor import Picture, Predictor, has_glca, open_model
@@ -89,14 +90,21 @@ class Classifier(Predictor):
         return np.concatenate([self._nothing(), *(self._classify(part) for part in parts)])
 
     def classify_samples(
-        self, samples: Sequence[Sample], *, workers: int = -1, what: str = "classifying"
+        self, samples: Sequence[Sample], *, workers: int = -1, what: str = "classifying", world: World = ALONE
     ) -> Mapping[Prediction, np.ndarray]:
-        """Dataset samples to probabilities (n, C) by every prediction that the branches in use allow, with progress."""
-        found = {prediction: [self._nothing()] for prediction in self._available()}
-        for images in self.sample_batches(samples, workers=workers, what=what):
+        """Dataset samples to probabilities (n, C) by every prediction that the branches in use allow, with progress.
+
+        The work is shared out over the processes of `world`; the main one has all probabilities, the others none.
+        """
+
+        def classify(images: Tensor, places: list[int]) -> dict[Prediction, np.ndarray]:
             output = self.forward(images)
-            for prediction, rows in found.items():
-                rows.append(probabilities(output, prediction).cpu().numpy())
+            return {name: probabilities(output, name).cpu().numpy() for name in self._available()}
+
+        found = {prediction: [self._nothing()] for prediction in self._available()}
+        for batch in self.over_samples(samples, classify, workers=workers, what=what, world=world):
+            for prediction, rows in batch.items():
+                found[prediction].append(rows)
         return {prediction: np.concatenate(rows) for prediction, rows in found.items()}
 
     def _classify(self, images: Tensor) -> np.ndarray:

@@ -5,13 +5,24 @@ import sys
 import torch
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a GPU, else the CPU; raises ValueError for a `cuda` that is not there."""
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """`auto` is CUDA where there is a GPU, else the CPU; each of several processes on a machine has a GPU of its own.
+
+    `local_rank` numbers them from 0; None is a process alone. Raises ValueError for a `cuda` that is not there, and
+    where there are fewer GPUs than processes.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' asked for, but torch finds no CUDA GPU; use --device cpu or auto")
-    return torch.device(name)
+    if name == "cpu" or local_rank is None:
+        return torch.device(name)
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {local_rank} of this machine, counted from 0, has no GPU, of which torch finds "
+            f"{torch.cuda.device_count()}; start no more processes than GPUs, or use --device cpu"
+        )
+    return torch.device(name, local_rank)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

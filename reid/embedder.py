@@ -14,6 +14,7 @@ from reid.config import ReidConfig
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
+from reid.distributed import ALONE, World
 from reid.exported import ExportedModel
 from reid.models.dcal import DCAL, Features, embedding
 from reid.predictor import Picture, Predictor, has_glca, open_model
@@ -119,15 +120,20 @@ class Embedder(Predictor):
         sides: Sequence[int] | None = None,
         workers: int = -1,
         what: str = "embedding",
+        world: World = ALONE,
     ) -> np.ndarray:
         """Dataset samples to unit embeddings (n, E) float32 in order, read by `workers` processes, with progress.
 
-        `sides` are their combinations of camera and view, -1 where unknown, for a model that is told of them.
+        `sides` are their combinations of camera and view, -1 where unknown, for a model that is told of them. The work
+        is shared out over the processes of `world`; the main one has all embeddings, the others none.
         """
+        told = None if sides is None else torch.tensor(sides)
+
+        def embed(images: Tensor, places: list[int]) -> np.ndarray:
+            return self._embed(images, None if told is None else told[places])
+
         rows = [np.empty((0, self.size), np.float32)]
-        told = None if sides is None else torch.tensor(sides).split(self.batch_size)
-        for number, images in enumerate(self.sample_batches(samples, workers=workers, what=what)):
-            rows.append(self._embed(images, None if told is None else told[number]))
+        rows += self.over_samples(samples, embed, workers=workers, what=what, world=world)
         return np.concatenate(rows)
 
     def _embed(self, images: Tensor, sides: Tensor | None = None) -> np.ndarray:

@@ -6,8 +6,9 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,6 +24,7 @@ from reid.checkpoint import BEST_FILE, METRICS_FILE, MODEL_FILE, STATE_FILE, wri
 from reid.config import TrainOptions
 from reid.data.loaders import Batch, TrainingLoader
 from reid.device import choose_precision, peak_memory_mib
+from reid.distributed import ALONE, World
 from reid.losses import BranchLoss, branch_losses, total_loss
 from reid.models.cross_attention import derangement
 from reid.models.dcal import BRANCHES, DCAL
@@ -45,6 +48,29 @@ class Interrupted(KeyboardInterrupt):
     """Training was told to stop and has saved its state."""
 
 
+class Step(nn.Module):
+    """Images to losses: all that is differentiated, and what several processes do together."""
+
+    def __init__(self, model: DCAL, loss: BranchLoss, precision: torch.dtype, world: World, *, compiled: bool) -> None:
+        super().__init__()
+        self.model = cast(nn.Module, torch.compile(model)) if compiled else model
+        self.loss = loss
+        self.precision = precision
+        self.gather = world.gather_batch if world.size > 1 else None
+
+    def forward(
+        self, images: Tensor, labels: Tensor, partner: Tensor | None, sides: Tensor | None
+    ) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
+        """The parts of every branch's loss and their total, of the whole batch.
+
+        `labels` (B,) are the whole batch's; the others, as for `DCAL`, are of this process's share.
+        """
+        with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
+            output = self.model(images, partner, sides, gather=self.gather)
+        parts = branch_losses(output, labels, self.loss)
+        return parts, total_loss(parts, getattr(self.model, "log_variances", None))
+
+
 def fit(
     model: DCAL,
     loader: TrainingLoader,
@@ -56,6 +82,7 @@ def fit(
     save: Callable[[DCAL, int, str], None],
     evaluate: Callable[[DCAL], Evaluation] | None = None,
     resume: bool = False,
+    world: World = ALONE,
 ) -> list[dict[str, Any]]:
     """Train `model` as `options` say; return a record for each epoch, as in metrics.jsonl.
 
@@ -65,19 +92,20 @@ def fit(
 
     Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
     """
-    state = start(model, branch_loss, options, device, loader.fingerprint)
+    state = start(model, branch_loss, options, device, loader.fingerprint, world)
     if resume:
         state.restore(folder / STATE_FILE)
         log.info("resuming after %d epochs and %d steps", state.position.epoch, state.position.step)
     position, steps = state.position, len(loader)
-    forward: Callable[..., Any] = torch.compile(model) if options.compile else model
+    precision = choose_precision(options.precision, device)
+    step = world.distribute(Step(model, branch_loss, precision, world, compiled=options.compile), device)
     final = cast(DCAL, state.averaged.module) if state.averaged else model
     begun, steps_before = time.monotonic(), position.epoch * steps + position.step
 
-    with stop_requested() as stop, SummaryWriter(str(folder), purge_step=position.epoch + 1) as board:
+    with stop_requested(world) as stop, event_writer(folder, position.epoch + 1, world) as board:
         for epoch in range(position.epoch, options.epochs):
             first, epoch_begun = position.step, time.monotonic()
-            train_epoch(forward, state, loader, options, stop)
+            train_epoch(step, state, loader, options, stop)
             if position.step < steps:
                 state.save(folder / STATE_FILE)
                 raise Interrupted(f"saved after {epoch} epochs and {position.step} of {steps} steps")
@@ -95,29 +123,29 @@ def fit(
             log.info(summary(record, options.epochs, per_step * steps * (options.epochs - epoch - 1)))
             last = epoch + 1 == options.epochs
             if last or (options.eval_every and (epoch + 1) % options.eval_every == 0):
-                state.save(
-                    folder / STATE_FILE
-                )  # an evaluation can take longer than a kill's grace, or meet a bad image
-                save(final, epoch + 1, MODEL_FILE)
+                # An evaluation can take longer than a kill's grace, or meet a bad image.
+                state.save(folder / STATE_FILE)
+                world.on_main(partial(save, final, epoch + 1, MODEL_FILE))
                 if evaluate is not None:
                     evaluation = evaluate(final)
                     log.info("  %s", evaluation.summary)
                     record["evaluation"] = evaluation.figures
                     if evaluation.score > position.best:
                         position.best = evaluation.score
-                        save(final, epoch + 1, BEST_FILE)
+                        world.on_main(partial(save, final, epoch + 1, BEST_FILE))
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
             position.records.append(record)
-            write_text(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in position.records))
+            if board is not None:
+                write_text(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in position.records))
+                write_events(board, record)
             state.save(folder / STATE_FILE)
-            write_events(board, record)
-            if stop.requested and not last:
+            if world.any(stop.requested) and not last:
                 raise Interrupted(f"saved after {epoch + 1} epochs")
     return position.records
 
 
 def train_epoch(
-    forward: Callable[..., Any],
+    train_step: Callable[..., Any],
     state: TrainingState,
     loader: TrainingLoader,
     options: TrainOptions,
@@ -125,11 +153,11 @@ def train_epoch(
 ) -> None:
     """Train from where `state.position` stands to the epoch's end, or to the update after a stop was requested.
 
-    `forward` is the model, compiled or not. Raises FloatingPointError as `fit` does.
+    `train_step` is a `Step`, distributed or not. Raises FloatingPointError as `fit` does.
     """
     model, position, optimizer, scaler = state.model.train(), state.position, state.optimizer, state.scaler
+    world = state.world
     device, epoch, first, steps = state.device, position.epoch, position.step, len(loader)
-    precision = choose_precision(options.precision, device)
     sums = {name: torch.tensor(value, device=device) for name, value in position.sums.items()}
     previous: tuple[Tensor, Batch] | None = None
     batches = track(loader.epoch(epoch, skip=first), steps, f"epoch {epoch + 1}/{options.epochs}", first)
@@ -138,14 +166,16 @@ def train_epoch(
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
         sides = None if batch.sides is None else batch.sides.to(device, non_blocking=True)
-        partner = draw_partners(len(labels), (options.seed, epoch, step)).to(device) if model.pairs else None
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            output = forward(images, partner, sides)
-        parts = branch_losses(output, labels, state.loss)
-        loss = total_loss(parts, getattr(model, "log_variances", None))
+        partner = None
+        if model.pairs:
+            whole = draw_partners(len(labels), (options.seed, epoch, step), world.size)
+            partner = (whole[world.share] // world.size).to(device, non_blocking=True)
         group = min(options.accumulate, steps - step // options.accumulate * options.accumulate)
-        scaler.scale(loss / group).backward()
         update = (step + 1) % options.accumulate == 0 or step + 1 == steps
+        apart = isinstance(train_step, DistributedDataParallel) and not update
+        with cast(DistributedDataParallel, train_step).no_sync() if apart else nullcontext():
+            parts, loss = train_step(images, labels, partner, sides)
+            scaler.scale(loss / group).backward()
         if update:
             if options.clip_norm:
                 scaler.unscale_(optimizer)
@@ -161,13 +191,15 @@ def train_epoch(
         # Checked one step late: asking at once would have a GPU stand idle in every step.
         require_finite(previous, loader)
         previous = (loss.detach(), batch)
-        if stop.requested and update:
+        if update and world.any(stop.requested):
             break
     require_finite(previous, loader)
     position.sums = {name: value.item() for name, value in sums.items()}
 
 
-def start(model: DCAL, loss: BranchLoss, options: TrainOptions, device: torch.device, data: str) -> TrainingState:
+def start(
+    model: DCAL, loss: BranchLoss, options: TrainOptions, device: torch.device, data: str, world: World = ALONE
+) -> TrainingState:
     """The state of a training that has not begun, on the data that fingerprint names; seeds torch's random numbers."""
     if options.loss_weights == "equal" and hasattr(model, "log_variances"):
         model.log_variances.requires_grad_(False)
@@ -184,10 +216,10 @@ def start(model: DCAL, loss: BranchLoss, options: TrainOptions, device: torch.de
     averaged = None
     if options.ema:
         averaged = AveragedModel(model, multi_avg_fn=moving_average(options.ema), use_buffers=True)
-    torch.manual_seed(options.seed)
+    torch.manual_seed(options.seed if world.main else seed_of(options.seed, world.rank))
     scaled = choose_precision(options.precision, device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-    return TrainingState(model, loss, optimizer, scaler, averaged, device, data)
+    return TrainingState(model, loss, optimizer, scaler, averaged, device, data, world)
 
 
 def moving_average(decay: float) -> Callable[..., None]:
@@ -214,10 +246,19 @@ def rate_factor(epoch: float, options: TrainOptions) -> float:
     )
 
 
-def draw_partners(count: int, entropy: tuple[int, int, int]) -> Tensor:
-    """Each image's partner in the batch, (count,) int64: a derangement, fresh in every (seed, epoch, step)."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-    return derangement(count, torch.Generator().manual_seed(seed))
+def draw_partners(count: int, entropy: tuple[int, int, int], shares: int = 1) -> Tensor:
+    """Each image's partner in the batch, (count,) int64: a derangement, fresh in every (seed, epoch, step).
+
+    Of a batch that `shares` processes divide as `World.share` does, partners are of the same share.
+    """
+    generator = torch.Generator().manual_seed(seed_of(*entropy))
+    drawn = [share + shares * derangement(count // shares, generator) for share in range(shares)]
+    return torch.stack(drawn, dim=1).flatten()
+
+
+def seed_of(*entropy: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 def require_finite(previous: tuple[Tensor, Batch] | None, loader: TrainingLoader) -> None:
@@ -239,15 +280,21 @@ class Stop:
 
 
 @contextmanager
-def stop_requested() -> Iterator[Stop]:
-    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second one ends at once."""
+def stop_requested(world: World) -> Iterator[Stop]:
+    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second one ends at once.
+
+    Of several processes torchrun ends those that do not stop by themselves, and its second signal may be the first's
+    echo.
+    """
     stop = Stop()
 
     def note(number: int, frame: Any) -> None:
+        if stop.requested and world.size > 1:
+            return
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
-        log.info("stopping after this step (again to stop at once)")
+        log.info("stopping after this step%s", " (again to stop at once)" if world.size == 1 else "")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -255,6 +302,11 @@ def stop_requested() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def event_writer(folder: Path, epoch: int, world: World) -> AbstractContextManager[SummaryWriter | None]:
+    """TensorBoard's writer of a run from an epoch on, in the main process alone."""
+    return SummaryWriter(str(folder), purge_step=epoch) if world.main else nullcontext()
 
 
 def flat_losses(parts: dict[str, dict[str, Tensor]], loss: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -1,8 +1,9 @@
 """Pictures through a trained model: one way for every task, so that what is measured is what is served."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from reid.data.images import read_image, upright_rgb
 from reid.data.loaders import evaluation_batches, worker_count
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
+from reid.distributed import ALONE, World
 from reid.exported import SUFFIX, ExportedModel, open_exported
 from reid.models.dcal import BRANCHES, DCAL, DcalOutput
 from reid.progress import track
 
 Picture = Path | str | Image.Image | np.ndarray
+Prediction = TypeVar("Prediction")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +99,40 @@ class Predictor:
             chunk = pictures[start : start + self.batch_size]
             yield torch.stack([self._transform(_as_image(picture, start + i)) for i, picture in enumerate(chunk)])
 
-    def sample_batches(self, samples: Sequence[Sample], *, workers: int = -1, what: str) -> Iterator[Tensor]:
-        """A dataset's samples as prepared batches, in order, read by `workers` processes, with progress on `what`."""
+    def over_samples(
+        self,
+        samples: Sequence[Sample],
+        predict: Callable[[Tensor, list[int]], Prediction],
+        *,
+        workers: int = -1,
+        what: str,
+        world: World = ALONE,
+    ) -> Iterator[Prediction]:
+        """What `predict` gives for each batch of a dataset's samples, in order, with progress on `what`.
+
+        It is called with a prepared batch and the samples' places; `workers` processes read. The batches are shared out
+        over the processes of `world`, of which the main one yields what all predict, and the others nothing.
+        """
+        size = self.batch_size
+        batches = [list(range(start, min(start + size, len(samples)))) for start in range(0, len(samples), size)]
+        own = batches[world.share]
         loader = evaluation_batches(
             samples,
             self._transform,
-            batch_size=self.batch_size,
+            own,
             workers=worker_count(workers, self.device.type),
             pin_memory=self.device.type == "cuda",
         )
-        for images in track(loader, len(loader), what):
-            if isinstance(images, Exception):
-                raise images
-            yield images
+        prepared = iter(track(loader, len(own), what))
+        for number in range(-(-len(batches) // world.size)):
+            predicted: list[Prediction] = []
+            if number < len(own):
+                images = next(prepared)
+                if isinstance(images, Exception):
+                    raise images
+                predicted = [predict(images, own[number])]
+            for of_one in world.gather(predicted):
+                yield from of_one
 
     @torch.inference_mode()
     def forward(self, images: Tensor, sides: Tensor | None = None, *, rollout: bool = False) -> DcalOutput:

@@ -25,6 +25,8 @@ class Progress:
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
+        if log.disabled:
+            return
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(desc=self._what, total=total, initial=self._initial, leave=False, dynamic_ncols=True)

@@ -12,6 +12,7 @@ import torch
 from reid import cli
 from reid.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
+from reid.distributed import World, joined
 from reid.loop import Interrupted
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import BRANCHES, DCAL
@@ -26,7 +27,9 @@ KindIn = TypeVar("KindIn", bound=Config, contravariant=True)
 class Train(Protocol[KindIn]):
     """Trains into a run folder and returns the record of every epoch."""
 
-    def __call__(self, config: KindIn, output: Path, *, device: str, resume: bool) -> list[dict[str, Any]]: ...
+    def __call__(
+        self, config: KindIn, output: Path, *, device: str, resume: bool, world: World
+    ) -> list[dict[str, Any]]: ...
 
 
 def add_training_flags(parser: argparse.ArgumentParser, kind: type[Config], datasets: Collection[str]) -> None:
@@ -66,10 +69,24 @@ def _group(kind: type[Config], name: str) -> Mapping[str, Any]:
 def run_training(
     arguments: argparse.Namespace, kind: type[Kind], datasets: Collection[str], train: Train[Kind]
 ) -> None:
-    """Train as the flags say, and print the last epoch's record as JSON.
+    """Train as the flags say, with the other processes of torchrun, and print the last epoch's record as JSON.
 
     Raises UsageError for a dataset that is missing or unknown, and what choosing options and training raise.
     """
+    with joined(arguments.device) as world:
+        config, output = world.on_main(lambda: _choose(arguments, kind, datasets))
+        try:
+            records = train(config, output, device=arguments.device, resume=arguments.resume, world=world)
+        except Interrupted as interrupt:
+            command = f"{kind.task}-train --output {output} --resume"
+            how = command if world.size == 1 else "the same command and --resume"
+            raise KeyboardInterrupt(f"{interrupt}; continue with {how}") from None
+        if world.main:
+            print(json.dumps({"run": str(output), **records[-1]}))
+
+
+def _choose(arguments: argparse.Namespace, kind: type[Kind], datasets: Collection[str]) -> tuple[Kind, Path]:
+    """The options of the run that the flags mean, and its folder."""
     overrides = _overrides(arguments)
     saved = arguments.output / CONFIG_FILE if arguments.output and arguments.resume else None
     if saved and saved.exists() and arguments.config is None:
@@ -85,13 +102,7 @@ def run_training(
     if config.data.dataset not in datasets:
         raise cli.UsageError(f"unknown dataset {config.data.dataset!r}; one of {', '.join(datasets)}")
     names = (config.data.dataset, config.model.backbone, config.model.method)
-    output = arguments.output or Path("runs") / "-".join(names)
-    try:
-        records = train(config, output, device=arguments.device, resume=arguments.resume)
-    except Interrupted as interrupt:
-        command = f"{kind.task}-train --output {output} --resume"
-        raise KeyboardInterrupt(f"{interrupt}; continue with {command}") from None
-    print(json.dumps({"run": str(output), **records[-1]}))
+    return config, arguments.output or Path("runs") / "-".join(names)
 
 
 def _overrides(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -141,7 +152,25 @@ def changed_options(folder: Path, config: Config) -> list[str]:
     return [name for name in names if name not in ("data.root", "data.workers") and not name.startswith("eval.")]
 
 
-def describe(config: Config, model: DCAL, image_size: tuple[int, int], steps: int, device: torch.device) -> str:
+def require_even_shares(batch_size: int, pairs: bool, world: World) -> None:
+    """Raise ConfigError for a batch that processes cannot share out evenly, two images or more each where they pair."""
+    least = 2 if pairs else 1
+
+    def fits(size: int) -> bool:
+        return batch_size % size == 0 and batch_size >= least * size
+
+    if not fits(world.size):
+        most = max(size for size in range(1, world.size) if fits(size))
+        each = ", at least 2 each" if pairs else ""
+        raise ConfigError(
+            f"train.batch_size={batch_size} cannot be shared out evenly over {world.size} processes{each}; "
+            f"start {most}, or choose a multiple of {world.size}"
+        )
+
+
+def describe(
+    config: Config, model: DCAL, image_size: tuple[int, int], steps: int, device: torch.device, world: World
+) -> str:
     """What is about to run, in one line."""
     patches = model.backbone.patch_embed.num_patches
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -150,4 +179,7 @@ def describe(config: Config, model: DCAL, image_size: tuple[int, int], steps: in
     line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
     if "glca" in BRANCHES[config.model.method]:
         line += f", GLCA asks with {query_count(patches, config.model.ratio)} of them"
-    return line + f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images on {device}"
+    line += f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images"
+    if world.size == 1:
+        return f"{line} on {device}"
+    return f"{line}, {config.train.batch_size // world.size} in each of {world.size} processes on {device.type}"

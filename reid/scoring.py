@@ -10,6 +10,7 @@ import numpy as np
 
 from reid.config import EvalOptions
 from reid.data.samples import ReidDataset, Sample
+from reid.distributed import ALONE, World
 from reid.embedder import Embedder
 from reid.features import Features, Integers, number_labels
 from reid.progress import Progress
@@ -105,8 +106,11 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
     )
 
 
-def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Features:
-    """Embed a dataset's query and gallery; raises ValueError when one of them is empty."""
+def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1, world: World = ALONE) -> Features:
+    """Embed a dataset's query and gallery; raises ValueError when one of them is empty.
+
+    The work is shared out over the processes of `world`; the main one has all embeddings, the others none.
+    """
     for name in ("query", "gallery"):
         if not dataset.splits[name]:
             raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
@@ -114,10 +118,11 @@ def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1) -> Feat
     both = (*query, *gallery)
     known = embedder.sides
     sides = {name: known.of_samples(dataset, dataset.splits[name]) if known else None for name in ("query", "gallery")}
+    how: dict[str, Any] = {"workers": workers, "world": world}
     features = Features(
-        embedder.embed_samples(query, sides=sides["query"], workers=workers, what="query"),
+        embedder.embed_samples(query, sides=sides["query"], what="query", **how),
         *_labels(query),
-        embedder.embed_samples(gallery, sides=sides["gallery"], workers=workers, what="gallery"),
+        embedder.embed_samples(gallery, sides=sides["gallery"], what="gallery", **how),
         *_labels(gallery),
         tuple(str(s.path) for s in query),
         tuple(str(s.path) for s in gallery),

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from reid.checkpoint import write_whole
+from reid.distributed import ALONE, World
 from reid.losses import BranchLoss
 from reid.models.dcal import DCAL
 
@@ -33,6 +35,7 @@ class TrainingState:
     """What changes while a model trains, and what it trains on.
 
     `averaged` is the moving average of the weights, when there is one; `data` the fingerprint of images and labels.
+    All of it is the same in every process of `world`, except the random states.
     """
 
     model: DCAL
@@ -42,10 +45,15 @@ class TrainingState:
     averaged: AveragedModel | None
     device: torch.device
     data: str
+    world: World = ALONE
     position: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
-        """Write the state whole, with all random states; raises OSError when it cannot be written."""
+        """Write the state whole, with the random states of all processes; raises OSError when it cannot be written."""
+        random = self.world.gather(self._random())
+        self.world.on_main(lambda: self._write(path, random))
+
+    def _write(self, path: Path, random: list[dict[str, Tensor]]) -> None:
         state = {
             "data": self.data,
             "position": vars(self.position),
@@ -54,15 +62,22 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random": random,
         }
         write_whole(path, lambda temporary: torch.save(state, temporary))
 
+    def _random(self) -> dict[str, Tensor]:
+        """The states of this process's random numbers by device."""
+        states = {"cpu": torch.get_rng_state()}
+        return {**states, "cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else states
+
     def restore(self, path: Path) -> None:
-        """Continue from a saved state; raises ValueError for a file that is damaged or of another model."""
+        """Continue from a saved state; raises ValueError for a file that is damaged or of another model.
+
+        It is exact where as many processes saved it. Other processes go on with random numbers of their own.
+        """
+        state: dict[str, Any] = self.world.on_main(lambda: _read(path))
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             same_data = state["data"] == self.data
             self.model.load_state_dict(state["model"])
             self.loss.load_state_dict(state.get("loss", {}))  # earlier states have none: no loss learned anything
@@ -70,12 +85,34 @@ class TrainingState:
             self.scaler.load_state_dict(state["scaler"])
             if self.averaged:
                 self.averaged.load_state_dict(state["averaged"])
-            torch.set_rng_state(state["random"])
-            if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["random_cuda"])
             self.position = Position(**state["position"])
+            random = state["random"]
+            if isinstance(random, Tensor):  # earlier states are of one process
+                random = [{"cpu": random, **({"cuda": cuda} if (cuda := state["random_cuda"][:1]) else {})}]
+            self._go_on(random)
         except Exception as error:  # torch raises many kinds for a damaged file
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{path}: damaged, or the state of another run ({reason})") from error
+            raise _unusable(path, error) from error
         if not same_data:
             raise ValueError(f"{path}: the training images or their labels are not those the run began with")
+
+    def _go_on(self, random: list[dict[str, Tensor]]) -> None:
+        rank = self.world.rank
+        own = random[rank % len(random)]
+        torch.set_rng_state(own["cpu"])
+        if self.device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], self.device)
+        if rank >= len(random):
+            torch.manual_seed(int(torch.randint(2**62, ())) + rank)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise _unusable(path, error) from error
+    return state
+
+
+def _unusable(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"{path}: damaged, or the state of another run ({reason})")

@@ -22,28 +22,32 @@ from reid.data.sampler import PKSampler
 from reid.data.samples import ReidDataset
 from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
+from reid.distributed import ALONE, World
 from reid.embedder import Embedder
 from reid.evaluate import open_dataset
 from reid.loop import Evaluation, fit
 from reid.losses import ArcFace, BranchLoss, Center, Circle, CrossEntropy, PerHead, Triplet
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
-from reid.runs import add_training_flags, describe, require_own_folder, run_training
+from reid.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
 from reid.scoring import data_protocol, embedding_protocol, extract, rank, score
 from reid.sides import Sides
 
 log = logging.getLogger("reid")
 
 
-def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: bool = False) -> list[dict[str, Any]]:
+def train(
+    config: ReidConfig, output: Path, *, device: str = "auto", resume: bool = False, world: World = ALONE
+) -> list[dict[str, Any]]:
     """Train a Re-ID model into the run folder `output`; return the record of every epoch.
 
     Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
-    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved.
+    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved. Every
+    process of `world` (`reid.distributed.joined`) calls this alike.
     """
-    goes_on = require_own_folder(config, output, resume)
-    chosen = choose_device(device)
-    dataset = open_dataset(config.data)
+    goes_on = world.on_main(lambda: require_own_folder(config, output, resume))
+    chosen = choose_device(device, world.local_rank)
+    dataset = world.on_main(lambda: open_dataset(config.data))
     identities = sorted({sample.identity for sample in dataset.train})
     if not identities:
         raise ValueError(f"{dataset.name} at {dataset.root} has no training images")
@@ -59,6 +63,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
     kind = config.model.side_information
     sides = Sides() if kind == "none" else Sides.of(kind, dataset)
     model, report = build_model(config, config.data.image_size, len(classes), weights, len(sides))
+    require_even_shares(options.batch_size, model.pairs, world)
     if not goes_on:
         log.info("%s", report)
     if options.id_loss == "arcface":
@@ -72,6 +77,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
         seed=options.seed,
         workers=worker_count(config.data.workers, chosen.type),
         pin_memory=chosen.type == "cuda",
+        share=world.share,
         sides=sides.of_samples(dataset, dataset.train) if sides else None,
     )
     data = data_protocol(dataset)
@@ -90,17 +96,22 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
             precision=choose_precision(options.precision, chosen),
             sides=sides,
         )
-        features = extract(embedder, dataset, config.data.workers)
-        distances = rank(features, config.eval, str(chosen))
-        result = score(features, distances, config.eval, {**data, **embedding_protocol(data, embedder)})
-        return Evaluation(result.as_json(), result.metrics.mAP, str(result).splitlines()[0])
+        features = extract(embedder, dataset, config.data.workers, world)
+
+        def judge() -> Evaluation:
+            distances = rank(features, config.eval, str(chosen))
+            result = score(features, distances, config.eval, {**data, **embedding_protocol(data, embedder)})
+            return Evaluation(result.as_json(), result.metrics.mAP, str(result).splitlines()[0])
+
+        return world.on_main(judge)
 
     def save(trained: DCAL, epoch: int, name: str) -> None:
         save_model(output / name, trained, Checkpoint(config, preprocessing, classes, protocol, epoch, sides))
 
-    log.info(describe(config, model, config.data.image_size, len(sampler), chosen))
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / CONFIG_FILE, config.as_yaml())
+    log.info(describe(config, model, config.data.image_size, len(sampler), chosen, world))
+    if world.main:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / CONFIG_FILE, config.as_yaml())
     return fit(
         model.to(chosen),
         loader,
@@ -111,6 +122,7 @@ def train(config: ReidConfig, output: Path, *, device: str = "auto", resume: boo
         save=save,
         evaluate=evaluate if has_test_split(dataset) else None,
         resume=goes_on,
+        world=world,
     )
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -24,7 +25,9 @@ Transform = Callable[[Image.Image], Tensor]
 class Batch:
     """Images (B, 3, height, width) with their class labels (B,) int64 in [0, C), and which samples they are.
 
-    `sides` (B,) int64 are their combinations of camera and view, -1 for unknown, where the model is told of them.
+    `sides` (B,) int64 are their combinations of camera and view, -1 for unknown, where the model is told of them. Of a
+    batch that is shared out over N processes, labels and positions are whole; images and sides are the B / N of this
+    process.
     """
 
     images: Tensor
@@ -55,22 +58,25 @@ class TrainingLoader:
         workers: int = 0,
         pin_memory: bool = False,
         sides: Sequence[int] | None = None,
+        share: slice = slice(None),
     ) -> None:
         """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one.
 
-        `sides` are the samples' combinations of camera and view, for a model that is told of them.
+        `sides` are the samples' combinations of camera and view, for a model that is told of them. `share` is what of
+        each batch this process reads.
         """
         self.samples, self.labels = samples, labels
+        self._all_labels = torch.tensor(labels)
         self._sides = None if sides is None else torch.tensor(sides)
-        self._draws = _Draws(sampler)
+        self._draws = _Draws(sampler, share)
         self._loader: DataLoader[Any] = DataLoader(
-            _DrawnImages(samples, labels, transform, seed),
+            _DrawnImages(samples, transform, seed),
             batch_sampler=self._draws,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=_stack,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=leave_signals_to_main,
             # Without one of its own the loader draws from torch's global generator, and a resumed run would differ.
             generator=torch.Generator(),
         )
@@ -92,19 +98,19 @@ class TrainingLoader:
         Raises ValueError or FileNotFoundError naming an image that cannot be read.
         """
         self._draws.number, self._draws.skip = epoch, skip
-        for batch in self._loader:
-            if isinstance(batch, Exception):
-                raise batch
-            if self._sides is not None:
-                batch.sides = self._sides[batch.positions]
-            yield batch
+        batches = islice(self._draws.sampler.epoch(epoch), skip, None)
+        for positions, images in zip(batches, self._loader, strict=True):
+            if isinstance(images, Exception):
+                raise images
+            sides = None if self._sides is None else self._sides[positions[self._draws.share]]
+            yield Batch(images, self._all_labels[positions], positions, sides)
 
 
 class _Draws:
     """The batch sampler under the loader: what to draw, and the place in the epoch that seeds its augmentation."""
 
-    def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: EpochSampler, share: slice) -> None:
+        self.sampler, self.share = sampler, share
         self.number = self.skip = 0
 
     def __len__(self) -> int:
@@ -114,18 +120,15 @@ class _Draws:
         place = 0
         for step, batch in enumerate(self.sampler.epoch(self.number)):
             if step >= self.skip:
-                yield [(position, self.number, place + i) for i, position in enumerate(batch)]
+                yield [(position, self.number, place + i) for i, position in enumerate(batch)][self.share]
             place += len(batch)
 
 
-Drawn = tuple[Tensor, int, int]
+class _DrawnImages(Dataset[Tensor | Exception]):
+    def __init__(self, samples: Sequence[Sample], transform: Transform, seed: int) -> None:
+        self.samples, self.transform, self.seed = samples, transform, seed
 
-
-class _DrawnImages(Dataset[Drawn | Exception]):
-    def __init__(self, samples: Sequence[Sample], labels: Sequence[int], transform: Transform, seed: int) -> None:
-        self.samples, self.labels, self.transform, self.seed = samples, labels, transform, seed
-
-    def __getitem__(self, draw: tuple[int, int, int]) -> Drawn | Exception:
+    def __getitem__(self, draw: tuple[int, int, int]) -> Tensor | Exception:
         position, epoch, place = draw
         image = _read(self.samples[position])
         if isinstance(image, Exception):
@@ -133,7 +136,7 @@ class _DrawnImages(Dataset[Drawn | Exception]):
         seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0])
         with torch.random.fork_rng(devices=[]):  # the loop's own random state must not depend on the augmentation
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the GPU's generator too
-            return self.transform(image), self.labels[position], position
+            return self.transform(image)
 
 
 def _read(sample: Sample) -> Image.Image | Exception:
@@ -144,30 +147,22 @@ def _read(sample: Sample) -> Image.Image | Exception:
         return error.with_traceback(None)
 
 
-def _collate(drawn: list[Drawn | Exception]) -> Batch | Exception:
-    whole = [draw for draw in drawn if not isinstance(draw, Exception)]
-    if len(whole) < len(drawn):
-        return next(draw for draw in drawn if isinstance(draw, Exception))
-    images, labels, positions = zip(*whole, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), list(positions))
-
-
 def evaluation_batches(
-    samples: Sequence[Sample], transform: Transform, *, batch_size: int, workers: int, pin_memory: bool
+    samples: Sequence[Sample], transform: Transform, batches: Sequence[list[int]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Tensor | Exception]:
-    """Images in order, preprocessed, as batches (B, 3, height, width); an exception for one that is unreadable."""
+    """The samples at each batch's places, preprocessed, (B, 3, height, width); an exception for one unreadable."""
     return DataLoader(
-        _OrderedImages(samples, transform),
-        batch_size=batch_size,
+        _PreparedImages(samples, transform),
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_stack,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_signals_to_main,
         generator=torch.Generator(),  # an evaluation must not move the training's random numbers
     )
 
 
-class _OrderedImages(Dataset[Tensor | Exception]):
+class _PreparedImages(Dataset[Tensor | Exception]):
     def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
         self.samples, self.transform = samples, transform
 
@@ -184,8 +179,12 @@ def _stack(images: list[Tensor | Exception]) -> Tensor | Exception:
     return torch.stack(whole) if len(whole) == len(images) else next(i for i in images if isinstance(i, Exception))
 
 
-def ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which saves first, and let SIGTERM end a reading process as usual."""
+def leave_signals_to_main(worker: int) -> None:
+    """Keep a reading process out of reach of Ctrl-C, and of torchrun's SIGTERM to all: the main process saves first.
+
+    Its own SIGTERM ends it as usual.
+    """
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -207,6 +207,7 @@ class DCAL(nn.Module):
         *,
         glca: bool = True,
         rollout: bool = False,
+        gather: Callable[[Tensor], Tensor] | None = None,
     ) -> DcalOutput:
         """Images (B, 3, height, width) float32, normalised RGB, to the output of each branch.
 
@@ -214,6 +215,9 @@ class DCAL(nn.Module):
         never used in evaluation. `sides` (B,) int64 names each image's combination of camera and view, -1 where
         unknown, to a model with side information. `glca=False` leaves the GLCA branch out, for embeddings of the SA
         token alone. The rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
+
+        `gather`, where a batch is shared out over processes, makes of the tokens (B, D) of these images those of the
+        whole batch. The branches are then of the whole batch, so that necks and losses see what one process would see.
 
         Raises ValueError when a training step that needs partners gets none, and for a rollout without class token.
         """
@@ -230,19 +234,18 @@ class DCAL(nn.Module):
             tokens = self.side_information(tokens, sides)
         tokens, before, looks = self._run_layers(tokens, partner, looking=local is not None or rollout)
         normed = self.backbone.norm(tokens)
-        output = DcalOutput(self._branch("sa", self._pool(normed[:count])))
+        branch = partial(self._branch, gather)
+        output = DcalOutput(branch("sa", self._pool(normed[:count])))
         if looks:
             row = output.rollout = class_row(look() for look in reversed(looks))
             if local is not None:
                 output.chosen = local_queries(row, self.ratio, self.prefix)
-                output.glca = self._branch("glca", local(tokens[:count], output.chosen)[:, 0])
+                output.glca = branch("glca", local(tokens[:count], output.chosen)[:, 0])
         if self.jigsaw is not None:
             tokens_of_parts = self.jigsaw(before[:count]).unbind(dim=1)
-            output.jigsaw = tuple(
-                self._branch(f"jigsaw_{i}", token) for i, token in enumerate(tokens_of_parts, start=1)
-            )
+            output.jigsaw = tuple(branch(f"jigsaw_{i}", token) for i, token in enumerate(tokens_of_parts, start=1))
         if partner is not None:
-            output.pwca = self._branch("sa", self._pool(normed[count:]))
+            output.pwca = branch("sa", self._pool(normed[count:]))
         return output
 
     def _run_layers(
@@ -279,7 +282,9 @@ class DCAL(nn.Module):
         token: Tensor = self.backbone.forward_head(normed, pre_logits=True)
         return token
 
-    def _branch(self, head: str, token: Tensor) -> Branch:
+    def _branch(self, gather: Callable[[Tensor], Tensor] | None, head: str, token: Tensor) -> Branch:
+        if gather is not None:
+            token = gather(token)
         logits, features = self.heads[head](token)
         return Branch(token, logits, features, head)
 
