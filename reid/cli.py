@@ -3,8 +3,10 @@
 import argparse
 import io
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 
 from reid.config import ConfigError
 
@@ -20,7 +22,9 @@ def run(
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     has_subcommands = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
     # Intermixed, because KEY=VALUE may stand before, between and after the flags.
-    arguments = parser.parse_args(argv) if has_subcommands else parser.parse_intermixed_args(argv)
+    parse = parser.parse_args if has_subcommands else parser.parse_intermixed_args
+    with _nowhere() if os.environ.get("RANK", "0") != "0" else nullcontext():  # one of torchrun's processes tells
+        arguments = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     log = logging.getLogger("reid")
@@ -42,3 +46,9 @@ def run(
             message = f"unexpected {type(error).__name__}: {message} (--debug shows where)"
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError | ConfigError) else 1
+
+
+@contextmanager
+def _nowhere() -> Iterator[None]:
+    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        yield

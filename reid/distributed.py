@@ -168,25 +168,22 @@ def joined(device: str = "auto") -> Iterator[World]:
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     roll = _Roll(PrefixStore("reid", store), rank, size)
-    host: dist.ProcessGroup | None = None
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _quiet(rank > 0):
             host = _connect(choose_device(device, local_rank), PrefixStore("torch", store), rank, size)
+            dist.all_gather_object(roll.machines, socket.gethostname(), group=host)
             yield World(rank, size, local_rank, host)
         dist.destroy_process_group()
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends those that are left, of whom one must tell why
-        if host is not None:
-            with suppress(RuntimeError):
-                dist.destroy_process_group(host)  # so that nobody waits for this process
         if not roll.is_first_to_end():
             raise SystemExit(1) from error
-        absent = roll.absent()
         if (reason := _lost(error)) is None:
             raise
-        raise ConnectionError(f"{roll.describe(absent)} ({reason}); start again with --resume") from error
+        raise ConnectionError(f"{roll.who_is_gone()} ({reason}); start again with --resume") from error
     finally:
+        roll.over.set()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -240,7 +237,15 @@ class _Roll:
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self.store, self.rank, self.size = store, rank, size
-        self.store.set(f"machine/{rank}", socket.gethostname())
+        self.machines: list[str] = [""] * size
+        self.over = threading.Event()
+        threading.Thread(target=self._beat, args=(store.clone(),), daemon=True).start()
+
+    def _beat(self, store: Store) -> None:
+        """Show that this process lives, also while it waits for others."""
+        with suppress(RuntimeError):
+            while not self.over.wait(SECONDS_OF_ROLL_CALL / 4):
+                store.add(f"beats/{self.rank}", 1)
 
     def is_first_to_end(self) -> bool:
         """Whether no other process tells why all end; yes where the store is gone."""
@@ -251,28 +256,23 @@ class _Roll:
 
         return self._ask(ask, True)
 
-    def absent(self) -> list[int]:
-        """The processes that have not ended by themselves within seconds, of those that this one can ask for."""
+    def who_is_gone(self) -> str:
+        """Which of the other processes show no life for seconds and have not ended by themselves, in words."""
         others = [rank for rank in range(self.size) if rank != self.rank]
 
         def call() -> list[int]:
-            end = time.monotonic() + SECONDS_OF_ROLL_CALL
-            while True:
-                missing = [rank for rank in others if not self.store.check([f"ended/{rank}"])]
-                if not missing or time.monotonic() > end:
-                    return missing
-                time.sleep(0.05)
+            before = [self.store.add(f"beats/{rank}", 0) for rank in others]
+            time.sleep(SECONDS_OF_ROLL_CALL)
+            after = [self.store.add(f"beats/{rank}", 0) for rank in others]
+            still = [rank for rank, a, b in zip(others, before, after, strict=True) if a == b]
+            return [rank for rank in still if not self.store.check([f"ended/{rank}"])]
 
-        return self._ask(call, others)
-
-    def describe(self, absent: list[int]) -> str:
-        """That these processes are gone, and where they ran."""
-        if not absent:
+        gone = self._ask(call, others)
+        if not gone:
             return f"the {self.size} processes lost their connection"
-        ranks = ", ".join(map(str, absent))
-        are = f"process {ranks} of {self.size} is" if len(absent) == 1 else f"processes {ranks} of {self.size} are"
-        machines: set[str] = self._ask(lambda: {self.store.get(f"machine/{rank}").decode() for rank in absent}, set())
-        return f"{are} gone" + (f" on {', '.join(sorted(machines))}" if machines else "")
+        ranks, machines = ", ".join(map(str, gone)), ", ".join(sorted({self.machines[rank] for rank in gone}))
+        are = f"process {ranks} of {self.size} is" if len(gone) == 1 else f"processes {ranks} of {self.size} are"
+        return f"{are} gone on {machines}"
 
     def _ask(self, question: Callable[[], Value], otherwise: Value) -> Value:
         """The store's answer, or `otherwise` where none comes."""

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from fgvc.train import main as fgvc_main
 from fgvc.train import train as fgvc_train
 from reid import loop
 from reid.config import FgvcConfig, load_config
 from reid.data.loaders import TrainingLoader
-from reid.data.sampler import PKSampler, ShuffledSampler
+from reid.data.sampler import PKSampler
 from reid.data.samples import Sample
 from reid.distributed import World, joined
 from reid.embedder import Embedder
@@ -45,15 +46,14 @@ class Run:
     """Processes that run the same function together, as torchrun starts them."""
 
     def __init__(self, folder, size, function, *arguments):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # it outlives any of them
         folder.mkdir(parents=True, exist_ok=True)
         self.outputs = [folder / f"{time.monotonic_ns()}-{rank}" for rank in range(size)]
         self.processes = []
         for rank, output in enumerate(self.outputs):
             environment = {"WORLD_SIZE": size, "RANK": rank, "LOCAL_RANK": rank}
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.store.port}
+            environment |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
             environment = {name: str(value) for name, value in environment.items()}
             self.processes.append(PROCESSES.Process(target=process, args=(function, arguments, environment, output)))
             self.processes[-1].start()
@@ -81,9 +81,8 @@ class Run:
 
 def together(folder, options, *flags, size=2, function=main, dataset="csv"):
     """Start a training in several processes; `options` by dotted name."""
-    options = {**options, "data.workers": options.get("data.workers", 0)}
     named = [f"{name}={value}" for name, value in options.items()]
-    return Run(folder / "said", size, function, ["--dataset", dataset, "--device", "cpu", *flags, *named])
+    return Run(folder / "said", size, function, ["--dataset", dataset, "--device", "cpu", *named, *flags])
 
 
 def done(run):
@@ -160,3 +159,231 @@ def test_categories_are_trained_alike_too(tmp_path, tiny, monkeypatch):
     assert_alike(tmp_path / "one", tmp_path / "several")
     several = records(tmp_path / "several")[-1]["evaluation"]
     assert several["accuracy"] == alone[-1]["evaluation"]["accuracy"]
+
+
+def stop_in(rank, call, argv):
+    """Train; one of the processes is told to stop in its step of that number, counted from 1."""
+    calls, real = [], loop.require_finite
+
+    def stop(previous, loader):
+        calls.append(1)
+        if len(calls) == call and int(os.environ["RANK"]) == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(previous, loader)
+
+    loop.require_finite = stop
+    return main(argv)
+
+
+def test_a_stop_of_one_process_stops_all_after_the_same_step_and_the_resumed_run_is_exact(photos, tiny, tmp_path):
+    options = {**tiny, "model.drop_path": 0.3, "data.root": str(photos)}
+    done(together(tmp_path, options, "--output", str(tmp_path / "whole")))
+    named = [f"{name}={value}" for name, value in options.items()]
+    flags = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "halves")]
+    stopped = Run(tmp_path / "said", 2, stop_in, 1, 2, [*flags, *named])
+    assert stopped.end() == [1, 1]
+    assert stopped.errors == [
+        "reid-train: interrupted; saved after 0 epochs and 2 of 3 steps; continue with the same command and --resume"
+    ]
+    done(together(tmp_path, options, *flags[4:], "--resume"))
+    whole, halves = state(tmp_path / "whole"), state(tmp_path / "halves")
+    assert all(torch.equal(value, halves["model"][name]) for name, value in whole["model"].items())
+    streams = [[of_one["cpu"] for of_one in found["random"]] for found in (whole, halves)]
+    assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
+    assert not torch.equal(*streams[0])
+
+
+@pytest.mark.parametrize("sizes", [(2, 1), (1, 2), (2, 4)], ids=str)
+def test_a_run_goes_on_with_another_number_of_processes(photos, tiny, tmp_path, monkeypatch, sizes):
+    """Partners are those of two processes throughout, so that one run can be compared with another."""
+    method = {"model.method": "baseline"} if 4 in sizes else {}
+    options = {**tiny, **ALIKE, **method, "data.root": str(photos)}
+    pair_within(monkeypatch, 2)
+    config = load_config("csv", None, options)
+    train(config, tmp_path / "whole", device="cpu")
+    named = [f"{name}={value}" for name, value in options.items()]
+    flags = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "halves"), *named]
+    if sizes[0] == 1:
+        real = loop.require_finite
+
+        def stop(*of_step):
+            monkeypatch.setattr(loop, "require_finite", real)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(loop, "require_finite", stop)
+        with pytest.raises(loop.Interrupted):
+            train(config, tmp_path / "halves", device="cpu")
+    else:
+        assert Run(tmp_path / "said", sizes[0], stop_in, 0, 2, flags).end() == [1] * sizes[0]
+    assert not (tmp_path / "halves" / "metrics.jsonl").exists(), "it was to be stopped in its first epoch"
+    if sizes[1] == 1:
+        train(config, tmp_path / "halves", device="cpu", resume=True)
+    else:
+        done(Run(tmp_path / "said", sizes[1], main, [*flags, "--resume"]))
+    assert_alike(tmp_path / "whole", tmp_path / "halves")
+
+
+def test_one_process_writes_and_speaks(photos, tiny, tmp_path):
+    run = done(together(tmp_path, {**tiny, "data.root": str(photos)}, "--output", str(tmp_path / "run")))
+    assert run.text("out")[1] == run.text("err")[1] == ""
+    printed = json.loads(run.text("out")[0])
+    assert printed["evaluation"]["queries"] == 2
+    assert "2 epochs of 3 steps of 8 images, 4 in each of 2 processes on cpu" in run.text("err")[0]
+    files = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert [name for name in files if not name.startswith("events")] == [
+        "best.safetensors", "config.yaml", "metrics.jsonl", "model.safetensors", "state.pt"
+    ]  # fmt: skip
+    assert len(files) == 6
+
+
+def embed(checkpoint, options, file):
+    """Embed what the options name, in however many processes; the main one saves it."""
+    embedder, _ = Embedder.from_checkpoint(checkpoint, batch_size=3)
+    with joined("cpu") as world:
+        features = extract(embedder, open_dataset(options), 0, world)
+        if world.main:
+            features.save(file)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_embeddings_of_several_processes_are_those_of_one(write_photos, save_run, tmp_path, size):
+    """To the last bit, because the batches are the same; 5 queries are fewer batches than processes."""
+    photos = write_photos(tmp_path / "photos", identities=7, tested=5)
+    options = load_config("csv", None, {"data.root": str(photos), "data.dataset": "csv"}).data
+    checkpoint = save_run(tmp_path / "run", "reid")
+    run = Run(tmp_path / "said", size, embed, checkpoint, options, tmp_path / "several.npz")
+    embed(checkpoint, options, tmp_path / "one.npz")
+    done(run)
+    one, several = (np.load(tmp_path / f"{name}.npz") for name in ("one", "several"))
+    assert {name: value.shape for name, value in one.items()} == {name: v.shape for name, v in several.items()}
+    assert one["gallery_features"].shape == (15, 192)
+    assert all(np.array_equal(value, several[name]) for name, value in one.items())
+
+
+def wait_for(file):
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"no {file}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("size", "victim"), [(2, 0), (2, 1), (3, 1)])
+def test_the_others_end_and_one_tells_when_a_process_is_killed(photos, tiny, tmp_path, size, victim):
+    options = {**tiny, "data.root": str(photos), "train.batch_size": 4 * size, "train.epochs": 5000}
+    run = together(tmp_path, options, "--output", str(tmp_path / "run"), size=size)
+    wait_for(tmp_path / "run" / "metrics.jsonl")
+    run.processes[victim].kill()
+    codes = run.end()
+    assert codes == [-signal.SIGKILL if rank == victim else 1 for rank in range(size)]
+    (line,) = run.errors
+    assert line.startswith(f"reid-train: error: process {victim} of {size} is gone on {socket.gethostname()} (Conn")
+    assert line.endswith("; start again with --resume")
+    assert "Traceback" not in "".join(run.text("err"))
+
+
+def impatient(seconds, argv):
+    """Train with little patience with others."""
+    from datetime import timedelta
+
+    from reid import distributed
+
+    distributed.PATIENCE = timedelta(seconds=seconds)
+    distributed.SECONDS_BETWEEN_SIGNS = 0.2
+    return main(argv)
+
+
+def test_a_process_that_no_longer_answers_is_given_up(photos, tiny, tmp_path):
+    """As when a machine is gone without a word: no connection is closed."""
+    named = [f"{name}={value}" for name, value in {**tiny, "train.epochs": 5000, "data.root": photos}.items()]
+    argv = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "run"), *named]
+    run = Run(tmp_path / "said", 2, impatient, 5, argv)
+    wait_for(tmp_path / "run" / "metrics.jsonl")
+    os.kill(run.processes[1].pid, signal.SIGSTOP)
+    run.processes[0].join(60)
+    run.processes[1].kill()
+    assert run.end() == [1, -signal.SIGKILL]
+    assert run.errors[0].startswith("reid-train: error: process 1 of 2 is gone on ")
+    assert "(Timed out waiting 5000ms" in run.errors[0]
+
+
+def think_long(argv):
+    """Train with less patience than the main process needs to score."""
+    import reid.train
+
+    real = reid.train.score
+
+    def slowly(*arguments):
+        time.sleep(6)
+        return real(*arguments)
+
+    reid.train.score = slowly
+    return impatient(3, argv)
+
+
+def test_the_others_wait_for_scores_however_long_they_take(photos, tiny, tmp_path):
+    named = [f"{name}={value}" for name, value in {**tiny, "data.root": photos}.items()]
+    argv = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "run"), *named]
+    done(Run(tmp_path / "said", 2, think_long, argv))
+    assert "evaluation" in records(tmp_path / "run")[-1]
+
+
+def test_an_image_that_one_process_cannot_read_is_told_once(photos, tiny, tmp_path):
+    labels = [row.split(",")[2] for row in photos.read_text().splitlines()[1:] if ",train," in row]
+    second = next(PKSampler([int(label[-1]) for label in labels], p=4, k=2).epoch(0))[1]
+    (photos.parent / f"{second // 4:02d}_{second % 4}.png").write_bytes(b"")
+    run = together(tmp_path, {**tiny, "data.root": str(photos)}, "--output", str(tmp_path / "run"))
+    assert run.end() == [1, 1]
+    assert run.errors[0].endswith(f"{second // 4:02d}_{second % 4}.png: the file is empty")
+    assert len(run.errors) == 1
+    assert "the file is empty" in run.text("err")[1], "the process that was to read it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "message"),
+    [
+        ({"train.lr": 1e30, "train.optimizer": "sgd"}, [], "the loss is nan; try a lower train.lr"),
+        ({"train.batch_size": 6}, [], "cannot be shared out evenly over 4 processes, at least 2 each; start 3, or"),
+        ({"train.epoch": 3}, [], "unknown option 'train.epoch'; near ones: train.epochs"),
+        ({}, ["--epochs"], "argument --epochs: expected one argument"),
+        ({"junk": "none", "train.batch_size": 8, "eval.features": "glca", "method": "pwca"}, [], "which has no GLCA"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_told_once(photos, tiny, tmp_path, changes, flags, message):
+    options = {**tiny, "data.root": str(photos), **changes}
+    run = together(tmp_path, options, "--output", str(tmp_path / "run"), *flags, size=4)
+    assert all(run.end())
+    (line,) = run.errors
+    assert message in line
+    assert "Traceback" not in "".join(run.text("err"))
+
+
+def test_shares_are_even_whole_and_read_by_nobody_else(photos):
+    paths = sorted(photos.parent.glob("*.png"))[:12]
+    samples, labels = [Sample(path, i // 2) for i, path in enumerate(paths)], [i // 2 for i in range(12)]
+    sampler = PKSampler(labels, p=3, k=2)
+
+    def read(share):
+        opened = []
+        loader = TrainingLoader(samples, labels, sampler, lambda image: torch.rand(3), seed=5, share=share)
+        loader._loader.dataset.transform = lambda image: (opened.append(1), torch.rand(3))[1]
+        return [(batch.images, batch.labels, batch.positions) for batch in loader.epoch(2, skip=1)], len(opened)
+
+    whole, all_read = read(slice(None))
+    for rank in range(3):
+        own, own_read = read(World(rank, 3).share)
+        assert own_read == all_read / 3
+        for (images, labels_, positions), (images_, all_labels, all_positions) in zip(own, whole, strict=True):
+            assert torch.equal(images, images_[rank::3])
+            assert torch.equal(labels_, all_labels)
+            assert positions == all_positions
+
+
+@pytest.mark.parametrize("shares", [1, 2, 4])
+def test_partners_are_of_the_same_share(shares):
+    drawn = torch.stack([loop.draw_partners(16, (0, 0, step), shares) for step in range(200)])
+    places = torch.arange(16)
+    assert (drawn.sort(dim=1).values == places).all()
+    assert (drawn != places).all()
+    assert (drawn % shares == places % shares).all()
+    assert set(drawn[:, 0].tolist()) == set(range(shares, 16, shares)), "any other one of the share"
