@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help install demo test test-slow test-browser lint lock clean
+.PHONY: help install demo test test-slow test-browser test-milvus lint lock clean
 
 help:
 	@echo "make demo       install, then train and compare baseline and DCAL on the toy data"
 	@echo "make test       install, then lint, check types and run the fast tests"
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-browser  try the page and look at reports in Chromium"
+	@echo "make test-milvus   try the Milvus engine on real servers, each in an environment of its own"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 install: .venv/installed
@@ -39,6 +40,18 @@ test-browser: install
 	@echo "Browser tests (need Chromium) ..."
 	@$(BIN)/pytest -m browser
 
+test-milvus: install .venv-milvus/installed
+	@echo "Tests on Milvus servers ..."
+	@$(BIN)/pytest -m milvus
+
+# Not in .venv: milvus-lite brings a faiss-cpu, which would overwrite our faiss-gpu.
+.venv-milvus/installed: .venv/installed
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-milvus/milvus
+	@$(BIN)/uv pip install --quiet --python .venv-milvus/milvus/bin/python milvus==2.3.5
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-milvus/milvus-lite
+	@$(BIN)/uv pip install --quiet --python .venv-milvus/milvus-lite/bin/python milvus-lite==3.2.2 pymilvus==3.0.2
+	@touch $@
+
 test-slow: install
 	@echo "Slow tests ..."
 	@$(BIN)/pytest -m slow
@@ -48,4 +61,4 @@ lock:
 		--no-emit-index-url --no-header --upgrade -o requirements.lock
 
 clean:
-	rm -rf .venv runs data build dist
+	rm -rf .venv .venv-milvus runs data build dist

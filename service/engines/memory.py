@@ -5,7 +5,6 @@ where a row lies in the matrix: removals change it, while the row keeps its numb
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows, microseconds
 from service.records import Filter, Found, Hit, Row, Vectors
 
 Places = npt.NDArray[np.int64]
@@ -25,9 +25,6 @@ BLOCK_VALUES = 2**25  # products held at a time: 128 MiB
 PAIR_VALUES = 2**18  # of rows scored again at a time
 KNN_LIMIT = 2048  # neighbours that FAISS finds on a GPU
 KNN_SPARE = 64  # asked of it beyond those wanted, for ties
-UNIT_TOLERANCE = 1e-3
-UNKNOWN_TIME = np.iinfo(np.int64).min
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FACTS = np.dtype([("number", np.int64), ("captured_at", np.int64), ("camera", np.int32), ("label", np.int32)])
 ROUNDING = {"tf32": 2.0**-9, "bf16": 2.0**-6}  # of products with factors cut to fewer bits, for unit vectors
 
@@ -75,15 +72,10 @@ class MemoryEngine:
 
         Raises ValueError naming the first row whose vector is refused; then no row is added.
         """
-        latest = list({row.number: row for row in rows}.values())
-        if not latest:
+        if not rows:
             return
-        size = self._vectors.shape[1] or latest[0].vector.size
-        for row in latest:
-            if row.vector.shape != (size,):
-                raise ValueError(f"item {row.number}: the vector has shape {row.vector.shape}; expected ({size},)")
-        vectors = np.stack([row.vector for row in latest], dtype=np.float32)
-        _require_unit(vectors, "item", [row.number for row in latest])
+        size = self._vectors.shape[1] or rows[0].vector.size
+        latest, vectors = checked_rows(rows, size)
         facts = [
             (
                 row.number,
@@ -117,13 +109,7 @@ class MemoryEngine:
 
         Raises ValueError for a count below 1 and vectors that are not (n, E), or not finite or unit.
         """
-        if count < 1:
-            raise ValueError(f"count is {count}; expected at least 1")
-        queries = np.array(vectors, np.float32)
-        size = self._vectors.shape[1]
-        if queries.ndim != 2 or (size and queries.shape[1] != size):
-            raise ValueError(f"the queries have shape {queries.shape}; expected (n, {size or 'E'})")
-        _require_unit(queries, "query", range(len(queries)))
+        queries = checked_queries(vectors, count, self._vectors.shape[1])
         passing = self._passing(chosen)
         rows = int(np.count_nonzero(passing))
         if not rows:
@@ -156,9 +142,9 @@ class MemoryEngine:
         if chosen.labels is not None:
             passing &= _among(facts["label"], self._labels, chosen.labels)
         if chosen.since is not None:
-            passing &= facts["captured_at"] >= _microseconds(chosen.since)
+            passing &= facts["captured_at"] >= microseconds(chosen.since)
         if chosen.until is not None:
-            passing &= (facts["captured_at"] < _microseconds(chosen.until)) & (facts["captured_at"] != UNKNOWN_TIME)
+            passing &= (facts["captured_at"] < microseconds(chosen.until)) & (facts["captured_at"] != UNKNOWN_TIME)
         return passing
 
     def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Candidates:
@@ -269,18 +255,6 @@ def _among(codes: npt.NDArray[np.int32], names: dict[str | None, int], chosen: f
     wanted = np.zeros(len(names), bool)
     wanted[[names[name] for name in chosen if name in names]] = True
     return wanted[codes]
-
-
-def _microseconds(time: datetime) -> int:
-    return (time - EPOCH) // timedelta(microseconds=1)
-
-
-def _require_unit(vectors: Vectors, kind: str, numbers: Sequence[int]) -> None:
-    lengths = np.sqrt(np.einsum("ne,ne->n", vectors, vectors, dtype=np.float64))
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # NaN is wrong, too
-    if len(wrong):
-        first = int(wrong[0])
-        raise ValueError(f"{kind} {numbers[first]}: the vector has length {lengths[first]:.6g}; expected finite and 1")
 
 
 def _gpu_faiss(device: torch.device) -> Any:

@@ -24,6 +24,7 @@ from service.jobs import JobRunner
 from service.opening import load_classifier, open_gallery
 from service.reindex import reindex_work
 from service.storage.jobs import Jobs
+from tests.service.milvus_servers import MilvusServer
 
 BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")
 
@@ -41,6 +42,22 @@ def _logs_as_before():
     for logger, handlers, level, propagate in kept:
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory):
+    """The function that starts a server of a kind, once in a session; whoever kills it starts it again."""
+    servers = {}
+
+    def start(kind):
+        if kind not in servers:
+            servers[kind] = MilvusServer(kind, tmp_path_factory.mktemp(kind))
+        servers[kind].start()
+        return servers[kind]
+
+    yield start
+    for server in servers.values():
+        server.kill()
 
 
 @pytest.fixture(scope="session")

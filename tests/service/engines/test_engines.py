@@ -12,6 +12,7 @@ import torch
 from service.engines import ivf, memory
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
+from service.engines.milvus import MilvusEngine
 from service.records import Filter, Row
 
 SIZE = 12
@@ -57,20 +58,59 @@ PIECES = {"TILE_VALUES": 84, "KNN_VALUES": 84, "BLOCK_VALUES": 150, "PAIR_VALUES
 ALL_LISTS = {"FIRST_ROWS": 10, "FIRST_PROBES": 1000, "WORTH": math.inf, "SPARE": 1, "RECALL": 0}
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        "memory in pieces",
-        "memory gathering",
-        "memory with FAISS",
-        "memory with FAISS in pieces",
-        "ivf",
-        "ivf in all lists",
-        pytest.param("cuda", marks=pytest.mark.gpu),
-    ]
-)
+class OnServer:
+    """A `MilvusEngine` with the dimension of the first rows or queries, emptied of what other tests left there."""
+
+    def __init__(self, uri):
+        self._uri, self._engine = uri, None
+
+    def _of(self, size):
+        if self._engine is None:
+            key = self._uri, size
+            if key not in OPENED:
+                OPENED[key] = MilvusEngine(self._uri, f"contract_{size}", size)
+                OPENED[key].create()
+            self._engine = OPENED[key]
+            self._engine.remove(self._engine.numbers())
+        return self._engine
+
+    def upsert(self, rows):
+        if rows:
+            self._of(rows[0].vector.size).upsert(rows)
+
+    def search(self, vectors, count, chosen):
+        return self._of(vectors.shape[-1]).search(vectors, count, chosen)
+
+    def remove(self, numbers):
+        if self._engine is not None:
+            self._engine.remove(numbers)
+
+    def numbers(self):
+        return set() if self._engine is None else self._engine.numbers()
+
+    def __len__(self):
+        return 0 if self._engine is None else len(self._engine)
+
+
+OPENED = {}
+HERE = [
+    "memory",
+    "memory in pieces",
+    "memory gathering",
+    "memory with FAISS",
+    "memory with FAISS in pieces",
+    "ivf",
+    "ivf in all lists",
+    pytest.param("cuda", marks=pytest.mark.gpu),
+]
+SERVERS = [pytest.param(kind, marks=pytest.mark.milvus) for kind in ("milvus", "milvus-lite")]
+
+
+@pytest.fixture(params=[*HERE, *SERVERS])
 def engine(request, monkeypatch):
     """An empty engine; with few rows, or where it looks into all lists, `IvfEngine` has to be exact."""
+    if "milvus" in request.param:
+        return OnServer(request.getfixturevalue("milvus_server")(request.param).uri)
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch finds no CUDA GPU")
     if "FAISS" in request.param:
@@ -385,6 +425,7 @@ def test_a_count_below_one_is_refused(engine):
         engine.search(make_queries(1), 0, EVERYTHING)
 
 
+@pytest.mark.parametrize("engine", HERE, indirect=True)
 def test_products_of_fewer_bits_miss_nothing(engine, monkeypatch):
     """As in a process that has allowed torch to cut the factors of matrix products."""
 

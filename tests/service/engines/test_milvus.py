@@ -1,0 +1,410 @@
+"""The engine on a Milvus server, beyond what every engine must do: names, crowds, portions, trouble, several owners."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from service.engines import milvus
+from service.engines.memory import MemoryEngine
+from service.engines.milvus import MilvusEngine
+from service.records import Filter, IndexLost, IndexUnavailable, Row
+
+RELOAD_SECONDS = 90
+EVERYTHING = Filter()
+INJECTED = '"] or number > 0 or camera in ["'
+NAMES = [
+    "gate",
+    "o'brien",
+    'the "north" gate',
+    "back\\slash",
+    "\\",
+    '\\"',
+    INJECTED,
+    "' or 1 == 1 --",
+    "{camera}",
+    "%",
+    "like %",
+    "%41",
+    "A",
+    "=",
+    "",
+    " ",
+    "two\nlines",
+    "tab\t",
+    "nul\0",
+    "\x7f",
+    "Südtor 7",
+    "Su\u0308dtor 7",
+    "門",
+    "📷👩‍🚀",
+    "\ud800",
+    "null",
+    "None",
+    "long" * 50,
+]
+
+
+def unit(values):
+    values = np.asarray(values, np.float64)
+    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def make_vectors(count, size=8, seed=0):
+    return unit(np.random.default_rng(seed).normal(size=(count, size)))
+
+
+def make_rows(count, size=8, seed=0):
+    """Rows of three cameras, or none, with rising times."""
+    vectors = make_vectors(count, size, seed)
+    return [
+        Row(i, vectors[i], (None, "a", "b", "c")[i % 4], None if i % 5 == 0 else i - 20, None) for i in range(count)
+    ]
+
+
+def facts(rows):
+    return [(row.number, row.vector.tolist(), row.camera, row.captured_at, row.label) for row in rows]
+
+
+def after_reloading(ask):
+    """What an engine answers when its server has loaded its rows again; until then it may only say that it is away."""
+    until = time.monotonic() + RELOAD_SECONDS
+    while True:
+        try:
+            return ask()
+        except IndexUnavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture(params=["milvus", "milvus-lite"])
+def server(request, milvus_server):
+    return milvus_server(request.param)
+
+
+@pytest.fixture
+def open_engine(server):
+    """A function that opens an engine on the server; all collections are dropped in the end."""
+    engines = []
+
+    def open_engine(collection="gallery_1", dimension=8, create=True, **options):
+        engine = MilvusEngine(server.uri, collection, dimension, **options)
+        engines.append(engine)
+        if create:
+            engine.create()
+        return engine
+
+    yield open_engine
+    server.start()
+    for engine in engines:
+        engine.drop()
+        engine.close()
+
+
+# ---- without a server ----
+
+
+def test_without_pymilvus_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)  # as if not installed
+    with pytest.raises(ValueError, match="the milvus engine needs pymilvus, which is not installed: pip install"):
+        MilvusEngine("http://localhost:19530", "gallery", 8)
+
+
+@pytest.mark.parametrize("uri", ["", "localhost:19530", "gallery.db", "ftp://localhost", "http://", "http://a:b"])
+def test_a_uri_of_another_form_is_refused(uri):
+    with pytest.raises(ValueError, match=r"the Milvus URI is not of the form http\(s\)://host\[:port\]\[/database\]$"):
+        MilvusEngine(uri, "gallery", 8)
+
+
+@pytest.mark.parametrize("name", ["", "1st", "a-b", "ä", "a b", "a\n"])
+def test_a_collection_of_another_name_is_refused(name):
+    with pytest.raises(ValueError, match=r"the collection's name is .*; expected letters, digits and underscores"):
+        MilvusEngine("http://localhost:19530", name, 8)
+
+
+def every_call(engine):
+    row = make_rows(1)[0]
+    return {
+        "upsert": lambda: engine.upsert([row]),
+        "remove": lambda: engine.remove([1]),
+        "search": lambda: engine.search(row.vector[None], 1, EVERYTHING),
+        "numbers": engine.numbers,
+        "len": lambda: len(engine),
+        "rows": lambda: list(engine.rows()),
+        "point": lambda: engine.point("live"),
+    }
+
+
+def test_a_server_that_is_away_is_named_without_secrets_and_at_once(caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    engine = MilvusEngine(f"http://ada:secret@127.0.0.1:{port}/people", "gallery", 8, token="hidden")
+    calls = every_call(engine) | {name: getattr(engine, name) for name in ("create", "exists", "drop")}
+    for name, call in {**calls, "drop_others": lambda: engine.drop_others("gallery")}.items():
+        with pytest.raises(IndexUnavailable) as caught:
+            call()
+        message = str(caught.value)
+        assert message.startswith(f"the Milvus server at http://127.0.0.1:{port}/people is not ready: Fail conn"), name
+        assert "\n" not in message
+        assert not {"secret", "ada", "hidden"} & set(message.replace(":", " ").replace("@", " ").split())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(milvus, "CONNECT_SECONDS", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        engine = MilvusEngine(f"http://127.0.0.1:{silent.getsockname()[1]}", "gallery", 8)
+        with pytest.raises(IndexUnavailable):
+            len(engine)
+
+
+def test_bad_rows_and_queries_are_refused_without_a_server():
+    engine = MilvusEngine("http://127.0.0.1:9", "gallery", 8)
+    vector = make_vectors(1)[0]
+    with pytest.raises(ValueError, match="item 7: the label has 65536 bytes, encoded; expected at most 65535"):
+        engine.upsert([Row(3, vector, None, None, None), Row(7, vector, None, None, "x" * 65_535)])
+    with pytest.raises(ValueError, match="item 7: the camera has 65539 bytes, encoded; expected at most 65535"):
+        engine.upsert([Row(7, vector, "ä" * 10_923, None, None)])
+    with pytest.raises(ValueError, match=r"the queries have shape \(1, 7\); expected \(n, 8\)"):
+        engine.search(make_vectors(1, 7), 1, EVERYTHING)
+
+
+def test_names_are_told_apart_and_nothing_of_them_ends_a_string():
+    encoded = [milvus._encoded(name) for name in [None, *NAMES]]
+    assert len(set(encoded)) == len(encoded)
+    assert not set("".join(encoded)) & set("\"'\\ {}\n\0")
+    assert "".join(encoded).isascii()
+    assert [milvus._decoded(text) for text in encoded] == [None, *NAMES]
+
+
+# ---- on servers ----
+
+
+@pytest.mark.milvus
+def test_odd_names_are_kept_and_each_finds_itself_alone(open_engine):
+    engine = open_engine()
+    names = [None, *NAMES]
+    vectors = make_vectors(len(names))
+    rows = [Row(i, vectors[i], name, None, name and name[::-1]) for i, name in enumerate(names)]
+    engine.upsert(rows)
+    assert facts(row for page in engine.rows() for row in page) == facts(rows)
+    asked = vectors[:1]
+    for row in rows[1:]:
+        for chosen in (Filter(cameras=frozenset([row.camera])), Filter(labels=frozenset([row.label]))):
+            assert [hit.number for hit in engine.search(asked, 99, chosen)[0].hits] == [row.number], repr(row.camera)
+        others = engine.search(asked, 99, Filter(exclude_cameras=frozenset([row.camera])))[0]
+        assert {hit.number for hit in others.hits} == engine.numbers() - {row.number}
+    assert engine.search(asked, 99, Filter(cameras=frozenset(NAMES)))[0].candidates == len(NAMES)
+    assert engine.search(asked, 99, Filter(exclude_cameras=frozenset(NAMES)))[0].candidates == 1
+
+
+@pytest.mark.milvus
+def test_the_longest_name_and_thousands_of_names(open_engine):
+    engine, vectors = open_engine(), make_vectors(2)
+    longest = "x" * 65_534
+    engine.upsert([Row(1, vectors[0], longest, None, longest), Row(2, vectors[1], "y", None, None)])
+    assert [row.camera for page in engine.rows() for row in page] == [longest, "y"]
+    many = frozenset(f"camera {i} of 門" for i in range(5000))
+    for cameras, number in ((many | {longest}, 1), (many | {"y"}, 2)):
+        found = engine.search(vectors[:1], 9, Filter(cameras=cameras))[0]
+        assert [hit.number for hit in found.hits] == [number]
+    assert engine.search(vectors[:1], 9, Filter(exclude_cameras=many))[0].candidates == 2
+
+
+@pytest.mark.milvus
+def test_times_from_the_first_to_the_last(open_engine):
+    engine, vector = open_engine(), make_vectors(1)[0]
+    times = [None, -(2**63) + 1, -62_135_596_800_000_000, 0, 253_402_300_799_999_999, 2**63 - 1]
+    rows = [Row(i, vector, None, time, None) for i, time in enumerate(times)]
+    engine.upsert(rows)
+    assert facts(row for page in engine.rows() for row in page) == facts(rows)
+
+
+@pytest.mark.milvus
+def test_thousands_of_rows_in_several_segments_are_found_as_in_memory(open_engine, server):
+    """Neither an index for growing segments nor one of sealed segments may make the search approximate."""
+    from pymilvus import MilvusClient
+
+    engine, exact = open_engine("gallery_1", 32), MemoryEngine()
+    rows = make_rows(12_000, 32)
+    client = MilvusClient(server.uri, dedicated=True)
+    for start in range(0, 12_000, 4000):
+        for filled in (engine, exact):
+            filled.upsert(rows[start : start + 4000])
+            filled.remove(range(start, start + 4000, 7))
+        if start < 8000:
+            client.flush("gallery_1", timeout=60)
+    client.close()
+    queries = make_vectors(20, 32, seed=1)
+    for chosen in (EVERYTHING, Filter(cameras=frozenset("a")), Filter(exclude_cameras=frozenset("b"))):
+        assert engine.search(queries, 10, chosen) == exact.search(queries, 10, chosen)
+    assert len(engine) == len(exact)
+    assert engine.numbers() == exact.numbers()
+
+
+@pytest.mark.milvus
+def test_a_crowd_hides_no_better_row(open_engine, monkeypatch):
+    """Of rows as good as the last candidate those with the smallest numbers count, and the server gives any."""
+    monkeypatch.setattr(milvus, "SPARE", 1)
+    engine, exact = open_engine(), MemoryEngine()
+    crowd, others = make_vectors(1)[0], make_vectors(50, seed=1)
+    rows = [Row(1000 - i, crowd, None, None, None) for i in range(300)]
+    rows += [Row(2000 + i, others[i], "a", None, None) for i in range(50)]
+    for filled in (engine, exact):
+        filled.upsert(rows)
+    queries = np.stack([crowd, others[0], -crowd])
+    for limit in (16_384, 100):  # the second is less than the crowd, so all rows are looked at
+        monkeypatch.setattr(milvus, "MOST_ROWS", limit)
+        for count in (1, 5, 320):
+            assert engine.search(queries, count, EVERYTHING) == exact.search(queries, count, EVERYTHING)
+    chosen = Filter(cameras=frozenset("a"))
+    assert engine.search(queries, 200, chosen) == exact.search(queries, 200, chosen)
+
+
+@pytest.mark.milvus
+def test_small_portions_make_the_same(open_engine, monkeypatch):
+    monkeypatch.setattr(milvus, "MESSAGE_BYTES", 1500)
+    monkeypatch.setattr(milvus, "MOST_QUERIES", 3)
+    engine, exact, rows = open_engine(), MemoryEngine(), make_rows(200)
+    for filled in (engine, exact):
+        filled.upsert(rows)
+        filled.remove(range(0, 200, 3))
+    kept = [row for row in rows if row.number % 3]
+    pages = list(engine.rows())
+    assert facts(row for page in pages for row in page) == facts(kept)
+    assert len(pages) > 2
+    assert facts(row for page in engine.rows(after=100) for row in page) == facts(
+        row for row in kept if row.number > 100
+    )
+    queries = make_vectors(7, seed=1)
+    for chosen in (EVERYTHING, Filter(cameras=frozenset("a"))):
+        assert engine.search(queries, 10, chosen) == exact.search(queries, 10, chosen)
+
+
+@pytest.mark.milvus
+@pytest.mark.parametrize("consistency", ["Session", "Bounded", "Eventually"])
+def test_weaker_consistency_finds_the_rows_in_the_end(open_engine, consistency):
+    engine, rows = open_engine(consistency=consistency), make_rows(10)
+    engine.upsert(rows)
+    until = time.monotonic() + 20
+    while len(engine) < 10 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert [hit.number for hit in engine.search(rows[3].vector[None], 1, EVERYTHING)[0].hits] == [3]
+
+
+@pytest.mark.milvus
+def test_two_owners_see_each_others_changes(open_engine):
+    one, other, rows = open_engine(), open_engine(), make_rows(10)
+    one.upsert(rows)
+    assert len(other) == 10
+    other.remove([3])
+    assert [hit.number for hit in one.search(rows[3].vector[None], 10, EVERYTHING)[0].hits].count(3) == 0
+    one.upsert(rows[3:4])
+    assert other.search(rows[3].vector[None], 1, EVERYTHING)[0].hits[0].number == 3
+
+
+@pytest.mark.milvus
+def test_a_collection_that_is_not_there_is_lost_and_not_made(open_engine):
+    engine = open_engine()
+    engine.upsert(make_rows(3))
+    assert engine.exists()
+    open_engine(create=False).drop()  # behind its back
+    for name, call in every_call(engine).items():
+        with pytest.raises(IndexLost, match="^the Milvus server at http://127.0.0.1:[0-9]+ has no gallery_1$"):
+            call()
+        assert not engine.exists(), name
+    engine.drop()
+    engine.create()
+    assert len(engine) == 0
+    engine.upsert(make_rows(3))
+    assert len(engine) == 3
+
+
+@pytest.mark.milvus
+def test_create_keeps_what_is_there_and_refuses_another_size(open_engine):
+    engine = open_engine()
+    engine.upsert(make_rows(3))
+    engine.create()
+    assert len(engine) == 3
+    with pytest.raises(ValueError, match=r"gallery_1 has vectors of size \[8\]; expected \[9\]"):
+        open_engine(dimension=9)
+
+
+@pytest.mark.milvus
+def test_an_alias_moves_and_former_collections_go(open_engine, server):
+    from pymilvus import MilvusClient
+
+    old, new, foreign = (open_engine(name) for name in ("gallery_1", "gallery_2", "other_1"))
+    client = MilvusClient(server.uri, dedicated=True)
+    for engine in (old, new, new, old, new):
+        engine.point("live")
+        assert client.describe_alias("live")["collection_name"] == engine._collection
+    old.point("before")
+    client.close()
+    assert new.drop_others("gallery_") == ["gallery_1"]
+    assert [engine.exists() for engine in (old, new, foreign)] == [False, True, True]
+    new.drop()
+    foreign.point("live")  # which no collection has any more
+
+
+@pytest.mark.milvus
+def test_a_collection_that_is_not_loaded_is_loaded(open_engine, server):
+    from pymilvus import MilvusClient
+
+    engine, rows = open_engine(), make_rows(10)
+    engine.upsert(rows)
+    client = MilvusClient(server.uri, dedicated=True)
+    client.release_collection("gallery_1")
+    client.close()
+    found = after_reloading(lambda: engine.search(rows[3].vector[None], 1, EVERYTHING)[0])
+    assert found.hits[0].number == 3
+
+
+@pytest.mark.milvus
+def test_a_server_that_hangs_is_not_waited_for_and_goes_on(open_engine, server, monkeypatch):
+    engine = open_engine()
+    engine.upsert(make_rows(10))
+    assert len(engine) == 10
+    for name in ("CONNECT_SECONDS", "READ_SECONDS", "WRITE_SECONDS"):
+        monkeypatch.setattr(milvus, name, 0.3)  # a real server that is stopped for some seconds ends itself
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for name, call in every_call(engine).items():
+            with pytest.raises(IndexUnavailable) as caught:
+                call()
+            assert "\n" not in str(caught.value), name
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    monkeypatch.undo()
+    assert after_reloading(lambda: len(engine)) == 10
+
+
+@pytest.mark.milvus
+def test_a_killed_server_keeps_all_rows_and_is_found_again(open_engine, server):
+    engine, exact, rows = open_engine(), MemoryEngine(), make_rows(500)
+    queries = make_vectors(5, seed=1)
+    for filled in (engine, exact):
+        filled.upsert(rows[:400])
+        filled.remove(range(0, 400, 3))
+    server.kill()
+    for call in every_call(engine).values():
+        with pytest.raises(IndexUnavailable):
+            call()
+    server.start()
+    assert after_reloading(lambda: engine.search(queries, 10, EVERYTHING)) == exact.search(queries, 10, EVERYTHING)
+    assert engine.numbers() == exact.numbers()
+    for filled in (engine, exact):
+        filled.upsert(rows[300:])
+        filled.remove(range(0, 500, 2))
+    assert engine.search(queries, 10, EVERYTHING) == exact.search(queries, 10, EVERYTHING)
+    assert len(engine) == len(exact)
