@@ -6,12 +6,17 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import delete, func, select, text, update
 
 from service.gallery import PICTURES_FOLDER
 from service.images import Pictures, sync
 from service.jobs import Progress, Work
-from service.storage.database import GALLERY_FILE, Database
+from service.storage.database import Database
 from service.storage.jobs import Job, Jobs
+from service.storage.sqlite import GALLERY_FILE
+from service.storage.tables import gallery, indexes, items, media
 
 PICTURES_AT_ONCE = 1000
 NAMED = 5  # items in an error
@@ -35,8 +40,11 @@ def backup_work(database: Database, pictures: Pictures, backups: Path) -> Work:
 def back_up(database: Database, pictures: Pictures, folder: Path, progress: Progress) -> dict[str, Any]:
     """Write the gallery, as it is at one moment, to a new folder while others change it; tell its size.
 
-    The folder has its name when all is on the disk and checked. Before, it is called NAME.partial and is removed when
-    something goes wrong; a kill leaves it to be written anew. Pictures are linked to, or copied where that cannot be.
+    It is in SQLite, also where the gallery is on a server, and has an id of its own, so that the two never share the
+    index of a search engine. The folder has its name when all is on the disk and checked. Before, it is called
+    NAME.partial and is removed when something goes wrong; a kill leaves it to be written anew. Pictures are linked to,
+    or copied where that cannot be.
+
     The result is `folder`, its name, and the number of `items` and `bytes` in it. Raises FileExistsError for a folder
     that is there, OSError when it cannot be written, and ValueError for a gallery that is damaged or lacks pictures.
     """
@@ -48,23 +56,32 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         with pictures.kept():
-            ((expected,),) = database.read("SELECT count(*) FROM media")
-            database.copy(partial / GALLERY_FILE, lambda done, pages: progress(done, pages + expected))
+            ((expected,),) = database.read(select(func.count()).select_from(media))
+            steps = 0
+
+            def copied(done: int, total: int) -> None:
+                nonlocal steps
+                steps = total
+                progress(done, total + expected)
+
+            database.copy(partial / GALLERY_FILE, copied)
             with Database(partial) as copy:
                 Jobs(copy).cancel_all()
-                ((pages,),) = copy.read("PRAGMA page_count")
+                with copy.transaction() as connection:
+                    connection.execute(update(gallery).values(gallery_id=uuid4().hex))
+                    connection.execute(delete(indexes))
                 sha256s = sorted(_sha256s(copy).values())
             kept = Pictures(partial / PICTURES_FOLDER)
             for done, sha256 in enumerate(sha256s):
                 if done % PICTURES_AT_ONCE == 0:
-                    progress(pages + done, pages + len(sha256s))
+                    progress(steps + done, steps + len(sha256s))
                 with suppress(FileNotFoundError):  # `_checked` tells of all that are lost
                     _link(pictures.path(sha256), kept.path(sha256))
         result = _checked(partial)
         for path in [partial, *partial.rglob("*")]:
             if path.is_dir():
                 sync(path)
-        progress(pages + len(sha256s), pages + len(sha256s))
+        progress(steps + len(sha256s), steps + len(sha256s))
         partial.rename(folder)
         sync(folder.parent)
     except BaseException:
@@ -76,7 +93,7 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
 def _checked(folder: Path) -> dict[str, Any]:
     """The size of a backup that holds all it should; raises ValueError for another."""
     with Database(folder) as database:
-        (found, *_), *_ = database.read("PRAGMA integrity_check")
+        (found, *_), *_ = database.read(text("PRAGMA integrity_check"))
         if found != "ok":
             raise ValueError(f"{folder}: the gallery is damaged ({found})")
         sha256s = _sha256s(database)
@@ -90,7 +107,7 @@ def _checked(folder: Path) -> dict[str, Any]:
 
 def _sha256s(database: Database) -> dict[str, str]:
     """The pictures of a gallery, by the public id of their item."""
-    return dict(database.read("SELECT item_id, sha256 FROM items JOIN media ON media.number = media_number"))
+    return dict(database.read(select(items.c.item_id, media.c.sha256).join_from(items, media)))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -11,9 +11,10 @@ from typing import get_args
 from reid import cli
 from reid.progress import Progress
 from service.records import Cause, Filter, NotFound, Scope
-from service.storage.database import GALLERY_FILE, Database
+from service.storage.database import Database
 from service.storage.keys import Key, Keys, NewKey
 from service.storage.models import Models
+from service.storage.sqlite import GALLERY_FILE
 from service.storage.store import Store
 
 log = logging.getLogger("reid")

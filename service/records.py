@@ -41,6 +41,10 @@ class IndexLost(LookupError):
     """The search engine's server is there and the rows are not, so that they must be published anew."""
 
 
+class UnusableText(ValueError):
+    """A text that the database of the gallery cannot keep; the message names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Medium:
     """One stored photo: the SHA-256 of the bytes that were sent, and the size in pixels of the upright picture."""

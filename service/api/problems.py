@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.schemas import FieldError, FileError, Problem
 from service.batcher import Busy, Closed
 from service.images import UnknownFormat, UnusableImage
-from service.records import Conflict, ModelMismatch, NotFound, NotServed
+from service.records import Conflict, ModelMismatch, NotFound, NotServed, UnusableText
 
 log = logging.getLogger("reid")
 
@@ -49,6 +49,7 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     Conflict: (HTTPStatus.CONFLICT, "conflict"),
     TooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
     UnknownFormat: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_format"),
+    UnusableText: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_text"),
     UnusableImage: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_image"),
     Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
     ModelMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "model_mismatch"),

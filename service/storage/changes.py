@@ -1,14 +1,18 @@
 """What one transaction does to a gallery, with every change written to the operation log."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
-from sqlite3 import Connection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any, NamedTuple, TypedDict
 from uuid import uuid4
 
-from service.records import Cause, Conflict, Item, NewItem, NotFound
-from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds
+from sqlalchemy import Column, Connection, Table, delete, exists, insert, select, update
+
+from service.records import Cause, Conflict, Details, Item, NewItem, NotFound
+from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds, now, portions
+from service.storage.tables import identities, items, media, operations, vectors
+
+_UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
 
 
 class Enrolled(NamedTuple):
@@ -29,129 +33,167 @@ class Changes(TypedDict, total=False):
 
 
 class Batch:
-    """The changes of one transaction, in which they share a time, a batch id and who asked for them."""
+    """The changes of one transaction, in which they share a time, a batch id and who asked for them.
+
+    Many are made by a few statements, since each is a journey where the database is a server.
+    """
 
     def __init__(self, connection: Connection, cause: Cause) -> None:
         self._connection = connection
-        self._now = microseconds(datetime.now(UTC))
-        self._cause = (*cause, uuid4().hex)
+        self._now = now()
+        self._shared = {"time": self._now, **cause._asdict(), "batch_id": uuid4().hex}
 
-    def enrol(self, photo: NewItem, model_id: str) -> Enrolled | Conflict:
-        """Add a photo with its vector, unless it is there already or its key belongs to another."""
-        medium, details = photo.medium, photo.details
-        holder = self._find("key = ?", details.key)
-        if holder and holder.medium.sha256 != medium.sha256:
-            return _conflict(holder, medium.source or medium.sha256)
-        if there := self._find("sha256 = ?", medium.sha256):
-            return Enrolled(there, created=False)
-        media_number = self._insert(
-            "INSERT INTO media (sha256, kind, width, height, source) VALUES (?, 'image', ?, ?, ?)",
-            (medium.sha256, medium.width, medium.height, medium.source),
-        )
-        captured_at = None if details.captured_at is None else microseconds(details.captured_at)
-        number = self._insert(
-            "INSERT INTO items (item_id, media_number, key, identity_number, identity_source, camera, captured_at, "
-            "attributes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                uuid4().hex,
-                media_number,
-                details.key,
-                self._identity(details.label),
-                None if details.label is None else "import",
-                details.camera,
-                captured_at,
-                json_text(dict(details.attributes)),
-                self._now,
-            ),
-        )
-        self._connection.execute(
-            "INSERT INTO vectors (owner_kind, owner_number, model_id, space, vector) VALUES (?, ?, ?, ?, ?)",
-            (ITEM, number, model_id, APPEARANCE, photo.vector.astype("<f4").tobytes()),
-        )
-        item = self._get("items.number = ?", number)
-        self.log("item.enrol", item.item_id, None, _as_json(item))
-        return Enrolled(item, created=True)
+    def enrol(self, photos: Sequence[NewItem], model_id: str) -> list[Enrolled | Conflict]:
+        """Add photos with their vectors, but for those that are there already and those whose key another has."""
+        there = {item.medium.sha256: item for item in self._find(media.c.sha256, {p.medium.sha256 for p in photos})}
+        keys = {key for photo in photos if (key := photo.details.key) is not None}
+        holders = {item.details.key: (item.item_id, item.medium.sha256) for item in self._find(items.c.key, keys)}
+        new: dict[str, tuple[str, NewItem]] = {}  # by SHA-256, with the public id of the item
+        results: list[tuple[str, bool] | Conflict] = []
+        for photo in photos:
+            key, sha256 = photo.details.key, photo.medium.sha256
+            holder, holds = holders.get(key, ("", sha256))
+            if holds != sha256:
+                results.append(_conflict(key, holder, photo.medium.source or sha256))
+                continue
+            created = sha256 not in there and sha256 not in new
+            results.append((sha256, created))
+            if created:
+                new[sha256] = (uuid4().hex, photo)
+                if key is not None:
+                    holders[key] = (new[sha256][0], sha256)
+        there |= {item.medium.sha256: item for item in self._add(list(new.values()), model_id)}
+        return [one if isinstance(one, Conflict) else Enrolled(there[one[0]], created=one[1]) for one in results]
 
     def edit(self, item_id: str, changes: Changes) -> Item:
         """Change some details of an item; raises NotFound and Conflict."""
-        before = self._get("item_id = ?", item_id)
+        before = self._get(item_id)
         details = replace(before.details, **changes)
-        holder = self._find("key = ?", details.key)
-        if holder and holder.number != before.number:
-            raise _conflict(holder, f"item {item_id}")
-        captured_at = None if details.captured_at is None else microseconds(details.captured_at)
-        self._connection.execute(
-            "UPDATE items SET key = ?, camera = ?, captured_at = ?, attributes = ? WHERE number = ?",
-            (details.key, details.camera, captured_at, json_text(dict(details.attributes)), before.number),
-        )
+        if details.key is not None:
+            for holder in self._find(items.c.key, [details.key]):
+                if holder.number != before.number:
+                    raise _conflict(details.key, holder.item_id, f"item {item_id}")
+        values = _columns(details)
         if details.label != before.details.label:
-            self._connection.execute(
-                "UPDATE items SET identity_number = ?, identity_source = ? WHERE number = ?",
-                (self._identity(details.label), None if details.label is None else "human", before.number),
-            )
-        after = self._get("item_id = ?", item_id)
+            values |= _identity(details.label, "human", self._identities([details.label]))
+        self._connection.execute(update(items).where(items.c.number == before.number).values(values))
+        after = self._get(item_id)
         if after != before:
             self.log("item.edit", item_id, _as_json(before), _as_json(after))
         return after
 
-    def delete(self, item_id: str) -> Item | None:
-        """Remove an item with its vectors, and its photo when no other item is on it; None when it is not there."""
-        item = self._find("item_id = ?", item_id)
-        if item:
-            self._connection.execute(
-                "DELETE FROM vectors WHERE owner_kind = ? AND owner_number = ?", (ITEM, item.number)
-            )
-            self._connection.execute("DELETE FROM items WHERE number = ?", (item.number,))
-            self._connection.execute(
-                "DELETE FROM media WHERE sha256 = ? "
-                "AND NOT EXISTS (SELECT * FROM items WHERE media_number = media.number)",
-                (item.medium.sha256,),
-            )
-            self.log("item.delete", item_id, _as_json(item), None)
-        return item
-
-    def _find(self, condition: str, value: Any) -> Item | None:
-        row = self._connection.execute(f"{ITEMS} WHERE {condition}", (value,)).fetchone()
-        return item_from(row) if row else None
-
-    def _get(self, condition: str, value: Any) -> Item:
-        item = self._find(condition, value)
-        if item is None:
-            raise NotFound(f"no item {value!r}")
-        return item
-
-    def _insert(self, sql: str, values: tuple[Any, ...]) -> int:
-        number = self._connection.execute(sql, values).lastrowid
-        assert number is not None
-        return number
-
-    def _identity(self, name: str | None) -> int | None:
-        """The number of the identity of that name, which is made when there is none."""
-        if name is None:
-            return None
-        found = self._connection.execute("SELECT number FROM identities WHERE name = ?", (name,)).fetchone()
-        if found:
-            return int(found[0])
-        identity_id = uuid4().hex
-        self.log("identity.create", identity_id, None, {"name": name})
-        return self._insert(
-            "INSERT INTO identities (identity_id, name, aliases, attributes, state) "
-            "VALUES (?, ?, '[]', '{}', 'active')",
-            (identity_id, name),
-        )
+    def delete(self, item_ids: Collection[str]) -> list[Item]:
+        """Remove items with their vectors, and their photos when no other item is on them; return those there were."""
+        there = {item.item_id: item for item in self._find(items.c.item_id, item_ids)}
+        gone = [there[item_id] for item_id in dict.fromkeys(item_ids) if item_id in there]
+        for portion in portions(gone):
+            numbers = [item.number for item in portion]
+            sha256s = [item.medium.sha256 for item in portion]
+            owned = (vectors.c.owner_kind == ITEM) & vectors.c.owner_number.in_(numbers)
+            self._connection.execute(delete(vectors).where(owned))
+            self._connection.execute(delete(items).where(items.c.number.in_(numbers)))
+            self._connection.execute(delete(media).where(media.c.sha256.in_(sha256s), _UNUSED_MEDIUM))
+        self._log([("item.delete", item.item_id, _as_json(item), None) for item in gone])
+        return gone
 
     def log(self, kind: str, target: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         """Write a change to the operation log: `target` is the public id of what was changed."""
-        states = (None if state is None else json_text(state) for state in (before, after))
+        self._log([(kind, target, before, after)])
+
+    def _add(self, new: Sequence[tuple[str, NewItem]], model_id: str) -> list[Item]:
+        """Write photos as items of these public ids."""
+        if not new:
+            return []
+        photos = [photo for _, photo in new]
+        known = self._identities([photo.details.label for photo in photos])
+        media_rows = [{"kind": "image", **asdict(photo.medium)} for photo in photos]
+        rows = [
+            {
+                "item_id": item_id,
+                "media_number": media_number,
+                "created_at": self._now,
+                **_columns(photo.details),
+                **_identity(photo.details.label, "import", known),
+            }
+            for (item_id, photo), media_number in zip(new, self._insert(media, media_rows), strict=True)
+        ]
+        numbers = self._insert(items, rows)
+        owner = {"owner_kind": ITEM, "model_id": model_id, "space": APPEARANCE}
         self._connection.execute(
-            "INSERT INTO operations (time, actor, request_id, batch_id, kind, target, before, after) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._now, *self._cause, kind, target, *states),
+            insert(vectors),
+            [
+                {**owner, "owner_number": number, "vector": photo.vector.astype("<f4").tobytes()}
+                for number, photo in zip(numbers, photos, strict=True)
+            ],
         )
+        added = self._find(items.c.number, numbers)
+        self._log([("item.enrol", item.item_id, None, _as_json(item)) for item in added])
+        return added
+
+    def _find(self, column: Column[Any], values: Collection[int | str]) -> list[Item]:
+        """The items with one of these values, by rising number."""
+        found: list[Item] = []
+        for portion in portions(values):
+            found += map(item_from, self._connection.execute(ITEMS.where(column.in_(portion))))
+        return sorted(found, key=lambda item: item.number)
+
+    def _get(self, item_id: str) -> Item:
+        for item in self._find(items.c.item_id, [item_id]):
+            return item
+        raise NotFound(f"no item {item_id!r}")
+
+    def _insert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Write rows, and return their numbers."""
+        statement = insert(table).returning(table.c.number, sort_by_parameter_order=True)
+        return list(self._connection.execute(statement, rows).scalars())
+
+    def _identities(self, labels: Collection[str | None]) -> dict[str, int]:
+        """The numbers of the identities of these names, which are made where there are none."""
+        names = [label for label in dict.fromkeys(labels) if label is not None]
+        known: dict[str, int] = {}
+        for portion in portions(names):
+            found = select(identities.c.name, identities.c.number).where(identities.c.name.in_(portion))
+            known |= {name: number for name, number in self._connection.execute(found)}
+        if new := {name: uuid4().hex for name in names if name not in known}:
+            fixed = {"aliases": "[]", "attributes": "{}", "state": "active"}
+            rows = [{"identity_id": identity_id, "name": name, **fixed} for name, identity_id in new.items()]
+            known |= zip(new, self._insert(identities, rows), strict=True)
+            self._log([("identity.create", identity_id, None, {"name": name}) for name, identity_id in new.items()])
+        return known
+
+    def _log(self, changes: Sequence[tuple[str, str, dict[str, Any] | None, dict[str, Any] | None]]) -> None:
+        rows = [
+            {
+                "kind": kind,
+                "target": target,
+                "before": None if before is None else json_text(before),
+                "after": None if after is None else json_text(after),
+                **self._shared,
+            }
+            for kind, target, before, after in changes
+        ]
+        if rows:
+            self._connection.execute(insert(operations), rows)
 
 
-def _conflict(holder: Item, other: str) -> Conflict:
-    return Conflict(f"key {holder.details.key!r} belongs to item {holder.item_id}, so {other} cannot have it")
+def _columns(details: Details) -> dict[str, Any]:
+    return {
+        "key": details.key,
+        "camera": details.camera,
+        "captured_at": None if details.captured_at is None else microseconds(details.captured_at),
+        "attributes": json_text(dict(details.attributes)),
+    }
+
+
+def _identity(label: str | None, source: str, known: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "identity_number": None if label is None else known[label],
+        "identity_source": None if label is None else source,
+    }
+
+
+def _conflict(key: str | None, holder: str, other: str) -> Conflict:
+    return Conflict(f"key {key!r} belongs to item {holder}, so {other} cannot have it")
 
 
 def _as_json(item: Item) -> dict[str, Any]:

@@ -2,23 +2,38 @@
 
 import json
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from service.records import Details, Filter, Item, Medium
+from service.storage.tables import identities, items, media
+
+T = TypeVar("T")
 
 # Whose vectors a gallery holds, and what they describe.
 ITEM, APPEARANCE = "item", "appearance"
 
-ITEMS = """
-SELECT items.number, item_id, sha256, width, height, source, key, identities.name, camera, items.captured_at,
-    items.attributes, identity_id, created_at
-FROM items JOIN media ON media.number = media_number LEFT JOIN identities ON identities.number = identity_number
-"""
+VALUES_AT_ONCE = 10_000  # in a list of a statement: SQLite takes 32,766 values, PostgreSQL 65,535
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+LABELLED_ITEMS = items.outerjoin(identities)
+ITEMS = select(
+    items.c.number,
+    items.c.item_id,
+    media.c.sha256,
+    media.c.width,
+    media.c.height,
+    media.c.source,
+    items.c.key,
+    identities.c.name,
+    items.c.camera,
+    items.c.captured_at,
+    items.c.attributes,
+    identities.c.identity_id,
+    items.c.created_at,
+).select_from(items.join(media).outerjoin(identities))
 
 
 def item_from(row: tuple[Any, ...]) -> Item:
@@ -42,6 +57,11 @@ def microseconds(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
+def now() -> int:
+    """The column of the present time."""
+    return microseconds(datetime.now(UTC))
+
+
 def json_text(value: Any) -> str:
     """The column of a JSON value; raises ValueError for a number that is not finite."""
     try:
@@ -50,22 +70,28 @@ def json_text(value: Any) -> str:
         raise ValueError(f"{reprlib.repr(value)} is not JSON ({error})") from error
 
 
-def condition(chosen: Filter) -> tuple[str, list[Any]]:
-    """A filter as SQL over items and identities, and the values for its question marks."""
-    tests: list[tuple[str, Collection[Any]]] = []
+def condition(chosen: Filter) -> ColumnElement[bool]:
+    """A filter over items and identities."""
+    tests: list[ColumnElement[bool]] = [true()]
     if chosen.cameras is not None:
-        tests.append((f"camera IN {_places(chosen.cameras)}", chosen.cameras))
+        tests.append(items.c.camera.in_(chosen.cameras))
     if chosen.exclude_cameras:
-        tests.append((f"(camera IS NULL OR camera NOT IN {_places(chosen.exclude_cameras)})", chosen.exclude_cameras))
+        tests.append(or_(items.c.camera.is_(None), items.c.camera.not_in(chosen.exclude_cameras)))
     if chosen.since is not None:
-        tests.append(("items.captured_at >= ?", [microseconds(chosen.since)]))
+        tests.append(items.c.captured_at >= microseconds(chosen.since))
     if chosen.until is not None:
-        tests.append(("items.captured_at < ?", [microseconds(chosen.until)]))
+        tests.append(items.c.captured_at < microseconds(chosen.until))
     if chosen.labels is not None:
-        tests.append((f"identities.name IN {_places(chosen.labels)}", chosen.labels))
-    return " AND ".join(["TRUE", *(sql for sql, _ in tests)]), [value for _, values in tests for value in values]
+        tests.append(identities.c.name.in_(chosen.labels))
+    return and_(*tests)
 
 
-def _places(names: Collection[str]) -> str:
-    # Not one JSON list for json_each: a name with a NUL in it would be cut there.
-    return f"({', '.join('?' * len(names))})"
+def portions(values: Collection[T]) -> Iterator[list[T]]:
+    """The values, in lists short enough for a statement."""
+    ordered = list(values)
+    for start in range(0, len(ordered), VALUES_AT_ONCE):
+        yield ordered[start : start + VALUES_AT_ONCE]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)

@@ -4,23 +4,37 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from sqlite3 import Connection
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+
 from service.records import NOBODY, Cause, Conflict, NotFound
 from service.storage.changes import Batch
-from service.storage.columns import json_text, microseconds, time_from
+from service.storage.columns import json_text, microseconds, now, time_from
 from service.storage.database import Database
+from service.storage.tables import jobs
 
 LEASE = timedelta(minutes=5)  # of a running job, renewed by its progress
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-_COLUMNS = (
-    "number, job_id, kind, parameters, state, done, total, result, error, actor, request_id, created_at, started_at, "
-    "finished_at"
+_JOBS = select(
+    jobs.c.number,
+    jobs.c.job_id,
+    jobs.c.kind,
+    jobs.c.parameters,
+    jobs.c.state,
+    jobs.c.done,
+    jobs.c.total,
+    jobs.c.result,
+    jobs.c.error,
+    jobs.c.actor,
+    jobs.c.request_id,
+    jobs.c.created_at,
+    jobs.c.started_at,
+    jobs.c.finished_at,
 )
-_OPEN = "state IN ('queued', 'running')"
+_IS_OPEN = jobs.c.state.in_(["queued", "running"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,60 +72,53 @@ class Jobs:
     """
 
     def __init__(self, database: Database) -> None:
-        """End all leases: their owners are gone, for the database is open in one process alone."""
+        """End all leases, for their owners are gone; where several processes share the gallery they end by time."""
         self._database = database
-        with database.transaction() as connection:
-            connection.execute("UPDATE jobs SET leased_until = NULL")
+        if not database.shared:
+            with database.transaction() as connection:
+                connection.execute(update(jobs).values(leased_until=None))
 
     def create(self, kind: str, parameters: Mapping[str, Any], cause: Cause = NOBODY) -> Job:
         """Queue a job; raises Conflict, naming the other, while one of its kind is queued or running."""
         job_id = uuid4().hex
+        values = {"job_id": job_id, "kind": kind, "parameters": json_text(dict(parameters)), "state": "queued"}
         with self._database.transaction() as connection:
-            for other, state in connection.execute(
-                f"SELECT job_id, state FROM jobs WHERE kind = ? AND {_OPEN}", [kind]
-            ):
-                raise Conflict(f"job {other} of kind {kind} is {state} already")
-            connection.execute(
-                "INSERT INTO jobs (job_id, kind, parameters, state, actor, request_id, created_at) "
-                "VALUES (?, ?, ?, 'queued', ?, ?, ?)",
-                (job_id, kind, json_text(dict(parameters)), *cause, _now()),
-            )
+            if other := connection.execute(_JOBS.where(jobs.c.kind == kind, _IS_OPEN)).first():
+                raise Conflict(f"job {other.job_id} of kind {kind} is {other.state} already")
+            connection.execute(insert(jobs).values(created_at=now(), **values, **cause._asdict()))
             after = {"kind": kind, "parameters": dict(parameters)}
             Batch(connection, cause).log("job.create", job_id, None, after)
             return _get(connection, job_id)
 
     def get(self, job_id: str) -> Job:
         """The job of a public id; raises NotFound."""
-        for row in self._database.read(f"SELECT {_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,)):
+        for row in self._database.read(_JOBS.where(jobs.c.job_id == job_id)):
             return _job(row)
         raise NotFound(f"no job {job_id!r}")
 
     def page(self, before: int | None, limit: int) -> list[Job]:
         """The newest `limit` jobs with a number below `before`, newest first."""
-        sql = f"SELECT {_COLUMNS} FROM jobs WHERE ?1 IS NULL OR number < ?1 ORDER BY number DESC LIMIT ?2"
-        return [_job(row) for row in self._database.read(sql, (before, limit))]
+        older = _JOBS if before is None else _JOBS.where(jobs.c.number < before)
+        return [_job(row) for row in self._database.read(older.order_by(jobs.c.number.desc()).limit(limit))]
 
     def claim(self) -> Job | None:
         """Lease the oldest job that is queued, or that runs without a lease; None where there is none."""
+        abandoned = and_(jobs.c.state == "running", func.coalesce(jobs.c.leased_until, 0) < now())
+        free = select(jobs.c.job_id).where(or_(jobs.c.state == "queued", abandoned)).order_by(jobs.c.number).limit(1)
         with self._database.transaction() as connection:
-            sql = (
-                "SELECT job_id FROM jobs WHERE state = 'queued' OR state = 'running' AND coalesce(leased_until, 0) < ? "
-            )
-            for (job_id,) in connection.execute(f"{sql} ORDER BY number LIMIT 1", (_now(),)).fetchall():
-                connection.execute(
-                    "UPDATE jobs SET state = 'running', leased_until = ?, started_at = coalesce(started_at, ?) "
-                    "WHERE job_id = ?",
-                    (_lease(), _now(), job_id),
-                )
-                return _get(connection, job_id)
-        return None
+            job_id = connection.execute(free).scalar()
+            if job_id is None:
+                return None
+            started = func.coalesce(jobs.c.started_at, now())
+            _update(connection, job_id, state="running", leased_until=_lease(), started_at=started)
+            return _get(connection, job_id)
 
     def progress(self, job_id: str, done: int, total: int) -> bool:
         """Tell how far a running job is, and renew its lease; False when it was cancelled and shall end."""
         with self._database.transaction() as connection:
-            sql = "UPDATE jobs SET done = ?, total = ?, leased_until = ? WHERE job_id = ? RETURNING cancel_requested"
-            ((cancelled,),) = connection.execute(sql, (done, total, _lease(), job_id)).fetchall()
-        return not cancelled
+            _update(connection, job_id, done=done, total=total, leased_until=_lease())
+            cancelled = select(jobs.c.cancel_requested).where(jobs.c.job_id == job_id)
+            return not connection.execute(cancelled).scalar_one()
 
     def end(
         self,
@@ -133,7 +140,7 @@ class Jobs:
             job = _get(connection, job_id)
             if job.state not in ("queued", "running"):
                 raise Conflict(f"job {job_id} of kind {job.kind} is {job.state} already")
-            connection.execute("UPDATE jobs SET cancel_requested = 1 WHERE job_id = ?", (job_id,))
+            _update(connection, job_id, cancel_requested=True)
             if job.state == "queued":
                 _end(connection, job_id, "cancelled", None, None)
             Batch(connection, cause).log("job.cancel", job_id, {"state": job.state}, None)
@@ -142,21 +149,22 @@ class Jobs:
     def cancel_all(self) -> None:
         """End all jobs that are queued or running, in a gallery where nobody runs them."""
         with self._database.transaction() as connection:
-            connection.execute(f"UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE {_OPEN}", (_now(),))
+            connection.execute(update(jobs).where(_IS_OPEN).values(state="cancelled", finished_at=now()))
 
 
 def _get(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+    row = connection.execute(_JOBS.where(jobs.c.job_id == job_id)).first()
     if row is None:
         raise NotFound(f"no job {job_id!r}")
-    return _job(row)
+    return _job(tuple(row))
+
+
+def _update(connection: Connection, job_id: str, **values: Any) -> None:
+    connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(values))
 
 
 def _end(connection: Connection, job_id: str, state: str, result: str | None, error: str | None) -> None:
-    connection.execute(
-        "UPDATE jobs SET state = ?, result = ?, error = ?, leased_until = NULL, finished_at = ? WHERE job_id = ?",
-        (state, result, error, _now(), job_id),
-    )
+    _update(connection, job_id, state=state, result=result, error=error, leased_until=None, finished_at=now())
 
 
 def _job(row: tuple[Any, ...]) -> Job:
@@ -180,10 +188,6 @@ def _job(row: tuple[Any, ...]) -> Job:
         started_at,
         finished_at,
     )
-
-
-def _now() -> int:
-    return microseconds(datetime.now(UTC))
 
 
 def _lease() -> int:

@@ -4,23 +4,38 @@ import hashlib
 import json
 import secrets
 import threading
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
 from uuid import uuid4
 
+from sqlalchemy import insert, select, update
+
 from service.records import NOBODY, Caller, Cause, NotFound, Scope
 from service.storage.changes import Batch
-from service.storage.columns import json_text, microseconds, time_from
+from service.storage.columns import json_text, microseconds, now, time_from
 from service.storage.database import Database
+from service.storage.tables import keys
 
 MAX_NAME = 200
 MAX_RATE = 1_000_000
+REFRESHED = 0.5  # seconds between looks at the keys that other processes made or revoked
 
 ALL: frozenset[Scope] = frozenset(get_args(Scope))
 _INCLUDED: dict[Scope, frozenset[Scope]] = {"read": frozenset({"read"}), "write": ALL - {"admin"}, "admin": ALL}
-_KEYS = "SELECT key_id, name, scopes, cameras, requests_per_minute, created_at, revoked_at, sha256 FROM keys"
+_KEYS = select(
+    keys.c.key_id,
+    keys.c.name,
+    keys.c.scopes,
+    keys.c.cameras,
+    keys.c.requests_per_minute,
+    keys.c.created_at,
+    keys.c.revoked_at,
+    keys.c.sha256,
+).order_by(keys.c.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +98,21 @@ class AdminKey:
 class Keys:
     """The keys of a gallery, which threads may share; only one of these may change them at a time.
 
-    Methods raise OSError and ValueError as `Database` does. The operation log keeps the `cause` of every change.
+    Where processes share the gallery, a key that one made or revoked holds in the others within about a second, or when
+    they reach the database again. Methods raise OSError and ValueError as `Database` does. The operation log keeps the
+    `cause` of every change.
     """
 
     def __init__(self, database: Database, admin_key: str | None = None) -> None:
         """`admin_key` is the secret of an `AdminKey` beside those stored."""
         self._database = database
         self._changing = threading.Lock()
-        self._live = {sha256: key for key, sha256 in self._read() if key.revoked_at is None}
+        self._live: dict[str, Key] = {}  # by the SHA-256 of the secret
         self._admin = AdminKey(admin_key)
+        self._refresh()
+        if database.shared:
+            follow = threading.Thread(target=_follow, args=(weakref.ref(self), database), name="keys", daemon=True)
+            follow.start()
 
     def add(self, new: NewKey, cause: Cause = NOBODY) -> tuple[Key, str]:
         """Make a key, and return it with its secret, which nobody can find out later."""
@@ -101,19 +122,10 @@ class Keys:
         cameras = None if key.cameras is None else json_text(sorted(key.cameras))
         with self._changing:
             with self._database.transaction() as connection:
-                connection.execute(
-                    "INSERT INTO keys (key_id, name, sha256, scopes, cameras, requests_per_minute, created_at) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        key.key_id,
-                        key.name,
-                        _sha256(secret),
-                        json_text(sorted(scopes)),
-                        cameras,
-                        key.requests_per_minute,
-                        microseconds(key.created_at),
-                    ),
-                )
+                values = {**_as_json(key), "scopes": json_text(sorted(scopes)), "cameras": cameras}
+                created_at = microseconds(key.created_at)
+                row = insert(keys).values(key_id=key.key_id, sha256=_sha256(secret), created_at=created_at, **values)
+                connection.execute(row)
                 Batch(connection, cause).log("key.create", key.key_id, None, _as_json(key))
             self._live[_sha256(secret)] = key
         return key, secret
@@ -130,20 +142,31 @@ class Keys:
     def revoke(self, key_id: str, cause: Cause = NOBODY) -> None:
         """Make a key worthless for good; raises NotFound. One that was revoked before stays as it is."""
         with self._changing:
-            found = [(key, sha256) for key, sha256 in self._read() if key.key_id == key_id]
-            if not found:
-                raise NotFound(f"no key {key_id!r}")
-            key, sha256 = found[0]
-            if key.revoked_at is not None:
-                return
             with self._database.transaction() as connection:
-                now = microseconds(datetime.now(UTC))
-                connection.execute("UPDATE keys SET revoked_at = ? WHERE key_id = ?", (now, key_id))
-                Batch(connection, cause).log("key.revoke", key_id, _as_json(key), None)
-            del self._live[sha256]
+                found = {row[0]: _key(row) for row in map(tuple, connection.execute(_KEYS))}
+                key = found.get(key_id)
+                if key is None:
+                    raise NotFound(f"no key {key_id!r}")
+                if key.revoked_at is None:
+                    revoked = update(keys).where(keys.c.key_id == key_id).values(revoked_at=now())
+                    connection.execute(revoked)
+                    Batch(connection, cause).log("key.revoke", key_id, _as_json(key), None)
+            self._live = {sha256: live for sha256, live in self._live.items() if live.key_id != key_id}
 
     def _read(self) -> Sequence[tuple[Key, str]]:
-        return [(_key(row), row[-1]) for row in self._database.read(f"{_KEYS} ORDER BY number")]
+        return [(_key(row), row[-1]) for row in self._database.read(_KEYS)]
+
+    def _refresh(self) -> None:
+        with self._changing:
+            self._live = {sha256: key for key, sha256 in self._read() if key.revoked_at is None}
+
+
+def _follow(keys: "weakref.ref[Keys]", database: Database) -> None:
+    """Look at the keys again and again, beside the event loop that asks for them, until they or the database end."""
+    while not database.closed.wait(REFRESHED) and (followed := keys()):
+        with suppress(OSError):  # away; whoever needs the database meets that too
+            followed._refresh()
+        del followed
 
 
 def _key(row: tuple[Any, ...]) -> Key:

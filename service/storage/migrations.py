@@ -1,4 +1,4 @@
-"""The tables of a gallery, version by version.
+"""The tables of a gallery in SQLite, version by version.
 
 Times are microseconds since 1970, UTC. A `number` is internal and never used again; an `..._id` is public and opaque.
 """
@@ -151,8 +151,20 @@ CREATE TABLE replies (
 CREATE INDEX items_by_camera ON items (camera);
 """
 
+_VERSION_3 = """
+CREATE TABLE gallery (gallery_id TEXT NOT NULL) STRICT;  -- one row
+INSERT INTO gallery VALUES (lower(hex(randomblob(16))));
+
+CREATE TABLE indexes (
+    collection TEXT NOT NULL PRIMARY KEY,
+    model_id TEXT NOT NULL,
+    filled INTEGER,
+    cursor INTEGER NOT NULL
+) STRICT;
+"""
+
 # The k-th brings a gallery from version k to k + 1; what has been released is never changed.
-MIGRATIONS = (_VERSION_1, _VERSION_2)
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

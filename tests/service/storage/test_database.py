@@ -10,13 +10,16 @@ from pathlib import Path
 from time import sleep
 
 import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from service.storage.database import Database
 from service.storage.migrations import APPLICATION_ID, MIGRATIONS
+from service.storage.tables import operations
 
 ROOT = Path(__file__).resolve().parents[3]
-LOG = "INSERT INTO operations (time, actor, request_id, batch_id, kind, target) VALUES (0, '', '', '', 'test', ?)"
-TARGETS = "SELECT target FROM operations ORDER BY seq"
+LOG = insert(operations).values(time=0, actor="", request_id="", batch_id="", kind="test")
+TARGETS = select(operations.c.target).order_by(operations.c.seq)
 
 
 def open_elsewhere(folder, before=""):
@@ -46,7 +49,7 @@ def folder(tmp_path):
     """A gallery with one entry in its log."""
     folder = tmp_path / "gallery"
     with Database(folder) as database, database.transaction() as connection:
-        connection.execute(LOG, ("first",))
+        connection.execute(LOG, {"target": "first"})
     return folder
 
 
@@ -57,10 +60,10 @@ def test_a_new_an_empty_and_an_existing_folder_open(tmp_path, folder):
     Database(tmp_path / "empty").close()
     with Database(folder) as database:
         assert database.read(TARGETS) == [("first",)]
-        assert database.read("PRAGMA journal_mode") == [("wal",)]
+        assert database.read(text("PRAGMA journal_mode")) == [("wal",)]
         with database.transaction() as connection:
-            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-            assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+            assert connection.execute(text("PRAGMA synchronous")).fetchone() == (2,)  # FULL
+            assert connection.execute(text("PRAGMA foreign_keys")).fetchone() == (1,)
 
 
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path):
@@ -94,21 +97,21 @@ def test_a_failed_opening_lets_go_of_the_folder(tmp_path):
 def test_a_transaction_is_whole_or_nothing_and_readers_see_the_last_whole_one(folder):
     with Database(folder) as database:
         with database.transaction() as connection:
-            connection.execute(LOG, ("second",))
+            connection.execute(LOG, {"target": "second"})
             assert database.read(TARGETS) == [("first",)]
         assert database.read(TARGETS) == [("first",), ("second",)]
         with pytest.raises(KeyError), database.transaction() as connection:
-            connection.execute(LOG, ("third",))
+            connection.execute(LOG, {"target": "third"})
             raise KeyError
         with pytest.raises(ValueError, match="'\\\\udcff' is not valid Unicode"), database.transaction() as connection:
-            connection.execute(LOG, ("fourth",))
-            connection.execute(LOG, ("\udcff",))
+            connection.execute(LOG, {"target": "fourth"})
+            connection.execute(LOG, {"target": "\udcff"})
         assert database.read(TARGETS) == [("first",), ("second",)]
 
 
 def test_reading_cannot_write(folder):
     with Database(folder) as database, pytest.raises(OSError, match="readonly"):
-        database.read("DELETE FROM items")
+        database.read(text("DELETE FROM items"))
 
 
 def test_a_name_is_held_by_one_thread_at_a_time(folder):
@@ -132,8 +135,8 @@ def test_a_name_is_held_by_one_thread_at_a_time(folder):
 @pytest.mark.parametrize("change", ["UPDATE operations SET actor = 'else'", "DELETE FROM operations"])
 def test_the_operation_log_cannot_be_rewritten(folder, change):
     with Database(folder) as database:
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"), database.transaction() as connection:
-            connection.execute(change)
+        with pytest.raises(IntegrityError, match="append-only"), database.transaction() as connection:
+            connection.execute(text(change))
         assert database.read(TARGETS) == [("first",)]
 
 
@@ -202,5 +205,5 @@ def test_an_opening_that_was_cut_short_is_done_again(tmp_path):
     (tmp_path / "gallery.lock").touch()
     (tmp_path / "gallery.db").touch()
     with Database(tmp_path) as database:
-        assert database.read("PRAGMA application_id") == [(APPLICATION_ID,)]
-        assert database.read("PRAGMA user_version") == [(len(MIGRATIONS),)]
+        assert database.read(text("PRAGMA application_id")) == [(APPLICATION_ID,)]
+        assert database.read(text("PRAGMA user_version")) == [(len(MIGRATIONS),)]

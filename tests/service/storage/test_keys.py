@@ -1,9 +1,11 @@
 """Keys: who has which, and that their secrets are written nowhere."""
 
-import sqlite3
 from dataclasses import replace
+from time import monotonic, sleep
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from service.records import Cause, NotFound
 from service.storage.database import Database
@@ -12,17 +14,6 @@ from service.storage.store import Store
 
 READ = frozenset({"read"})
 EVERYTHING = frozenset({"read", "write", "admin"})
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "gallery"
-
-
-@pytest.fixture
-def database(folder):
-    with Database(folder) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -67,12 +58,12 @@ def test_a_revoked_key_is_worth_nothing_and_stays_listed(keys):
         keys.revoke("nothing")
 
 
-def test_keys_outlive_the_process(folder):
-    with Database(folder) as database:
+def test_keys_outlive_the_process(reopen):
+    with reopen() as database:
         limited, secret = Keys(database).add(NewKey("k", READ, frozenset({"nörth", "it's\0"}), 7))
         gone, bad = Keys(database).add(NewKey("gone", READ))
         Keys(database).revoke(gone.key_id)
-    with Database(folder) as database:
+    with reopen() as database:
         keys = Keys(database)
         assert keys.find(secret) == limited == keys.list()[0]
         assert keys.find(bad) is None
@@ -80,11 +71,16 @@ def test_keys_outlive_the_process(folder):
 
 def test_what_cannot_be_written_changes_nothing(keys, database):
     key, secret = keys.add(NewKey("k", READ))
+    refuse = (
+        "CREATE TRIGGER refuse BEFORE INSERT ON operations FOR EACH STATEMENT EXECUTE FUNCTION log_is_append_only('no')"
+        if database.shared
+        else "CREATE TRIGGER refuse BEFORE INSERT ON operations BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
     with database.transaction() as connection:
-        connection.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON operations BEGIN SELECT RAISE(ABORT, 'no'); END")
-    with pytest.raises(sqlite3.IntegrityError, match="no"):
+        connection.execute(text(refuse))
+    with pytest.raises(IntegrityError, match="no"):
         keys.add(NewKey("other", READ))
-    with pytest.raises(sqlite3.IntegrityError, match="no"):
+    with pytest.raises(IntegrityError, match="no"):
         keys.revoke(key.key_id)
     assert keys.find(secret) == key
     assert keys.list() == [key]
@@ -104,7 +100,8 @@ def test_the_log_tells_who_made_and_revoked_a_key(keys, database):
     assert (revoked.before, revoked.after) == (said, None)
 
 
-def test_secrets_are_in_no_file(folder):
+def test_secrets_are_in_no_file(tmp_path):
+    folder = tmp_path / "gallery"
     admin = "a-secret-of-the-settings-" + "x" * 20
     with Database(folder) as database:
         keys = Keys(database, admin_key=admin)
@@ -116,6 +113,23 @@ def test_secrets_are_in_no_file(folder):
     for secret in secrets:
         assert secret.encode() not in written
         assert secret.removeprefix("reid_").encode() not in written
+
+
+def test_a_key_made_or_revoked_elsewhere_holds_here_soon(reopen):
+    with reopen() as here:
+        if not here.shared:
+            pytest.skip("one process alone")
+        keys = Keys(here)
+        with reopen() as there:
+            key, secret = Keys(there).add(NewKey("k", READ))
+            begun = monotonic()
+            while keys.find(secret) != key:
+                assert monotonic() - begun < 30
+                sleep(0.01)
+            Keys(there).revoke(key.key_id)
+            while keys.find(secret):
+                assert monotonic() - begun < 30
+                sleep(0.01)
 
 
 def test_the_admin_key_of_the_settings_allows_everything_and_is_not_listed(database):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from service.records import Cause, Filter, Medium, ModelMismatch, NewItem
-from service.storage.database import Database
 from service.storage.models import Model, Models
 from service.storage.store import Store
 
@@ -20,12 +19,6 @@ def vector(number, size=SIZE):
 
 def photo(number):
     return NewItem(Medium(hashlib.sha256(str(number).encode()).hexdigest(), 640, 480, str(number)), vector(number))
-
-
-@pytest.fixture
-def database(tmp_path):
-    with Database(tmp_path / "gallery") as database:
-        yield database
 
 
 @pytest.fixture
@@ -45,8 +38,8 @@ def enrol(store, count):
     return [enrolled.item for enrolled in store.enrol([photo(n) for n in range(count)])]
 
 
-def test_the_first_model_keeps_the_gallery(tmp_path):
-    with Database(tmp_path) as database:
+def test_the_first_model_keeps_the_gallery(reopen):
+    with reopen() as database:
         models = Models(database)
         assert models.active is None
         models.bind("vit-a", SIZE, {"image_size": [256, 128]}, Cause("ada", "r1"))
@@ -56,7 +49,7 @@ def test_the_first_model_keeps_the_gallery(tmp_path):
                 ModelMismatch, match=rf"model vit-a \(E = 8\), not to model {other[0]} \(E = {other[1]}"
             ):
                 models.bind(*other, {})
-    with Database(tmp_path) as database:
+    with reopen() as database:
         assert Models(database).active == Model("vit-a", SIZE, {"image_size": [256, 128]})
         [bound] = Store(database).operations()
         assert (bound.kind, bound.target, bound.actor) == ("model.bind", "vit-a", "ada")

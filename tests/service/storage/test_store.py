@@ -2,16 +2,16 @@
 
 import hashlib
 import random
-import sqlite3
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
-from service.records import Cause, Conflict, Details, Filter, Medium, NewItem, NotFound
-from service.storage.database import Database
+from service.records import Cause, Conflict, Details, Filter, Medium, NewItem, NotFound, UnusableText
+from service.storage import tables
 from service.storage.models import Models
 from service.storage.store import Store
 
@@ -35,13 +35,6 @@ def enrol(store, *photos, **who):
 
 
 @pytest.fixture
-def database(tmp_path):
-    """The file of an empty gallery."""
-    with Database(tmp_path / "gallery") as database:
-        yield database
-
-
-@pytest.fixture
 def store(database):
     """An empty gallery that belongs to model `m`."""
     Models(database).bind("m", SIZE, {"features": "sa"})
@@ -53,19 +46,25 @@ def test_a_gallery_without_model_takes_no_photos(database):
         Store(database).enrol([photo(0)])
 
 
-def test_what_was_enrolled_is_there_after_reopening(tmp_path, database, store):
+@pytest.fixture
+def names(database):
+    """Texts that the database can keep."""
+    return [name for name in NAMES if not (database.shared and "\0" in name)]
+
+
+def test_what_was_enrolled_is_there_after_reopening(reopen, database, store, names):
     when = datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=-7)))
     sent = [
         photo(
             n, key=f"key {name}", label=name, camera=name, captured_at=when, attributes={name: [1.5, None, {"é": name}]}
         )
-        for n, name in enumerate(NAMES)
+        for n, name in enumerate(names)
     ]
-    sent.append(photo(len(NAMES)))
+    sent.append(photo(len(names)))
     before = datetime.now(UTC)
     items = enrol(store, *sent)
     database.close()
-    with Database(tmp_path / "gallery") as database:
+    with reopen() as database:
         store = Store(database)
         assert store.page(Filter()) == items
         for new, item in zip(sent, items, strict=True):
@@ -76,7 +75,7 @@ def test_what_was_enrolled_is_there_after_reopening(tmp_path, database, store):
         numbers = [item.number for item in items]
         assert store.get_many([*numbers, 99]) == dict(zip(numbers, items, strict=True))
         assert store.get_many([]) == {}
-        chosen = Filter(labels=frozenset(NAMES[:2]))
+        chosen = Filter(labels=frozenset(names[:2]))
         assert store.get_many(numbers, chosen) == dict(zip(numbers[:2], items[:2], strict=True))
         assert len({item.item_id for item in items}) == len(items)
         rows = list(store.rows("m"))
@@ -164,6 +163,49 @@ def test_details_that_cannot_be_kept_change_nothing(store, details, message):
     assert store.operations() == operations
 
 
+def test_text_that_postgresql_cannot_keep_is_named(database, store):
+    [item] = enrol(store, photo(0, key="nul"))
+    wrong = "nul\0nul"
+    asked = [
+        lambda: store.enrol([photo(1, key=wrong)]),
+        lambda: store.enrol([photo(2), photo(3, camera=wrong, label="new")]),
+        lambda: store.edit(item.item_id, {"label": wrong}),
+        lambda: store.get(wrong),
+        lambda: store.find([item.item_id, wrong]),
+        lambda: store.delete([wrong]),
+        lambda: store.page(Filter(cameras=frozenset({"c", wrong}))),
+    ]
+    operations = store.operations()
+    for ask in asked:
+        if database.shared:
+            with pytest.raises(UnusableText, match=r"^'nul.x00nul': PostgreSQL cannot keep text with a NUL"):
+                ask()
+        else:
+            with suppress(NotFound):
+                ask()
+    assert (store.operations() == operations) == database.shared
+    assert store.get(item.item_id).details.key == "nul"
+
+
+def test_lists_are_longer_than_a_statement_takes_values(store):
+    items = enrol(store, *map(photo, range(30)))
+    numbers = [item.number for item in items]
+    many = [*range(numbers[-1] + 1, 80_000), *numbers]
+    assert list(store.get_many(many).values()) == items
+    assert [row.number for row in store.rows("m", many)] == numbers
+    strangers = [f"stranger {n}" for n in range(80_000)]
+    assert store.find([items[3].item_id, *strangers, items[1].item_id]) == [items[1], items[3]]
+    assert store.by_content([*strangers, items[2].medium.sha256]) == {items[2].medium.sha256: items[2]}
+    assert store.delete([items[4].item_id, *strangers, items[0].item_id]) == [items[4], items[0]]
+    assert store.page(Filter()) == [items[n] for n in range(30) if n not in (0, 4)]
+
+
+def test_names_are_sorted_by_code_points(store, names):
+    enrol(store, *(photo(n, camera=name, label=name) for n, name in enumerate(["b", "a", "B", "é", "z", "_", *names])))
+    expected = [(name, 1) for name in sorted(["b", "a", "B", "é", "z", "_", *names])]
+    assert store.cameras(Filter()) == store.labels(Filter()) == expected
+
+
 def test_an_edit_changes_what_it_names_and_nothing_else(store):
     when = datetime(2024, 1, 1, tzinfo=UTC)
     item, other = enrol(store, photo(1, key="a", camera="c1", label="Åsa", attributes={"x": 1}), photo(2, label="Åsa"))
@@ -206,7 +248,7 @@ def test_what_is_not_there_is_named(store):
             ask("it's")
 
 
-def test_a_deleted_item_is_gone_for_good(tmp_path, database, store):
+def test_a_deleted_item_is_gone_for_good(reopen, database, store):
     items = enrol(store, *(photo(n, key=str(n), label="Åsa") for n in range(4)))
     last = items[3]
     assert store.delete([last.item_id, items[1].item_id, "never there", last.item_id]) == [last, items[1]]
@@ -215,18 +257,17 @@ def test_a_deleted_item_is_gone_for_good(tmp_path, database, store):
         store.get(last.item_id)
     assert [row.number for row in store.rows("m")] == [items[0].number, items[2].number]
     database.close()
-    with Database(tmp_path / "gallery") as database:
+    with reopen() as database:
         store = Store(database)
         [again] = enrol(store, photo(3, key="3", label="Åsa"))
         assert again.number > last.number
         assert again.item_id != last.item_id
         assert again.identity_id == last.identity_id
         assert store.operations()[-2].before["key"] in ("1", "3")
-    with closing(sqlite3.connect(tmp_path / "gallery" / "gallery.db")) as connection:
         left = [items[0].number, items[2].number, again.number]
-        for table in ("items", "media", "vectors"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (len(left),)
-        assert connection.execute("SELECT owner_number FROM vectors ORDER BY 1").fetchall() == [(n,) for n in left]
+        for table in (tables.items, tables.media, tables.vectors):
+            assert database.read(select(func.count()).select_from(table)) == [(len(left),)]
+        assert database.read(select(tables.vectors.c.owner_number).order_by("owner_number")) == [(n,) for n in left]
 
 
 def test_operations_tell_who_did_what_and_what_was_before(store):
@@ -263,7 +304,7 @@ def test_operations_tell_who_did_what_and_what_was_before(store):
 def test_changes_name_the_items_that_changed(database, store):
     assert Store(database).last_change() == 1  # the model
     a, b = enrol(store, photo(1, label="Åsa"), photo(2))
-    store.edit(b.item_id, {"label": "Åsa", "key": "nul\0nul"})
+    store.edit(b.item_id, {"label": "Åsa", "attributes": {"key": "nul\0nul"}})
     store.delete([a.item_id])
     kinds = ["model.bind", "identity.create", "item.enrol", "item.enrol", "item.edit", "item.delete"]
     numbers = [None, None, a.number, b.number, b.number, a.number]
@@ -287,7 +328,7 @@ def passes(details, chosen):
     )
 
 
-def test_pages_hold_what_passes_the_filter(store):
+def test_pages_hold_what_passes_the_filter(store, names):
     draw = random.Random(0)
     zones = [UTC, timezone(timedelta(hours=9, minutes=30))]
     hours = [datetime(2024, 1, 1, hour, tzinfo=zone) for hour in range(6) for zone in zones]
@@ -300,8 +341,8 @@ def test_pages_hold_what_passes_the_filter(store):
         *(
             photo(
                 n,
-                camera=draw.choice([None, *NAMES]),
-                label=draw.choice([None, *NAMES]),
+                camera=draw.choice([None, *names]),
+                label=draw.choice([None, *names]),
                 captured_at=draw.choice([None, *hours]),
             )
             for n in range(150)
@@ -310,11 +351,11 @@ def test_pages_hold_what_passes_the_filter(store):
     sizes = set()
     for _ in range(300):
         chosen = Filter(
-            cameras=draw.choice([None, some(NAMES)]),
-            exclude_cameras=draw.choice([frozenset(), some(NAMES)]),
+            cameras=draw.choice([None, some(names)]),
+            exclude_cameras=draw.choice([frozenset(), some(names)]),
             since=draw.choice([None, *hours]),
             until=draw.choice([None, *hours]),
-            labels=draw.choice([None, some(NAMES, 1)]),
+            labels=draw.choice([None, some(names, 1)]),
         )
         expected = [item for item in items if passes(item.details, chosen)]
         assert store.count(chosen) == len(expected)

@@ -1,0 +1,318 @@
+"""A gallery's tables on a PostgreSQL server, which several processes share."""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Identity,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import REGCLASS
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from service.records import UnusableText
+from service.storage import sqlite
+from service.storage.tables import LOGS, VERSION, gallery, metadata
+
+ID_FILE = "gallery.id"  # tells whose pictures a folder holds
+WAIT = 60  # seconds for a lock
+ROWS_AT_ONCE = 1000  # in a copy
+
+# Nothing waits for ever, neither for a server that does not answer nor for another process.
+_CLIENT = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+    "application_name": "dcal-reid",
+}
+_SESSION = {
+    "synchronous_commit": "on",  # what was acknowledged is on the disk
+    "lock_timeout": f"{WAIT}s",
+    "statement_timeout": "300s",
+    # The server frees the locks of a process that stands still, or whose machine is gone.
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    "idle_session_timeout": "0",  # a lock by name lasts as long as its session
+}
+
+# Classes of SQLSTATE that say that the server cannot do it now, or not for us.
+_UNUSABLE = {"08", "25", "28", "3D", "3F", "53", "55", "57", "58"}
+_FORBIDDEN = "42501"
+_TOO_LONG = "54000"  # for an index
+_DAMAGED = {"XX001", "XX002"}
+
+_DURABLE = {"on", "local", "remote_write", "remote_apply"}
+
+_version = Table("gallery_version", MetaData(), Column("version", Integer, nullable=False))  # one row
+
+_MORE_SCHEMA = """
+ALTER TABLE vectors ALTER COLUMN vector SET STORAGE EXTERNAL;  -- it does not get smaller by compression
+CREATE FUNCTION log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = TG_ARGV[0];
+END
+$$;
+""" + "".join(
+    f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {log} "
+    f"FOR EACH STATEMENT EXECUTE FUNCTION log_is_append_only('{log}: append-only');"
+    for log in LOGS
+)
+
+
+class Postgresql:
+    """The tables on a server, and the folder that the processes see beside it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        address = _address(url)
+        self.name = URL.create(
+            "postgresql", address.username, None, address.host, address.port, address.database
+        ).render_as_string()
+        self._folder = folder
+        self._writer = _engine(address, "off", isolation_level="READ COMMITTED", pool_size=2, max_overflow=-1)
+        self._reader = _engine(address, "on", isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=8)
+
+    def open(self) -> None:
+        """Make the tables where there are none, and see that tables and folder belong together."""
+        with self.reading() as connection:
+            self._require_safety(connection)
+            version = self._found_version(connection)
+        if version is None:
+            with self.writing() as connection:
+                if self._found_version(connection) is None:  # nor did another process make them meanwhile
+                    _create(connection)
+        with self.reading() as connection:
+            gallery_id = connection.execute(select(gallery.c.gallery_id)).scalar_one()
+        with self.alone("folder"):
+            self._mark(gallery_id)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees what is committed."""
+        with self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection in a transaction, the only one that writes.
+
+        Its lock is held until what it wrote can be seen. So each writer sees what all before it wrote, and what it
+        looked up stays true until its end, as in SQLite. And the numbers that it draws from a sequence, such as the
+        `seq` of an operation, rise in the order in which they can be seen: without, an entry could appear behind a
+        later one, where those who follow the log have looked already.
+        """
+        with self._writer.connect() as connection:
+            connection.execute(select(func.pg_advisory_xact_lock(_lock_number("writing"))))
+            yield connection
+            try:
+                connection.commit()
+            except DBAPIError as error:
+                raise OSError(
+                    f"{self.name}: lost while a change was committed ({_reason(error)}); it may have been made or not, "
+                    "and asking for it again is safe"
+                ) from error
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold a lock by name until the end, or the death of this process."""
+        number = _lock_number(name)
+        with self._writer.connect() as connection:
+            try:
+                connection.execute(select(func.pg_advisory_lock(number)))
+                connection.commit()
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == "55P03":
+                    raise OSError(f"{self.name}: waited {WAIT} s for {name}, which another process holds") from error
+                raise
+            try:
+                yield
+            except BaseException:
+                connection.invalidate()  # with the connection ends the lock
+                raise
+            try:
+                connection.execute(select(func.pg_advisory_unlock(number)))
+                connection.commit()
+            except DBAPIError as error:
+                raise OSError(f"{self.name}: lost while {name} was held ({_reason(error)})") from error
+
+    def copy(self, path: Path, progress: Callable[[int, int], None]) -> None:
+        """Write all there is at this moment to a new SQLite file, which is a gallery of its own with another id."""
+        tables = [table for table in metadata.sorted_tables if table is not gallery]
+        held = self._reader.execution_options(isolation_level="REPEATABLE READ", yield_per=ROWS_AT_ONCE)
+        with sqlite.named_errors(path), sqlite.open_file(path) as target, held.connect() as source:
+            target.exec_driver_sql("PRAGMA foreign_keys = OFF")  # the rows of a table come in any order
+            target.commit()
+            counts = [source.execute(select(func.count()).select_from(table)).scalar_one() for table in tables]
+            done = 0
+            for table in tables:
+                for portion in source.execute(select(table)).mappings().partitions():
+                    with target.begin():
+                        target.execute(insert(table), [dict(row) for row in portion])
+                    done += len(portion)
+                    progress(done, sum(counts))
+                _copy_last_number(table, source, target)
+
+    def named(self, error: Exception) -> Exception | None:
+        """What an error means for the user, on one line; None where it is an error of the program."""
+        if isinstance(error, PoolTimeout):
+            return OSError(f"{self.name}: more readers than connections; nothing was read")
+        if not isinstance(error, DBAPIError):
+            return None
+        state = getattr(error.orig, "sqlstate", None)
+        if state in _DAMAGED:
+            return ValueError(f"{self.name}: damaged ({_reason(error)})")
+        if state == _TOO_LONG:
+            return UnusableText(f"a text is too long for an index of PostgreSQL ({_reason(error)})")
+        if isinstance(error, DataError) and (wrong := _with_nul(error.params)):
+            return UnusableText(f"{wrong!r}: PostgreSQL cannot keep text with a NUL in it")
+        lost = state is None and isinstance(error, OperationalError | InterfaceError)
+        if lost or (state or "")[:2] in _UNUSABLE or state == _FORBIDDEN:
+            return OSError(f"{self.name}: cannot be read or written ({_reason(error)}); nothing was changed")
+        return None
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _require_safety(self, connection: Connection) -> None:
+        """Raise ValueError for a server that may lose what it acknowledged, or that cannot hold every text."""
+        for name, expected in (("fsync", {"on"}), ("synchronous_commit", _DURABLE), ("server_encoding", {"UTF8"})):
+            found = connection.execute(select(func.current_setting(name))).scalar_one()
+            if found not in expected:
+                raise ValueError(f"{self.name}: {name} is {found}; expected {' or '.join(sorted(expected))}")
+
+    def _found_version(self, connection: Connection) -> int | None:
+        """The version of the gallery, and None in an empty database; raises ValueError for what cannot be opened."""
+        tables = inspect(connection).get_table_names()
+        if not tables:
+            return None
+        if _version.name not in tables:
+            raise ValueError(f"{self.name}: a database of another program, not a gallery; expected an empty one")
+        version: int = connection.execute(select(_version.c.version)).scalar_one()
+        if version > VERSION:
+            raise ValueError(
+                f"{self.name}: a gallery of version {version}, but this program knows versions up to {VERSION} only"
+            )
+        return version
+
+    def _mark(self, gallery_id: str) -> None:
+        """Write to the folder whose pictures it holds; raises ValueError where they are those of another gallery.
+
+        Pictures of no item are removed at each start, so that a wrong folder would lose all it has.
+        """
+        mark = self._folder / ID_FILE
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            names = {path.name for path in self._folder.iterdir()}
+            if mark.name not in names:
+                # What a kill left of an earlier attempt is written anew.
+                if others := names - {_unfinished(mark).name, "lost+found"}:
+                    expected = f"expected the folder of this gallery, or a new or empty one, for {self.name}"
+                    raise ValueError(f"{self._folder}: holds {min(others)} but no {mark.name}; {expected}")
+                with open(_unfinished(mark), "w") as file:
+                    file.write(gallery_id)
+                    file.flush()
+                    os.fsync(file.fileno())
+                _unfinished(mark).rename(mark)
+            found = mark.read_text().strip()
+        except OSError as error:
+            raise OSError(f"{self._folder}: not a folder that can be written ({error.strerror})") from error
+        if found != gallery_id:
+            raise ValueError(f"{self._folder}: belongs to gallery {found}, but {self.name} is gallery {gallery_id}")
+
+
+def _address(url: str) -> URL:
+    """The address of a database; raises ValueError, which does not show it, for another one."""
+    form = "expected postgresql+psycopg://user:password@host:port/database, with other signs than letters as %.."
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ValueError(f"the address of the database cannot be read; {form}") from None
+    # A password with a bare @ would leave its end in the host, to be shown in messages.
+    if address.drivername not in ("postgresql", "postgresql+psycopg", "postgres") or "@" in (address.host or ""):
+        raise ValueError(f"the address of the database is none of PostgreSQL; {form}")
+    return address.set(drivername="postgresql+psycopg")
+
+
+def _engine(address: URL, read_only: str, **options: Any) -> Engine:
+    session = {**_SESSION, "default_transaction_read_only": read_only}
+    settings = [f"-c {name}={value}" for name, value in session.items()]
+    given = address.query.get("options", ())
+    client = {name: value for name, value in _CLIENT.items() if name not in address.query}
+    try:
+        return create_engine(
+            address,
+            connect_args={**client, "options": " ".join([*settings, *([given] if isinstance(given, str) else given)])},
+            pool_pre_ping=True,  # a server that was restarted is met on a new connection
+            hide_parameters=True,
+            use_native_hstore=False,
+            **options,
+        )
+    except ModuleNotFoundError as error:
+        raise ValueError("a gallery on PostgreSQL needs psycopg; pip install dcal-reid[postgresql]") from error
+
+
+def _create(connection: Connection) -> None:
+    """Make the tables in an empty database."""
+    metadata.create_all(connection, checkfirst=False)
+    _version.create(connection)
+    connection.execute(insert(_version).values(version=VERSION))
+    connection.execute(insert(gallery).values(gallery_id=uuid4().hex))
+    connection.execute(text(_MORE_SCHEMA))
+
+
+def _copy_last_number(table: Table, source: Connection, target: Connection) -> None:
+    """Have the copy not use numbers again that belonged to what was deleted."""
+    for column in table.columns:
+        if isinstance(column.server_default, Identity):
+            sequence = func.pg_get_serial_sequence(table.name, column.name)
+            last = source.execute(select(func.coalesce(func.pg_sequence_last_value(sequence.cast(REGCLASS)), 0)))
+            with target.begin():
+                target.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table.name,))
+                target.exec_driver_sql("INSERT INTO sqlite_sequence VALUES (?, ?)", (table.name, last.scalar_one()))
+
+
+def _lock_number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"dcal-reid {name}".encode()).digest()[:8], signed=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _reason(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
+
+
+def _with_nul(values: Any) -> str | None:
+    """The first text with a NUL among the values of a statement, which may be nested."""
+    if isinstance(values, str):
+        return values if "\0" in values else None
+    if isinstance(values, Mapping):
+        values = values.values()
+    if isinstance(values, Collection) and not isinstance(values, bytes):
+        return next((found for value in values if (found := _with_nul(value))), None)
+    return None
