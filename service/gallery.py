@@ -142,13 +142,16 @@ class Gallery:
     `ModelMismatch` when they need the model and the gallery belongs to another one.
     """
 
-    def __init__(self, folder: Path, embedder: Embedder, model_id: str, engine: SearchEngine) -> None:
+    def __init__(
+        self, folder: Path, embedder: Embedder, model_id: str, engine: SearchEngine, trained_on: str | None = None
+    ) -> None:
         """Open the gallery of `folder`, or start one where it is new or empty, and give the engine all its vectors.
 
-        Raises what opening a `Database` raises.
+        `trained_on` is the dataset that the model has seen, for those who ask. Raises what opening a `Database` raises.
         """
         self.folder = folder
         self.model_id = model_id
+        self.trained_on = trained_on
         self.embedder = embedder
         self.engine = engine
         self.database = Database(folder)

@@ -29,9 +29,9 @@ def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: E
     `engine` is `memory` (exact) or `faiss-ivf` (approximate, for a CPU and more than some 200,000 items). Raises what
     loading a model and opening a `Gallery` raise.
     """
-    embedder, _, model_id = load_embedder(checkpoint, device)
+    embedder, trained, model_id = load_embedder(checkpoint, device)
     chosen_engine = IvfEngine() if engine == "faiss-ivf" else MemoryEngine(choose_device(device))
-    return Gallery(folder, embedder, model_id, chosen_engine)
+    return Gallery(folder, embedder, model_id, chosen_engine, trained_on=trained.protocol.get("dataset"))
 
 
 def load_embedder(checkpoint: Path, device: str = "auto") -> tuple[Embedder, Checkpoint[ReidConfig], str]:

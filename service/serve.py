@@ -127,6 +127,11 @@ def _announce(
     log.info("%s on %s, %s", " and ".join(served), address, who)
     if gallery is None:
         return
+    if gallery.trained_on == "toy":
+        log.warning(
+            "warning: this is the toy model: it was trained on drawn vehicles and knows nothing of photos; "
+            "serve a model of your own with REID_CHECKPOINT or --checkpoint"
+        )
     try:
         gallery.require_model()
     except ModelMismatch as mismatch:

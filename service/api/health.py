@@ -20,13 +20,13 @@ def health(gallery: Gallery | None, classification: Classification | None) -> AP
     @router.get("/ready", responses=documented(503))
     def ready() -> schemas.Ready:
         """Whether all that is served is answered: models are warm, and the gallery belongs to its own."""
-        ready = schemas.Ready(model_id=None, items=None, classifier=None)
+        ready = schemas.Ready(model_id=None, items=None, trained_on=None, classifier=None)
         if classification is not None:
             classification.check()
             model_id, count = classification.model_id, len(classification.classes)
             ready.classifier = schemas.ServedClassifier(model_id=model_id, classes=count)
         if gallery is not None:
-            ready.model_id, ready.items = gallery.model_id, gallery.size()
+            ready.model_id, ready.items, ready.trained_on = gallery.model_id, gallery.size(), gallery.trained_on
             gallery.require_model()
         return ready
 

@@ -333,9 +333,13 @@ class ServedClassifier(BaseModel):
 
 
 class Ready(BaseModel):
-    """All that is served answers: a gallery's model, with this many items, and a classifier; null is not served."""
+    """All that is served answers: a gallery's model, with this many items, and a classifier; null is not served.
+
+    `trained_on` is the dataset of the gallery's model; that of dataset `toy` knows drawn vehicles alone.
+    """
 
     status: Literal["ready"] = "ready"
     model_id: str | None
     items: int | None
+    trained_on: str | None
     classifier: ServedClassifier | None

@@ -96,7 +96,8 @@ function startGestures() {
 async function showReadiness() {
   const problem = byId("not-ready");
   try {
-    const { items } = await api.ready();
+    const { items, trained_on: trainedOn } = await api.ready();
+    byId("toy").hidden = trainedOn !== "toy";
     byId("gallery-state").textContent = items === 0 ? "The gallery is empty" : count(items, "photo");
     problem.hidden = true;
   } catch (error) {

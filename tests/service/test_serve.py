@@ -238,6 +238,18 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     assert answer["candidates"] == 5
 
 
+@pytest.mark.parametrize("dataset", ["toy", "msmt17"])
+def test_the_toy_model_is_named_as_such(start, checkpoint, tmp_path, dataset):
+    run = shutil.copytree(checkpoint, tmp_path / dataset)
+    model, described = load_model(run, ReidConfig)
+    save_model(run / "model.safetensors", model, replace(described, protocol={"dataset": dataset}))
+    process, address = start("--checkpoint", str(run))
+    assert httpx2.get(f"{address}/health/ready").json()["trained_on"] == dataset
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert rest.startswith("warning: this is the toy model") == (dataset == "toy")
+
+
 def test_the_export_of_a_model_serves_its_gallery(start, checkpoint, picture, tmp_path):
     pytest.importorskip("onnxscript")
     file = export(checkpoint, tmp_path / "model.onnx").file

@@ -712,6 +712,15 @@ def test_why_the_service_is_not_ready(client, open_page, refused):
     expect(tab.locator("#not-ready")).to_be_hidden()
 
 
+def test_the_toy_model_is_named_as_such(client, gallery, open_page):
+    tab = open_page(client)
+    expect(tab.locator("#gallery-state")).to_have_text("The gallery is empty")
+    expect(tab.locator("#toy")).to_be_hidden()
+    gallery.trained_on = "toy"
+    tab.reload()
+    expect(tab.locator("#toy")).to_contain_text("This is the toy model")
+
+
 @pytest.mark.parametrize(
     ("known_from", "unknown_below", "verdict"),
     [
