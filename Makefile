@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help install demo test test-slow test-browser test-milvus lint lock clean
+.PHONY: help install demo test test-slow test-browser test-milvus test-docker lint lock clean
 
 help:
 	@echo "make demo       install, then train and compare baseline and DCAL on the toy data"
@@ -11,7 +11,8 @@ help:
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-browser  try the page and look at reports in Chromium"
 	@echo "make test-milvus   try the Milvus engine on real servers, each in an environment of its own"
-	@echo "make lock       renew requirements.lock from pyproject.toml"
+	@echo "make test-docker   build the image, start the compose file, kill, stop and upgrade it"
+	@echo "make lock       renew requirements.lock and that of the image from pyproject.toml"
 
 install: .venv/installed
 
@@ -52,13 +53,21 @@ test-milvus: install .venv-milvus/installed
 	@$(BIN)/uv pip install --quiet --python .venv-milvus/milvus-lite/bin/python milvus-lite==3.2.2 pymilvus==3.0.2
 	@touch $@
 
+test-docker: install
+	@echo "Docker tests (need dockerd; they start it if none runs) ..."
+	@$(BIN)/pytest -m docker
+
 test-slow: install
 	@echo "Slow tests ..."
 	@$(BIN)/pytest -m slow
 
+COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+
+# The image has what is in the lock less what only developers need.
 lock:
-	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --upgrade -o requirements.lock
+	@$(COMPILE) --all-extras --upgrade -o requirements.lock
+	@$(COMPILE) --extra export --extra milvus --extra postgresql --no-annotate --constraint requirements.lock -o docker/requirements.lock
 
 clean:
 	rm -rf .venv .venv-milvus runs data build dist

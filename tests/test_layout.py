@@ -111,7 +111,7 @@ def test_the_readme_tree_names_every_file_of_the_packages():
     block = re.search(r"## Layout\n+```\n(.*?)```", text, re.S)
     assert block, "README.md has no tree under '## Layout'"
     named = set(re.findall(r"[\w.]+\.(?:py|yaml)\b", block.group(1)))
-    ours = [path for path in tracked() if path.split("/")[0] in (*PACKAGES, "configs", "benchmarks")]
+    ours = [path for path in tracked() if path.split("/")[0] in (*PACKAGES, "configs", "benchmarks", "docker")]
     files = {Path(path).name for path in ours if path.endswith((".py", ".yaml")) and not path.endswith("__init__.py")}
     assert files - named == set(), "files that the tree does not name"
     assert {name for name in named if name not in files} <= {"test_layout.py", "conftest.py"}, "names without a file"

@@ -1,0 +1,278 @@
+"""The real container: its first start, what it may do, and what it keeps through kills, stops and upgrades."""
+
+import io
+import json
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from time import monotonic, sleep
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.docker.conftest import SECRET, run
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]  # the first test builds the image
+
+TOYS = 544  # in the toy gallery
+KEY = "a-key-that-only-this-test-knows-0123456789"
+
+
+def photo(seed, side=64):
+    """The bytes of a picture of noise, another one for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def enrol(client, photos):
+    """The ids of some photos by their bytes."""
+    answer = client.post("/v1/items", files=[("images", ("a.png", data)) for data in photos])
+    assert answer.status_code == 201, answer.text
+    return {data: result["item"]["item_id"] for data, result in zip(photos, answer.json()["results"], strict=True)}
+
+
+def ask(client, data):
+    answer = client.post("/query", files={"image": ("a.png", data)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def expect(client, enrolled, deleted=()):
+    """Everything enrolled is found by its own photo, nothing deleted is, and nothing else came in."""
+    for data, item_id in enrolled.items():
+        best = ask(client, data)["matches"][0]
+        assert best["score"] == pytest.approx(1, abs=1e-4)
+        assert client.get(f"/v1/items/{item_id}").status_code == 200
+    for item_id in deleted:
+        assert client.get(f"/v1/items/{item_id}").status_code == 404
+    assert client.get("/health/ready").json()["items"] == TOYS + len(enrolled)
+
+
+def test_a_first_start_answers_at_once_and_says_that_it_is_a_toy(running, vehicles):
+    with running.client() as client:
+        ready = client.get("/health/ready").json()
+        assert (ready["items"], ready["trained_on"]) == (TOYS, "toy")
+        assert "trained on drawn vehicles" in client.get("/").text
+        right = 0
+        for vehicle in vehicles:
+            best = ask(client, vehicle.read_bytes())["matches"][0]
+            right += best["label"] == str(int(vehicle.name.partition("_")[0]))
+    assert len(vehicles) == 32
+    assert right >= 8  # one of 32 would be luck
+    assert "warning: this is the toy model" in running.log()
+
+
+def test_curl_is_answered(running, vehicles):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    said = run("curl", "--silent", "-F", f"image=@{vehicles[0]}", f"http://localhost:{running.port}/query").stdout
+    assert len(json.loads(said)["matches"]) == 10
+
+
+def test_what_the_container_may_do(running):
+    assert running.execute("id", "--user").strip() == "10001"
+    for folder in ("/", "/opt/reid", "/opt/toy", "/usr/local/bin", "/models"):
+        assert "Read-only file system" in running.execute("touch", f"{folder}/file", check=False)
+    running.execute("touch", "/tmp/file")
+    status = dict(line.split(":\t") for line in running.execute("cat", "/proc/1/status").splitlines() if ":\t" in line)
+    assert {int(status[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert status["NoNewPrivs"] == "1"
+    ports = running.inspect()["NetworkSettings"]["Ports"]
+    assert ports == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(running.port)}]}
+
+
+def test_the_image_tells_nothing_of_how_it_was_built(image, running):
+    told = run("docker", "history", "--no-trunc", image).stdout + run("docker", "inspect", image).stdout
+    assert SECRET not in told
+    config = json.loads(run("docker", "inspect", image).stdout)[0]["Config"]
+    names = {variable.partition("=")[0] for variable in config["Env"]}
+    assert {name for name in names if re.search("KEY|SECRET|TOKEN|PASSWORD|INDEX|PROXY", name)} <= {
+        "GPG_KEY"
+    }  # Python's
+    assert config["User"] == "10001:10001"
+    search = ["-xdev", "(", "-name", ".git", "-o", "-name", "pip.conf", "-size", "+0", ")"]
+    assert run("docker", "run", "--rm", "--user", "0", "--entrypoint", "find", image, "/", *search).stdout == ""
+    code = running.execute("sh", "-c", "ls /opt/reid/lib/python3*/site-packages")
+    assert "service" in code.split()
+    assert not {"pytest", "mypy", "tests", "benchmarks"} & set(code.split())
+
+
+def test_an_upgrade_moves_little(image):
+    """All but some MB are in the layer of the packages, which a change of our code leaves as it is."""
+    sizes = run("docker", "history", "--format", "{{.Size}}\t{{.CreatedBy}}", "--human=false", "--no-trunc", image)
+    layers = [line.split("\t") for line in sizes.stdout.splitlines()]
+    (packages,) = [place for place, (_, created) in enumerate(layers) if "requirements.lock" in created]
+    assert sum(int(size) for size, _ in layers[:packages]) < 20e6
+    assert int(layers[packages][0]) > 1e9
+
+
+def test_a_kill_loses_nothing(stack):
+    stack.start()
+    with stack.client() as client:
+        enrolled = enrol(client, [photo(i) for i in range(20)])
+        deleted = [enrolled.pop(photo(i)) for i in range(5)]
+        for item_id in deleted:
+            assert client.delete(f"/v1/items/{item_id}").status_code == 204
+        run("docker", "kill", "--signal", "KILL", stack.container)
+        assert stack.inspect()["State"]["ExitCode"] == 137
+        stack.start()
+        expect(client, enrolled, deleted)
+
+
+def test_a_stop_under_load_answers_what_is_under_way_and_loses_nothing(stack):
+    """Requests that began before SIGTERM are answered; what was acknowledged is there at the next start."""
+    stack.start()
+    enrolled, answers, ending = {}, [], threading.Event()
+
+    def work(number):
+        for round_ in range(1000):
+            if ending.is_set():
+                return
+            photos = [photo(10_000 * number + 100 * round_ + i, side=500) for i in range(4)]
+            begun = monotonic()
+            with suppress(httpx2.TransportError), stack.client() as client:
+                if round_ % 4 == 3:
+                    answer = client.post("/query", files={"image": ("a.png", photos[0])})
+                else:
+                    answer = client.post("/v1/items", files=[("images", ("a.png", data)) for data in photos])
+                    if answer.status_code == 201:
+                        enrolled.update(
+                            (data, one["item"]["item_id"])
+                            for data, one in zip(photos, answer.json()["results"], strict=True)
+                        )
+                answers.append((begun, monotonic(), answer.status_code))
+                continue
+            answers.append((begun, monotonic(), None))
+            sleep(0.1)
+
+    with ThreadPoolExecutor(6) as pool:
+        working = [pool.submit(work, number) for number in range(6)]
+        sleep(5)
+        called = monotonic()
+        run("docker", "stop", stack.container)
+        ending.set()
+        for worked in working:
+            worked.result()
+    assert stack.inspect()["State"]["ExitCode"] == 0
+    assert '"stopped"' in stack.log().splitlines()[-1]
+    under_way = [status for begun, ended, status in answers if begun < called - 0.1 and ended > called]
+    assert under_way, "nothing was under way"
+    assert set(under_way) <= {200, 201}
+    assert {status for begun, _, status in answers if begun > called} <= {None, 200, 201, 503}
+    stack.start()
+    with stack.client() as client:
+        some = dict(list(enrolled.items())[-20:])
+        for item_id in enrolled.values():
+            assert client.get(f"/v1/items/{item_id}").status_code == 200
+        for data, item_id in some.items():
+            assert item_id in [match["item_id"] for match in ask(client, data)["matches"]]
+
+
+def test_a_stop_during_the_start_does_not_wait(stack):
+    stack.up()
+    begun = monotonic()
+    run("docker", "stop", "--time", "60", stack.container)
+    assert monotonic() - begun < 30  # of the 60 s after which it would be killed
+    assert stack.inspect()["State"]["ExitCode"] == 143
+
+
+def test_an_upgrade_keeps_the_gallery(stack, build):
+    """A newer image finds what an older one kept, and so does one that brings another toy model."""
+    stack.start()
+    with stack.client() as client:
+        enrolled = enrol(client, [photo(i) for i in range(5)])
+        model_id = client.get("/health/ready").json()["model_id"]
+        newer = build("2")
+        recipe = [
+            f"FROM {newer}",
+            "USER 0",
+            "RUN rm -r /opt/toy/gallery && echo other > /opt/toy/model/model.safetensors",
+        ]
+        run("docker", "build", "--tag", "dcal-reid-test:3", "-", input="\n".join([*recipe, "USER 10001"]))
+        for image, version in ((newer, "2"), ("dcal-reid-test:3", "2")):
+            stack.start(IMAGE=image)
+            labels = stack.inspect()["Config"]["Labels"]
+            assert labels["org.opencontainers.image.version"] == version
+            assert client.get("/health/ready").json()["model_id"] == model_id
+            expect(client, enrolled)
+
+
+def test_a_model_of_ones_own_has_a_gallery_of_its_own(stack, image, tmp_path):
+    container = run("docker", "create", image).stdout.strip()
+    run("docker", "cp", f"{container}:/opt/toy/model", str(tmp_path / "mine"))
+    run("docker", "rm", "--volumes", container)
+    stack.start(MODELS_FOLDER=str(tmp_path), REID_CHECKPOINT="/models/mine")
+    with stack.client() as client:
+        assert client.get("/health/ready").json()["items"] == 0
+        enrolled = enrol(client, [photo(1)])
+        stack.start(REID_CHECKPOINT="")
+        assert client.get("/health/ready").json()["items"] == TOYS
+        stack.start(REID_CHECKPOINT="/models/mine/model.safetensors")
+        assert client.get("/health/ready").json()["items"] == len(enrolled)
+
+
+@pytest.mark.parametrize(
+    ("variables", "error"),
+    [
+        (
+            {"REID_CHECKPOINT": "/models/typo"},
+            "/models/typo: not there in the container; compose.yaml puts docker/models at /models",
+        ),
+        ({"REID_CHECKPOINT": "/models/README.md"}, "checkpoint /models/README.md: cannot be read as safetensors"),
+        ({"PUBLISH_ADDRESS": "172.17.0.1"}, "keys are required, but the gallery has none"),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(stack, variables, error):
+    """Each try of the restart policy adds one line, and the pauses between them grow."""
+    stack.up(**variables)
+    deadline = monotonic() + 60
+    while error not in stack.log() and monotonic() < deadline:
+        sleep(0.5)
+    for line in stack.log().splitlines():
+        assert line.startswith("reid-serve: error: ") and error in line
+
+
+def test_whoever_comes_from_elsewhere_needs_a_key(stack):
+    """The port is published at an address that is not this machine's alone; the container is asked from within."""
+    stack.start(PUBLISH_ADDRESS="172.17.0.1", REID_ADMIN_KEY=KEY)
+    for headers, expected in ({}, "401"), ({"X-API-Key": KEY}, "200"):
+        code = (
+            "import urllib.request as r, urllib.error as e\n"
+            f"try: print(r.urlopen(r.Request('http://localhost:8000/v1/items', headers={headers})).status)\n"
+            "except e.HTTPError as error: print(error.code)"
+        )
+        assert stack.execute("python", "-c", code).strip() == expected
+
+
+def test_a_volume_of_another_user_is_named(image):
+    for command in (["true"], ["chown", "0:0", "/data"]):
+        run(
+            "docker",
+            "run",
+            "--rm",
+            "--user",
+            "0",
+            "--volume",
+            "dcal-reid-test-foreign:/data",
+            "--entrypoint",
+            *command[:1],
+            image,
+            *command[1:],
+        )
+    done = run("docker", "run", "--rm", "--volume", "dcal-reid-test-foreign:/data", image, check=False)
+    run("docker", "volume", "rm", "dcal-reid-test-foreign")
+    assert done.returncode == 1
+    assert done.stdout.startswith("reid-serve: error: /data cannot be written by uid 10001: ")
+    assert done.stdout.count("\n") == 1
+
+
+def test_profiles_are_accepted(stack):
+    for profiles in ("cpu", "gpu", "milvus", "monitoring", "cpu,milvus,monitoring"):
+        stack.variables["COMPOSE_PROFILES"] = profiles
+        stack.call("config", "--quiet")
