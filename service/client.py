@@ -254,6 +254,10 @@ class Client:
         """Start a job that embeds all enrolled photos by the model that is loaded."""
         return self._get(Job, "POST", "/v1/admin/reindex", once=True)
 
+    def reconcile(self) -> Job:
+        """Start a job that compares the search index on a server with the gallery, and mends what differs."""
+        return self._get(Job, "POST", "/v1/admin/reconcile", once=True)
+
     def jobs(self) -> Iterator[Job]:
         """All jobs, the newest first."""
         for page in self._pages(JobPage, "/v1/jobs"):

@@ -11,7 +11,8 @@ from reid import cli
 from reid.progress import Progress
 from service.gallery import Gallery
 from service.opening import open_gallery
-from service.records import Cause, Details
+from service.records import Cause, Details, Filter
+from service.settings import Backend, load
 from service.sources import Photo, add_arguments, chosen_sources, reason
 from service.storage.changes import Changes, Enrolled
 
@@ -26,7 +27,7 @@ def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) ->
     """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason.
 
     Of those that are there already, `other` counts the ones of which something else is said here than in the gallery;
-    `update` has the gallery say it too.
+    `update` has the gallery say it too. `pending` are those that wait for the search index, which is away.
 
     Which of several photos with the same bytes or key is the first is left to chance. An interrupt lets the batches
     under way finish, and is raised again as KeyboardInterrupt with the counts.
@@ -40,7 +41,7 @@ def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) ->
         try:
             for found in _results(waiting):
                 counts += found
-                progress(counts.total() - counts["other"], len(photos))
+                progress(sum(counts[name] for name in ("created", "existing", "failed")), len(photos))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             for found in _results(deque(batch for batch in waiting if not batch.cancelled())):
@@ -64,6 +65,7 @@ def _enrol_batch(gallery: Gallery, photos: Sequence[Photo], update: bool) -> tup
     for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
         if isinstance(result, Enrolled):
             counts["created" if result.created else "existing"] += 1
+            counts["pending"] += result.pending
             if not result.created and (changes := _changes(result.item.details, upload.details)):
                 counts["other"] += 1
                 if update:
@@ -106,9 +108,11 @@ def _told(counts: Counter[str]) -> str:
 
 def _command(arguments: argparse.Namespace) -> int:
     photos = [photo for source in chosen_sources(arguments) for photo in source.photos()]
-    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device) as gallery:
+    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
         counts = enrol(gallery, photos, update=arguments.update)
-        print(f"{_told(counts)}; {arguments.gallery} holds {gallery.size()} items")
+        print(f"{_told(counts)}; {arguments.gallery} holds {gallery.store.count(Filter())} items")
+        if counts["pending"]:
+            print(f"{counts['pending']} wait for the search index, which is away, and will be found when it is back")
         if counts["other"] and arguments.update:
             print(f"{counts['other']} that were there before are updated")
         elif counts["other"]:

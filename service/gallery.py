@@ -4,13 +4,13 @@ E is the embedding size.
 """
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from threading import Lock
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any, Self
 
@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from reid.embedder import Embedder
-from service.batcher import Batcher
+from service.batcher import Batcher, Closed
 from service.images import Pictures, UnknownFormat, UnusableImage, decode, lossless
+from service.index import Index
 from service.metrics import Metrics
 from service.predicting import attended, prepared
 from service.records import (
@@ -32,19 +33,21 @@ from service.records import (
     Details,
     Filter,
     Found,
+    IndexUnavailable,
     Item,
     Medium,
     ModelMismatch,
     NewItem,
     NotFound,
-    SearchEngine,
     Vectors,
 )
 from service.storage.changes import Changes, Enrolled
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.queries import Queries
-from service.storage.store import EVERYTHING, ROWS_AT_ONCE, Store
+from service.storage.store import EVERYTHING, Store
+
+log = logging.getLogger("reid")
 
 PICTURES_FOLDER = "pictures"
 GROUP_FACTOR = 4  # hits first asked for each group wanted
@@ -143,33 +146,35 @@ class Gallery:
     """
 
     def __init__(
-        self, folder: Path, embedder: Embedder, model_id: str, engine: SearchEngine, trained_on: str | None = None
+        self, database: Database, embedder: Embedder, model_id: str, index: Index, trained_on: str | None = None
     ) -> None:
-        """Open the gallery of `folder`, or start one where it is new or empty, and give the engine all its vectors.
+        """Put an open database to work, which is closed with the gallery, and have the index follow it.
 
-        `trained_on` is the dataset that the model has seen, for those who ask. Raises what opening a `Database` raises.
+        `trained_on` is the dataset that the model has seen, for those who ask. Raises what reading the database raises;
+        then it is closed, too.
         """
-        self.folder = folder
+        self.folder = database.folder
         self.model_id = model_id
         self.trained_on = trained_on
         self.embedder = embedder
-        self.engine = engine
-        self.database = Database(folder)
+        self.index = index
+        self.database = database
         try:
-            self.store = Store(self.database)
-            self.models = Models(self.database)
-            self.queries = Queries(self.database)
+            self.store = Store(database)
+            self.models = Models(database)
+            self.queries = Queries(database)
             if self.models.active is None:
                 self.models.bind(model_id, embedder.size, described(embedder))
-            self.pictures = Pictures(folder / PICTURES_FOLDER)
-            self.pictures.sweep(self.store.contents())
-            self._fill()
+            self.pictures = Pictures(self.folder / PICTURES_FOLDER)
+            with self._changing():
+                self.pictures.sweep(self.store.contents())
+            if self.serves:
+                index.follow()
+                while index.tend():
+                    pass
         except BaseException:
-            self.database.close()
+            database.close()
             raise
-        # A picture is written before its item and removed after it; the lock keeps one thread from removing what
-        # another is about to refer to.
-        self._changing = Lock()
         # A photo of 50 megapixels takes some hundred MiB until it is prepared, and every thread that uses torch gets
         # threads of its own for it: no more than processors. Enrolment has its own, so that no query waits for it.
         self.decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")
@@ -178,11 +183,15 @@ class Gallery:
         self.metrics = Metrics()
         self.metrics.watch_gallery(
             {"model_id": model_id, "features": embedder.features, "flip_test": str(embedder.flip_test).lower()},
-            ready=lambda: self.serves,
-            items=lambda: len(engine),  # not asked of the owner thread, which may be the one that hangs
+            ready=lambda: self.serves and index.trouble is None,
+            items=lambda: index.items,  # not asked of the owner thread, which may be the one that hangs
+            unfollowed=lambda: index.waiting,
             waiting=lambda: self.batcher.waiting,
         )
         self._log: Batcher[Asked, None] = Batcher(self._write, max_batch=1000, max_waiting=QUERIES_WAITING)
+        self._closing = Event()
+        self._tending = Thread(target=self._tend, name="index", daemon=True)  # a forgotten close lets the process end
+        self._tending.start()
 
     @property
     def serves(self) -> bool:
@@ -208,9 +217,11 @@ class Gallery:
         self.require_model()
         sha256s = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
         there = self.store.by_content(sha256s)
-        self._publish([item.number for item in there.values()])  # of another request that is about to
+        pending = bool(there) and not self._publish()  # what another request has stored and is about to publish
         results: dict[int, Enrolled | Refusal] = {
-            place: Enrolled(there[sha256], created=False) for place, sha256 in enumerate(sha256s) if sha256 in there
+            place: Enrolled(there[sha256], created=False, pending=pending)
+            for place, sha256 in enumerate(sha256s)
+            if sha256 in there
         }
         taken = {
             place: self._enrolling.submit(self._take_in, sha256, upload)
@@ -258,9 +269,11 @@ class Gallery:
         """Find the items most similar to the one subject that all the images show.
 
         Several images are one query: the normalised mean of their unit embeddings. Raises UnknownFormat and
-        UnusableImage, and Busy when too many wait for the model.
+        UnusableImage, Busy when too many wait for the model, and IndexUnavailable.
         """
         self.require_model()
+        if self.index.trouble is not None:
+            raise IndexUnavailable(self.index.trouble)
         seen = self.decoding.map(lambda data: prepared(self.embedder, data, self.metrics), images)
         search = _Search(wish.count, wish.chosen)
         done = self.batcher.submit(_Job(torch.stack(list(seen)), search)).result()
@@ -288,7 +301,7 @@ class Gallery:
     def edit(self, item_id: str, changes: Changes, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; raises NotFound, Conflict and, for a time without zone, ValueError."""
         item = self.store.edit(item_id, changes, cause)
-        self._publish([item.number])
+        self._publish()
         return item
 
     def delete(self, item_ids: Collection[str], cause: Cause = NOBODY) -> list[Item]:
@@ -304,17 +317,28 @@ class Gallery:
 
         def switch() -> None:  # on the owner thread, so that no query meets an engine without vectors
             self.models.switch(self.model_id, cause)
-            self._fill()
+            self.index.follow()
 
         self.batcher.run(switch).result()
 
+    def prepare(self) -> bool:
+        """Bring a portion of the loaded model's vectors to the index; tells whether that has all there are."""
+
+        def portion() -> bool:
+            self.index.tend()
+            return self.index.follow()
+
+        return self.batcher.run(portion).result()
+
     def size(self) -> int:
-        """The number of items that can be found, as the owner thread counts them."""
-        return self.batcher.run(lambda: len(self.engine)).result()
+        """The number of items that can be found, as the owner thread counts them; raises IndexUnavailable."""
+        return self.batcher.run(lambda: len(self.index)).result()
 
     def close(self) -> None:
         """Finish what waits for the model, and let go of the folder."""
+        self._closing.set()
         self.batcher.close()
+        self._tending.join()
         self._log.close()
         self.decoding.shutdown()
         self._enrolling.shutdown()
@@ -326,11 +350,16 @@ class Gallery:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _fill(self) -> None:
-        if self.serves:
-            rows = self.store.rows(self.model_id)
-            while portion := list(islice(rows, ROWS_AT_ONCE)):
-                self.engine.upsert(portion)
+    def _tend(self) -> None:
+        """Have the owner thread do, between other work, what the index has left to do."""
+        while (pause := self.index.pause) is not None and not self._closing.wait(pause):
+            try:
+                while self.serves and self.batcher.run(self.index.tend).result() and not self._closing.is_set():
+                    pass
+            except Closed:
+                return
+            except Exception as error:  # the database is away, say; the thread lives on, and tries again
+                log.error("index: %s", error, exc_info=None if isinstance(error, OSError) else error)
 
     def _work(self, jobs: list[_Job]) -> list[Done | Exception]:
         """Embed the photos of all jobs at once, and search once for each filter among them."""
@@ -341,17 +370,24 @@ class Gallery:
         self.metrics.batch_size.observe(len(images))
         with self.metrics.stages["model"].time():
             vectors = _fuse(self.embedder.embed_prepared(images), jobs)
-        founds: dict[int, Found] = {}
+        founds: dict[int, Found | IndexUnavailable] = {}
         sound = [place for place, vector in enumerate(vectors) if np.isfinite(vector).all()]
         searches = {place: search for place in sound if (search := jobs[place].search)}
         for chosen in {search.chosen for search in searches.values()}:
             places = [place for place, search in searches.items() if search.chosen == chosen]
             most = max(searches[place].count for place in places)
-            with self.metrics.stages["search"].time():
-                found = self.engine.search(np.stack([vectors[place] for place in places]), most, chosen)
-            founds |= zip(places, found, strict=True)
+            try:
+                with self.metrics.stages["search"].time():
+                    found = self.index.search(np.stack([vectors[place] for place in places]), most, chosen)
+                founds |= zip(places, found, strict=True)
+            except IndexUnavailable as error:  # photos to be enrolled do not need it
+                founds |= dict.fromkeys(places, error)
         broken = UnusableImage("the model's embedding of this image is not finite")
-        return [Done(vectors[place], founds.get(place)) if place in sound else broken for place in range(len(jobs))]
+        answers: list[Done | Exception] = []
+        for place, vector in enumerate(vectors):
+            outcome = founds.get(place) if place in sound else broken
+            answers.append(outcome if isinstance(outcome, Exception) else Done(vector, outcome))
+        return answers
 
     def _write(self, asked: list[Asked]) -> list[None]:
         self.queries.append(asked)
@@ -370,48 +406,54 @@ class Gallery:
         self, photos: Sequence[NewItem], copies: Mapping[str, bytes], cause: Cause
     ) -> list[Enrolled | Conflict]:
         sha256s = {photo.medium.sha256 for photo in photos}
-        with self._changing:
+        with self._changing():
             # Some may have been deleted meanwhile, with an item of the same photo.
             self.pictures.save({sha256: copies[sha256] for sha256 in sha256s if not self.pictures.holds(sha256)})
             with self.metrics.stages["store"].time():
                 enrolled = self.store.enrol(photos, cause)
-        self._publish([result.item.number for result in enrolled if isinstance(result, Enrolled)])
-        return enrolled
+        pending = not self._publish()
+        return [one._replace(pending=pending) if isinstance(one, Enrolled) else one for one in enrolled]
 
     def _deleted(self, delete: Callable[[], list[Item]]) -> list[Item]:
-        with self._changing:
+        with self._changing():
             items = delete()
-        self._publish([item.number for item in items])
+        self._publish()
         self._forget({item.medium.sha256 for item in items})
         return items
 
     def _forget(self, sha256s: Collection[str]) -> None:
         """Remove the pictures of photos that are no items."""
-        with self._changing:
+        with self._changing():
             for sha256 in set(sha256s) - self.store.by_content(sha256s).keys():
                 self.pictures.delete(sha256)
 
-    def _publish(self, numbers: Collection[int]) -> None:
-        """Bring the engine's rows of these numbers to what the store holds when the owner thread gets there.
+    def _publish(self) -> bool:
+        """Have queries know of all that is committed, and tell whether they do.
 
-        Reading the store there and not before keeps two changes of one item from arriving in the wrong order.
+        The index reads the store when the owner thread gets there, so that two changes of one item cannot arrive in the
+        wrong order.
         """
+        return self.batcher.run(lambda: self.serves and self.index.follow()).result()
 
-        def follow() -> None:
-            rows = list(self.store.rows(self.model_id, numbers)) if self.serves else []
-            self.engine.upsert(rows)
-            self.engine.remove(set(numbers) - {row.number for row in rows})
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep others from removing a picture that is about to be referred to.
 
-        if numbers:
-            self.batcher.run(follow).result()
+        A picture is written before its item and removed after it.
+        """
+        with self.database.exclusive("pictures"):
+            yield
 
     def _search(self, vector: Vectors, count: int, chosen: Filter) -> Found:
-        return self.batcher.run(lambda: self.engine.search(vector[None], count, chosen)[0]).result()
+        return self.batcher.run(lambda: self.index.search(vector[None], count, chosen)[0]).result()
 
     def _answer(self, vector: Vectors, found: Found, asked: int, wish: Wish, without: int | None = None) -> Answer:
-        """The matches that a wish takes of what was found; asks for more while groups are missing."""
+        """The matches that a wish takes of what was found; asks for more while there are too few.
+
+        That is so when groups are wanted, and when many hits were deleted of which the index has not heard.
+        """
         matches, candidates = self._matches(found, wish, without)
-        wanted = min(wish.top_k, self.store.count_groups(wish.chosen, without)) if wish.by_label else 0
+        wanted = min(wish.top_k, self.store.count_groups(wish.chosen, without)) if wish.by_label else wish.top_k
         while len(matches) < wanted and asked < found.candidates and found.hits[-1].score >= wish.min_score:
             asked *= GROUP_FACTOR
             found = self._search(vector, asked, wish.chosen)

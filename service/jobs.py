@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from threading import Event, Thread
 from typing import Any, Self
 
-from service.records import NOBODY, Cause
+from service.records import NOBODY, Cause, NotServed
 from service.storage.jobs import LEASE, Job, Jobs
 
 log = logging.getLogger("reid")
@@ -42,7 +42,12 @@ class JobRunner:
         self._thread.start()
 
     def start(self, kind: str, parameters: Mapping[str, Any], cause: Cause = NOBODY) -> Job:
-        """Queue a job; raises Conflict, naming the other, while one of its kind is queued or running."""
+        """Queue a job; raises Conflict, naming the other, while one of its kind is queued or running.
+
+        Raises NotServed for a kind that there is no work of here.
+        """
+        if kind not in self._kinds:
+            raise NotServed(f"this service has no {kind}: it has {', '.join(sorted(self._kinds)) or 'nothing'}")
         job = self.jobs.create(kind, parameters, cause)
         self._wanted.set()
         return job

@@ -11,6 +11,7 @@ from typing import get_args
 from reid import cli
 from reid.progress import Progress
 from service.records import Cause, Filter, NotFound, Scope
+from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.keys import Key, Keys, NewKey
 from service.storage.models import Models
@@ -24,14 +25,16 @@ CAUSE = Cause("reid-gallery")
 
 @contextmanager
 def open_database(folder: Path, *, new: bool = False) -> Iterator[Database]:
-    """Open the database of a gallery that no service has open; `new` makes one where there is none.
+    """Open the database of a gallery, which no service has open unless it is a shared one; `new` makes one.
 
-    Raises FileNotFoundError where there is none, and what opening a `Database` raises.
+    It is in the folder, or where REID_DATABASE says. Raises FileNotFoundError where there is none, and what opening a
+    `Database` raises.
     """
-    if not new and not (folder / GALLERY_FILE).exists():
+    url = load(Backend).database_url
+    if url is None and not new and not (folder / GALLERY_FILE).exists():
         raise FileNotFoundError(f"{folder}: no gallery, for there is no {GALLERY_FILE} in it")
     try:
-        database = Database(folder)
+        database = Database(folder, url)
     except OSError as error:
         if isinstance(error.__cause__, BlockingIOError):
             raise OSError(f"{error}; if that is the service, use its API under /v1/admin instead") from error
@@ -168,13 +171,56 @@ def _reindex(arguments: argparse.Namespace) -> None:
 
     with open_database(arguments.gallery):
         pass  # it is there, and no service has it: told before the model is loaded
-    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device) as gallery:
+    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
         progress = Progress("re-indexing")
         try:
             result = reindex(gallery, progress, CAUSE)
         finally:
             progress.close()
     print(f"{arguments.gallery}: {result['items']:,} items of model {result['model_id']}")
+
+
+def _add_reconcile(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    reconcile = commands.add_parser(
+        "reconcile",
+        parents=[gallery],
+        help="compare the index on a Milvus server with the gallery, and mend it",
+        description="Compare the rows on the Milvus server at REID_MILVUS_URI with the gallery, one by one, and mend "
+        "those that differ. A gallery that was never there is brought there.",
+    )
+    reconcile.add_argument("--check", action="store_true", help="change nothing; exit code 1 if anything differs")
+    reconcile.add_argument("--json", action="store_true", help="print the counts as JSON")
+    reconcile.set_defaults(run=_reconcile)
+
+
+def _reconcile(arguments: argparse.Namespace) -> int:
+    from service.opening import server_index  # here, since these bring torch, which takes seconds
+    from service.reconcile import reconcile
+
+    backend = load(Backend)
+    if backend.engine != "milvus":
+        raise cli.UsageError(
+            f"REID_ENGINE is {backend.engine!r}, whose index is in memory and made at every start; expected milvus"
+        )
+    with open_database(arguments.gallery) as database:
+        if (active := Models(database).active) is None:
+            raise ValueError(f"{arguments.gallery}: has no model yet, so that there is nothing to compare")
+        index = server_index(database, active.model_id, active.dimension, backend)
+        progress = Progress("comparing")
+        try:
+            found = reconcile(index, progress, mend=not arguments.check)
+        finally:
+            progress.close()
+    if arguments.json:
+        print(json.dumps(found._asdict()))
+    else:
+        done = "found" if arguments.check else "mended"
+        print(
+            f"{found.rows:,} rows; {done}: {found.missing:,} missing, {found.ghosts:,} left over, {found.wrong:,} wrong"
+        )
+    return int(arguments.check and any(found[1:]))
 
 
 def _add_info(
@@ -206,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     # The main parser has --debug too: a value absent here must not overwrite one given before the command.
     gallery.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_info, _add_keys, _add_backup, _add_reindex):
+    for add in (_add_info, _add_keys, _add_backup, _add_reindex, _add_reconcile):
         add(commands, gallery)
     return cli.run(lambda arguments: arguments.run(arguments), parser, argv)
 

@@ -1,6 +1,7 @@
 """What a service measures of itself, for Prometheus."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
@@ -54,14 +55,16 @@ class Metrics:
         *,
         ready: Callable[[], bool],
         items: Callable[[], int],
+        unfollowed: Callable[[], int],
         waiting: Callable[[], Mapping[str, int]],
     ) -> None:
         """Tell of a gallery, whose model some words describe; the functions are called whenever the metrics are read.
 
-        `waiting` gives the length of each queue. A `ready` that raises OSError or ValueError is not ready.
+        `waiting` gives the length of each queue, `unfollowed` the changes that the search index has yet to follow. A
+        `ready` that raises OSError or ValueError is not ready; then what else cannot be read is left out.
         """
         Info("reid_model", "The model of the gallery", registry=self.registry).info(dict(model))
-        self._state.ready, self._state.items = ready, items
+        self._state.ready, self._state.items, self._state.unfollowed = ready, items, unfollowed
         self._state.waiting.append(waiting)
 
     def watch_classifier(self, model: Mapping[str, str], *, waiting: Callable[[], int]) -> None:
@@ -76,6 +79,7 @@ class _State(Collector):
     def __init__(self) -> None:
         self.ready: Callable[[], bool] = lambda: True
         self.items: Callable[[], int] | None = None
+        self.unfollowed: Callable[[], int] | None = None
         self.waiting: list[Callable[[], Mapping[str, int]]] = []
 
     def collect(self) -> Iterator[Metric]:
@@ -84,8 +88,14 @@ class _State(Collector):
         except (OSError, ValueError):  # the store cannot be read: that is when the other numbers are wanted most
             ready = False
         yield GaugeMetricFamily("reid_ready", "Whether queries are answered", ready)
-        if self.items is not None:
-            yield GaugeMetricFamily("reid_items", "Items that can be found", self.items())
+        told = {
+            "reid_items": ("Items that can be found", self.items),
+            "reid_index_pending": ("Changes that wait for the search index", self.unfollowed),
+        }
+        for name, (meaning, read) in told.items():
+            with suppress(OSError, ValueError):
+                if read is not None:
+                    yield GaugeMetricFamily(name, meaning, read())
         depth = GaugeMetricFamily("reid_queue_depth", "Jobs that wait for the model", labels=["kind"])
         for waiting in self.waiting:
             for kind, length in waiting().items():

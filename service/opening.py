@@ -17,21 +17,48 @@ from reid.embedder import Embedder
 from reid.exported import model_fingerprint
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
+from service.engines.milvus import MilvusEngine
 from service.gallery import Gallery
-from service.records import EngineName
+from service.index import Index, LocalIndex, ServerIndex, collection
+from service.settings import Backend
+from service.storage.database import Database
 
 log = logging.getLogger("reid")
 
 
-def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", engine: EngineName = "memory") -> Gallery:
+def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", backend: Backend | None = None) -> Gallery:
     """Open a gallery with the model of a run folder, model file or export, as that was trained to be evaluated.
 
-    `engine` is `memory` (exact) or `faiss-ivf` (approximate, for a CPU and more than some 200,000 items). Raises what
-    loading a model and opening a `Gallery` raise.
+    By default the environment tells where it is kept and what finds its items. Raises what loading a model, opening a
+    `Database` and making an engine raise.
     """
     embedder, trained, model_id = load_embedder(checkpoint, device)
-    chosen_engine = IvfEngine() if engine == "faiss-ivf" else MemoryEngine(choose_device(device))
-    return Gallery(folder, embedder, model_id, chosen_engine, trained_on=trained.protocol.get("dataset"))
+    kept = backend or Backend()
+    database = Database(folder, kept.database_url)
+    try:
+        index: Index
+        if kept.engine == "milvus":
+            index = server_index(database, model_id, embedder.size, kept)
+        else:
+            engine = IvfEngine() if kept.engine == "faiss-ivf" else MemoryEngine(choose_device(device))
+            index = LocalIndex(database, engine, model_id)
+        return Gallery(database, embedder, model_id, index, trained.protocol.get("dataset"))
+    except BaseException:
+        database.close()
+        raise
+
+
+def server_index(database: Database, model_id: str, dimension: int, backend: Backend) -> ServerIndex:
+    """The index of a gallery on a Milvus server, for vectors (E,) of a model; raises as `MilvusEngine`."""
+    assert backend.milvus_uri is not None
+    engine = MilvusEngine(
+        backend.milvus_uri,
+        collection(database.gallery_id, model_id),
+        dimension,
+        token=None if backend.milvus_token is None else backend.milvus_token.get_secret_value(),
+        consistency=backend.milvus_consistency,
+    )
+    return ServerIndex(database, engine, model_id)
 
 
 def load_embedder(checkpoint: Path, device: str = "auto") -> tuple[Embedder, Checkpoint[ReidConfig], str]:

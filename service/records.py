@@ -4,7 +4,7 @@ Public ids are opaque strings; inside, an item is known by its number, which is 
 E is the embedding size.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Scope = Literal["read", "write", "admin"]
-EngineName = Literal["memory", "faiss-ivf"]
+EngineName = Literal["memory", "faiss-ivf", "milvus"]
+Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]  # of reads, in the words of Milvus
 
 
 class NotFound(LookupError):
@@ -197,3 +198,22 @@ class SearchEngine(Protocol):
 
     def __len__(self) -> int:
         """The number of rows."""
+
+
+class ServerEngine(SearchEngine, Protocol):
+    """A search engine whose rows are a collection on a server, which other processes ask and change too."""
+
+    def create(self) -> None:
+        """Make the collection, empty; one that is there stays as it is."""
+
+    def drop(self) -> None:
+        """Remove the collection, if it is there."""
+
+    def drop_others(self, prefix: str) -> list[str]:
+        """Remove, and name, all other collections whose names begin with `prefix`."""
+
+    def point(self, alias: str) -> None:
+        """Have a second name stand for the collection, and for no other any more."""
+
+    def rows(self, after: int | None = None) -> Iterator[list[Row]]:
+        """All rows, or those with a number above `after`, by rising number, some at a time."""

@@ -16,6 +16,7 @@ from service.storage.jobs import Job
 log = logging.getLogger("reid")
 
 PHOTOS_AT_ONCE = 32
+PAUSE = 0.1  # seconds
 
 
 def reindex_work(gallery: Gallery) -> Work:
@@ -44,20 +45,31 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
     after = 0
     progress(done, items)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decodes; a photo of 50 megapixels takes some hundred MiB
-        while portion := models.missing(model_id, after, PHOTOS_AT_ONCE):
-            waiting = [(item, pool.submit(_submit, gallery, item)) for item in portion]
-            vectors = {}
-            for item, submitted in waiting:
-                try:
-                    vectors[item.number] = submitted.result().result().vector
-                except (NotFound, UnknownFormat, UnusableImage, OSError) as error:
-                    log.warning("item %s: %s", item.item_id, error)
-            models.add(model_id, vectors)
-            after = portion[-1].number
-            done = min(done + len(portion), items)
-            progress(done, items)
-    if not gallery.serves:
-        gallery.adopt(cause)
+        while True:
+            while portion := models.missing(model_id, after, PHOTOS_AT_ONCE):
+                waiting = [(item, pool.submit(_submit, gallery, item)) for item in portion]
+                vectors = {}
+                for item, submitted in waiting:
+                    try:
+                        vectors[item.number] = submitted.result().result().vector
+                    except (NotFound, UnknownFormat, UnusableImage, OSError) as error:
+                        log.warning("item %s: %s", item.item_id, error)
+                models.add(model_id, vectors)
+                after = portion[-1].number
+                done = min(done + len(portion), items)
+                progress(done, items)
+            if gallery.serves:
+                break
+            while not gallery.prepare():
+                progress(done, items)
+                sleep(PAUSE)
+            try:
+                gallery.adopt(cause)
+                break
+            except ValueError:
+                # Processes that still have the former model may have enrolled more.
+                if not models.missing(model_id, after, 1):
+                    raise
     return {"model_id": model_id, "items": items}
 
 

@@ -9,10 +9,10 @@ import sys
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
+from typing import get_args
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from reid import cli
 from reid.calibrate import load_calibration
@@ -23,11 +23,13 @@ from service.api.app import create_app, create_classifier_app
 from service.backup import backup_work
 from service.classification import Classification
 from service.gallery import Gallery
+from service.index import ServerIndex
 from service.jobs import JobRunner
 from service.opening import load_classifier, open_gallery
-from service.records import ModelMismatch
+from service.reconcile import reconcile_work
+from service.records import EngineName, Filter, ModelMismatch
 from service.reindex import reindex_work
-from service.settings import Settings
+from service.settings import Settings, load
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
 
@@ -64,12 +66,14 @@ def serve(settings: Settings) -> None:
 def _serve_gallery(settings: Settings, checkpoint: Path, folder: Path, loaded: tuple[Classifier, str] | None) -> None:
     """Serve a gallery, and a classifier if one is loaded."""
     with ExitStack() as opened:
-        gallery = opened.enter_context(open_gallery(folder, checkpoint, settings.device, settings.engine))
+        gallery = opened.enter_context(open_gallery(folder, checkpoint, settings.device, settings))
         _require_some_key(settings, gallery)
         kinds = {
             "backup": backup_work(gallery.database, gallery.pictures, settings.backups or folder / BACKUPS_FOLDER),
             "reindex": reindex_work(gallery),
         }
+        if isinstance(gallery.index, ServerIndex):
+            kinds["reconcile"] = reconcile_work(gallery, gallery.index)
         calibration = _calibration(checkpoint, gallery)
         classification = loaded and opened.enter_context(Classification(*loaded, gallery))
         listening = opened.enter_context(_listen(settings.host, settings.port))
@@ -121,7 +125,7 @@ def _announce(
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     served = []
     if gallery is not None:
-        served.append(f"{gallery.size()} items of model {gallery.model_id}")
+        served.append(f"{gallery.store.count(Filter())} items of model {gallery.model_id}")
     if classification is not None:
         served.append(f"{len(classification.classes)} classes of classifier {classification.model_id}")
     log.info("%s on %s, %s", " and ".join(served), address, who)
@@ -136,7 +140,7 @@ def _announce(
         gallery.require_model()
     except ModelMismatch as mismatch:
         log.warning("warning: %s: POST /v1/admin/reindex; until then queries are refused", mismatch)
-    if len(gallery.engine) > LARGE and settings.engine == "memory" and gallery.embedder.device.type == "cpu":
+    if gallery.index.items > LARGE and settings.engine == "memory" and gallery.embedder.device.type == "cpu":
         log.warning("warning: beyond %d items on a CPU, REID_ENGINE=faiss-ivf answers faster, nearly exactly", LARGE)
 
 
@@ -170,21 +174,7 @@ def _command(arguments: argparse.Namespace) -> None:
         if name.startswith("REID_") and name.removeprefix("REID_").lower() not in Settings.model_fields:
             near = get_close_matches(name, [f"REID_{field.upper()}" for field in Settings.model_fields])
             raise cli.UsageError(f"{name}: there is no such setting{f'; near: {near[0]}' if near else ''}")
-    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise cli.UsageError("; ".join(_complaint(one["loc"], one["msg"]) for one in error.errors())) from None
-    serve(settings)
-
-
-def _complaint(where: tuple[int | str, ...], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not where:  # of several settings, which it names
-        return message
-    name = str(where[0])
-    given = f"--{name} or " if name in OPTIONS else ""
-    return f"{name} ({given}REID_{name.upper()}): {message[0].lower()}{message[1:]}"
+    serve(load(Settings, {name: getattr(arguments, name) for name in OPTIONS}))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -194,7 +184,8 @@ def main(argv: list[str] | None = None) -> int:
         description="Answer queries about a gallery over HTTP, and serve a page for people at the same address; "
         "classify photos, beside that or alone. "
         "Every option can also be set by an environment variable: REID_CHECKPOINT, REID_GALLERY, and so on; some only "
-        "there: REID_ADMIN_KEY, REID_ALLOWED_HOSTS, REID_BACKUPS, REID_LOG_FORMAT, REID_REQUIRE_KEYS. Try: "
+        "there: REID_ADMIN_KEY, REID_ALLOWED_HOSTS, REID_BACKUPS, REID_DATABASE, REID_LOG_FORMAT, REID_MILVUS_URI, "
+        "REID_REQUIRE_KEYS. Try: "
         "curl -F image=@photo.jpg http://127.0.0.1:8000/query",
     )
     parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, its model file or its export")
@@ -206,7 +197,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", help="8000 by default; 0 is any free port")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
     parser.add_argument(
-        "--engine", choices=["memory", "faiss-ivf"], help="exact (default), or faster beyond 200,000 items on a CPU"
+        "--engine",
+        choices=get_args(EngineName),
+        help="exact in memory (default); faster beyond 200,000 items on a CPU; on the server at REID_MILVUS_URI",
     )
     return cli.run(_command, parser, argv)
 

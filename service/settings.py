@@ -1,21 +1,51 @@
 """What a service is told at its start, by options or by environment variables named REID_...."""
 
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.records import EngineName
+from reid import cli
+from service.records import Consistency, EngineName
 
 MAX_FILES = 256  # that may ever come in one request; as many may wait for the model
 
 
-class Settings(BaseSettings):
-    """A gallery with its model, a classifier, or both; one address, who may ask, and how much one request may bring."""
+class Backend(BaseSettings):
+    """Where a gallery is kept beside its folder, and what finds its items; the same for every process that opens it."""
 
     model_config = SettingsConfigDict(env_prefix="REID_")
+
+    engine: EngineName = "memory"
+    database: SecretStr | None = Field(None, description="of a PostgreSQL database; by default a file")
+    milvus_uri: str | None = None
+    milvus_token: SecretStr | None = None
+    milvus_consistency: Consistency = "Strong"
+
+    @property
+    def database_url(self) -> str | None:
+        """The URL of the database, with its password; None for a file in the gallery's folder."""
+        return None if self.database is None else self.database.get_secret_value()
+
+    @field_validator("database")
+    @classmethod
+    def _require_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://")):
+            raise ValueError("expected postgresql://USER:PASSWORD@HOST/DATABASE")
+        return url
+
+    @model_validator(mode="after")
+    def _require_address(self) -> Self:
+        if self.engine == "milvus" and self.milvus_uri is None:
+            raise ValueError("engine milvus without REID_MILVUS_URI, such as http://127.0.0.1:19530")
+        return self
+
+
+class Settings(Backend):
+    """A gallery with its model, a classifier, or both; one address, who may ask, and how much one request may bring."""
 
     checkpoint: Path | None = None
     gallery: Path | None = None
@@ -23,7 +53,6 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8000, ge=0, le=65535, description="0 is any free port")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: EngineName = "memory"
     backups: Path | None = Field(None, description="by default the folder backups of the gallery")
     require_keys: bool | None = Field(None, description="by default wherever others than this machine can ask")
     admin_key: SecretStr | None = Field(None, description="a key for everything, beside those stored")
@@ -67,6 +96,30 @@ class Settings(BaseSettings):
     def keys_required(self) -> bool:
         """Whether a request without key is refused."""
         return not _is_loopback(self.host) if self.require_keys is None else self.require_keys
+
+
+Kind = TypeVar("Kind", bound=Backend)
+
+
+def load(kind: type[Kind], options: Mapping[str, Any] | None = None) -> Kind:
+    """The settings of a command from its options, which go first, and the environment.
+
+    Raises `cli.UsageError`, naming them, for those that cannot be used.
+    """
+    given = options or {}
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise cli.UsageError("; ".join(_complaint(one["loc"], one["msg"], given) for one in error.errors())) from None
+
+
+def _complaint(where: tuple[int | str, ...], message: str, options: Collection[str]) -> str:
+    message = message.removeprefix("Value error, ")
+    if not where:  # of several settings, which it names
+        return message
+    name = str(where[0])
+    given = f"--{name} or " if name in options else ""
+    return f"{name} ({given}REID_{name.upper()}): {message[0].lower()}{message[1:]}"
 
 
 def _is_loopback(host: str) -> bool:

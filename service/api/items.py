@@ -185,5 +185,5 @@ def _result(index: int, filename: str, result: Enrolled | Refusal | TooLarge, ca
     if isinstance(result, Enrolled):
         word: Literal["created", "existing"] = "created" if result.created else "existing"
         item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
-        return schemas.FileResult(index=index, filename=filename, result=word, item=item)
+        return schemas.FileResult(index=index, filename=filename, result=word, item=item, pending=result.pending)
     return schemas.FileResult(index=index, filename=filename, result="error", error=file_error(result))

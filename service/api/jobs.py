@@ -1,4 +1,4 @@
-"""Routes of long work: backup and re-index are started, watched and cancelled."""
+"""Routes of long work: backup, re-index and reconciliation are started, watched and cancelled."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ JobId = Annotated[str, Path(max_length=200)]
 
 
 def jobs(runner: JobRunner, model_id: str) -> APIRouter:
-    """`/v1/jobs`, `/v1/admin/backup` and `/v1/admin/reindex`."""
+    """`/v1/jobs`, `/v1/admin/backup`, `/v1/admin/reindex` and `/v1/admin/reconcile`."""
     router = APIRouter(tags=["jobs"])
 
     def start(kind: str, parameters: dict[str, str], request: Request, response: Response) -> Job:
@@ -30,6 +30,11 @@ def jobs(runner: JobRunner, model_id: str) -> APIRouter:
     def reindex(request: Request, response: Response) -> Job:
         """Embed all enrolled photos by the model that is loaded, then serve the gallery with it."""
         return start("reindex", {"model_id": model_id}, request, response)
+
+    @router.post("/v1/admin/reconcile", status_code=202, responses=documented(404, 409, 503))
+    def reconcile(request: Request, response: Response) -> Job:
+        """Compare the search index on a server with the gallery, row by row, and mend what differs."""
+        return start("reconcile", {}, request, response)
 
     @router.get("/v1/jobs", responses=documented(422, 503))
     def page(wanted: Annotated[JobQuery, Query()]) -> JobPage:

@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.schemas import FieldError, FileError, Problem
 from service.batcher import Busy, Closed
 from service.images import UnknownFormat, UnusableImage
-from service.records import Conflict, ModelMismatch, NotFound, NotServed, UnusableText
+from service.records import Conflict, IndexUnavailable, ModelMismatch, NotFound, NotServed, UnusableText
 
 log = logging.getLogger("reid")
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
+INDEX_SECONDS = 5  # after which to ask again a search index that was away
 MAX_ERRORS = 20  # told of one request, which may have a million
 
 
@@ -53,6 +54,7 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     UnusableImage: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_image"),
     Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
     ModelMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "model_mismatch"),
+    IndexUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "index_unavailable"),
     Busy: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
     Closed: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
 }
@@ -115,7 +117,10 @@ def problem(
 
 def _refused(request: Request, error: Exception) -> Response:
     status, code = _ERRORS[type(error)]
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
+    seconds = (
+        error.retry_after if isinstance(error, Busy) else INDEX_SECONDS if isinstance(error, IndexUnavailable) else None
+    )
+    headers = None if seconds is None else {"Retry-After": str(seconds)}
     return problem(request.scope, status, code, str(error), headers=headers)
 
 

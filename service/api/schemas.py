@@ -251,7 +251,8 @@ class FileError(BaseModel):
 class FileResult(BaseModel):
     """What became of one file, by its place in the request.
 
-    `item` is null for an error, and for a photo that is there under a camera which the key does not show.
+    `item` is null for an error, and for a photo that is there under a camera which the key does not show. A photo that
+    is `pending` is kept for good, and will be found once the search index is back.
     """
 
     index: int
@@ -259,6 +260,7 @@ class FileResult(BaseModel):
     result: Literal["created", "existing", "error"]
     item: Item | None = None
     error: FileError | None = None
+    pending: bool = False
 
 
 class EnrolAnswer(BaseModel):

@@ -13,16 +13,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import Lock
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
 from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows, microseconds
 from service.engines.memory import MemoryEngine
-from service.records import Filter, Found, Hit, IndexLost, IndexUnavailable, Row, Vectors
+from service.records import Consistency, Filter, Found, Hit, IndexLost, IndexUnavailable, Row, Vectors
 
-Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]
 T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0

@@ -16,10 +16,11 @@ _UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
 
 
 class Enrolled(NamedTuple):
-    """The item of a photo; `created` is false for one that was there before."""
+    """The item of a photo: `created` is false for one that was there before, `pending` true while no query finds it."""
 
     item: Item
     created: bool
+    pending: bool = False
 
 
 class Changes(TypedDict, total=False):

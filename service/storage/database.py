@@ -30,6 +30,7 @@ class Database:
         the same folder may have them open too. Raises OSError when the folder cannot be written, another process holds
         it or the server cannot be reached, and ValueError when it is no gallery, one of a newer version, or damaged.
         """
+        self.folder = folder
         self.shared = url is not None
         self.closed = threading.Event()
         self._writing = threading.Lock()
@@ -74,18 +75,18 @@ class Database:
             yield connection
 
     @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
+    def exclusive(self, name: str, wait: float = WAIT) -> Iterator[None]:
         """Hold the lock of a name, which one thread of all processes at a time has; it is not reentrant.
 
-        A process that dies lets go of it. Raises OSError when others have held it for `WAIT` seconds, and when it was
-        lost meanwhile together with the server.
+        A process that dies lets go of it. Raises TimeoutError when others have held it for so many seconds, and OSError
+        when it was lost meanwhile together with the server.
         """
         with self._naming:
             lock = self._exclusive.setdefault(name, threading.Lock())
-        if not lock.acquire(timeout=WAIT):
-            raise OSError(f"{self.name}: waited {WAIT} s for {name}, which another thread holds; try again")
+        if not lock.acquire(timeout=wait):
+            raise TimeoutError(f"{self.name}: waited {wait:g} s for {name}, which another thread holds; try again")
         try:
-            with self._named_errors(), self._home.alone(name):
+            with self._named_errors(), self._home.alone(name, wait):
                 yield
         finally:
             lock.release()

@@ -105,7 +105,7 @@ class Postgresql:
                     _create(connection)
         with self.reading() as connection:
             gallery_id = connection.execute(select(gallery.c.gallery_id)).scalar_one()
-        with self.alone("folder"):
+        with self.alone("folder", WAIT):
             self._mark(gallery_id)
 
     @contextmanager
@@ -135,16 +135,19 @@ class Postgresql:
                 ) from error
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def alone(self, name: str, wait: float) -> Iterator[None]:
         """Hold a lock by name until the end, or the death of this process."""
         number = _lock_number(name)
         with self._writer.connect() as connection:
             try:
+                connection.execute(text(f"SET LOCAL lock_timeout = {round(1000 * wait)}"))
                 connection.execute(select(func.pg_advisory_lock(number)))
                 connection.commit()
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == "55P03":
-                    raise OSError(f"{self.name}: waited {WAIT} s for {name}, which another process holds") from error
+                    raise TimeoutError(
+                        f"{self.name}: waited {wait:g} s for {name}, which another process holds"
+                    ) from error
                 raise
             try:
                 yield

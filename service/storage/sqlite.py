@@ -58,7 +58,7 @@ class Sqlite:
             self._writer.exec_driver_sql("BEGIN IMMEDIATE")
             yield self._writer
 
-    def alone(self, name: str) -> nullcontext[None]:
+    def alone(self, name: str, wait: float) -> nullcontext[None]:
         """Hold a lock by name, which no other process could have."""
         return nullcontext()
 

@@ -161,12 +161,12 @@ class Store:
         groups = func.count(distinct(labelled)) + func.count() - func.count(labelled)
         return self._count(groups, condition(chosen), items.c.number.is_distinct_from(without))
 
-    def rows(self, model_id: str, numbers: Collection[int] | None = None) -> Iterator[Row]:
-        """What a search engine keeps, by rising number: of all items, or of those with these numbers.
+    def rows(self, model_id: str, numbers: Collection[int] | None = None, after: int = 0) -> Iterator[Row]:
+        """What a search engine keeps, by rising number: of all items with a number above `after`, or of some of them.
 
         It is read in portions, so that changes made meanwhile may show or not.
         """
-        values = {"model_id": model_id, "after": 0}
+        values = {"model_id": model_id, "after": after}
         if numbers is not None:
             for some in portions(sorted(set(numbers))):
                 yield from map(_row, self._database.read(_ROWS.where(vectors.c.owner_number.in_(some)), values))
@@ -192,6 +192,22 @@ class Store:
     def last_change(self) -> int:
         """The largest `seq` of the operation log; 0 for an empty one."""
         return int(self._database.read(select(func.coalesce(func.max(operations.c.seq), 0)))[0][0])
+
+    def count_changes(self, after: int) -> int:
+        """How many entries of the operation log have a `seq` above `after`."""
+        later = select(func.count()).select_from(operations).where(operations.c.seq > after)
+        return int(self._database.read(later)[0][0])
+
+    def count_above(self, number: int) -> int:
+        """How many items have a number above this one."""
+        return self._count(func.count(), items.c.number > number)
+
+    def numbers(self, model_id: str) -> set[int]:
+        """The numbers of all items with a vector of a model."""
+        owners = select(vectors.c.owner_number).where(
+            vectors.c.owner_kind == ITEM, vectors.c.model_id == model_id, vectors.c.space == APPEARANCE
+        )
+        return {number for (number,) in self._database.read(owners)}
 
     def _items(self, column: Column[Any], values: Collection[int | str], chosen: Filter = EVERYTHING) -> Iterator[Item]:
         for portion in portions(values):

@@ -73,8 +73,17 @@ def milvus_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     """A run folder with a DCAL model for images of 32x16 pixels."""
-    run = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
+    return untrained(tmp_path_factory.mktemp("run"), 0)
+
+
+@pytest.fixture(scope="session")
+def another_checkpoint(tmp_path_factory) -> Path:
+    """A model like that of `checkpoint`, with other weights."""
+    return untrained(tmp_path_factory.mktemp("run"), 1)
+
+
+def untrained(run: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
     model, _ = build_dcal("vit_toy", (32, 16), 3)
     options = {"model.backbone": "vit_toy", "model.weights": "none", "data.image_size": "32x16"}
     config = load_config("csv", None, {**options, "data.root": "images.csv"})

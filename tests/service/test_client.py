@@ -95,6 +95,7 @@ def app(gallery, checkpoint, classifier, tmp_path):
     served = {"checkpoint": checkpoint, "gallery": tmp_path, "classifier": classifier}
     settings = Settings(**served, require_keys=True, admin_key=ADMIN_KEY)
     kinds = {"backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"), "reindex": endless}
+    kinds["reconcile"] = lambda job, progress: {}
     with (
         Classification(*load_classifier(classifier, "cpu"), gallery) as classification,
         JobRunner(Jobs(gallery.database), kinds) as runner,
@@ -154,6 +155,7 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
         client.live(),
         client.ready(),
         client.backup(),
+        client.reconcile(),
         client.reindex(),
     ]
     told += [client.cancel(told[-1].job_id), client.wait(told[-1].job_id), client.wait(told[-2].job_id)]
@@ -164,7 +166,7 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     assert (unusable.predictions, unusable.error.code) == ([], "unknown_format")
     assert [(one.name, one.items) for one in client.cameras(**every)] == [("north", 2)]
     assert [(one.name, one.items) for one in client.labels(**every)] == [("ada", 2)]
-    assert [job.kind for job in client.jobs()] == ["reindex", "backup"]
+    assert [job.kind for job in client.jobs()] == ["reindex", "reconcile", "backup"]
     key = client.add_key("gate", ["read"], cameras=["north"], requests_per_minute=60)
     told.append(key)
     client.revoke_key(key.key_id)

@@ -10,14 +10,22 @@ from reid.embedder import Embedder
 from service.engines.memory import MemoryEngine
 from service.gallery import Gallery, Upload, Wish
 from service.images import UnknownFormat, UnusableImage, decode
+from service.index import LocalIndex
 from service.opening import open_gallery
 from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound
+from service.storage.changes import Enrolled
+from service.storage.database import Database
 
 EVERYTHING = Filter()
 
 
 def upload(data, **said):
     return Upload("photo.png", data, Details(**said))
+
+
+def opened(folder, embedder, model_id):
+    database = Database(folder)
+    return Gallery(database, embedder, model_id, LocalIndex(database, MemoryEngine(), model_id))
 
 
 def enrolled(gallery, *uploads):
@@ -127,7 +135,7 @@ def test_a_failure_of_the_store_leaves_nothing_behind(gallery, picture, tmp_path
 def test_a_known_photo_does_not_go_through_the_model_again(gallery, picture, monkeypatch):
     (item,) = enrolled(gallery, upload(picture(1)))
     monkeypatch.setattr(gallery.embedder, "embed_prepared", lambda images: pytest.fail("embedded again"))
-    assert gallery.enrol([upload(picture(1), camera="elsewhere")]) == [(item, False)]
+    assert gallery.enrol([upload(picture(1), camera="elsewhere")]) == [Enrolled(item, created=False)]
 
 
 def test_an_embedding_that_is_not_finite_fails_its_photo_alone(gallery, picture, monkeypatch, tmp_path):
@@ -165,14 +173,14 @@ def test_edits_count_at_once_for_filters(gallery, picture):
 
 def test_no_match_fails_the_filter_by_an_edit_while_it_was_searched(gallery, picture, monkeypatch):
     moved, kept = enrolled(gallery, upload(picture(0), camera="north"), upload(picture(1), camera="north"))
-    search = gallery.engine.search
+    search = gallery.index.search
 
     def search_and_edit(*asked):
         answers = search(*asked)
         gallery.store.edit(moved.item_id, {"camera": "south"})  # an edit that the engine has not followed yet
         return answers
 
-    monkeypatch.setattr(gallery.engine, "search", search_and_edit)
+    monkeypatch.setattr(gallery.index, "search", search_and_edit)
     answer = gallery.query([picture(0)], Wish(Filter(cameras=frozenset({"north"}))))
     assert (found(answer), answer.candidates) == ([kept.item_id], 1)
 
@@ -204,17 +212,17 @@ def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, pict
         assert gallery.query([picture(2)], Wish(top_k=3)) == before
         assert gallery.store.page(EVERYTHING, 0, 10) == [first, third]
         assert gallery.pictures.read(first.medium.sha256).startswith(b"RIFF")
-        assert gallery.enrol([upload(picture(0))]) == [(first, False)]
+        assert gallery.enrol([upload(picture(0))]) == [Enrolled(first, created=False)]
     assert not orphan.exists()
 
 
 def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
     """Another model may look at the items and change them, but neither ask nor enrol."""
     embedder, _ = Embedder.from_checkpoint(checkpoint)
-    with Gallery(tmp_path / "gallery", embedder, "one", MemoryEngine()) as gallery:
+    with opened(tmp_path / "gallery", embedder, "one") as gallery:
         first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
         before = gallery.query([picture(2)], Wish())
-    with Gallery(tmp_path / "gallery", embedder, "other", MemoryEngine()) as gallery:
+    with opened(tmp_path / "gallery", embedder, "other") as gallery:
         assert not gallery.serves
         for action in (
             lambda: gallery.query([picture(1)], Wish()),
@@ -226,7 +234,7 @@ def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
         moved = gallery.edit(second.item_id, {"camera": "north"})
         assert gallery.delete([first.item_id]) == [first]
         assert gallery.store.page(EVERYTHING) == [moved]
-    with Gallery(tmp_path / "gallery", embedder, "one", MemoryEngine()) as gallery:
+    with opened(tmp_path / "gallery", embedder, "one") as gallery:
         (match,) = gallery.query([picture(2)], Wish()).matches
         assert (match.item, match.score) == (moved, before.matches[0].score)
 

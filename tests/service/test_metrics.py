@@ -7,7 +7,13 @@ from service.metrics import Metrics
 
 def make(**state):
     """The metrics of a service that is ready, with 3 items and empty queues, but for what is given."""
-    state = {"ready": lambda: True, "items": lambda: 3, "waiting": lambda: {"urgent": 0, "bulk": 0}, **state}
+    state = {
+        "ready": lambda: True,
+        "items": lambda: 3,
+        "unfollowed": lambda: 0,
+        "waiting": lambda: {"urgent": 0, "bulk": 0},
+        **state,
+    }
     metrics = Metrics()
     metrics.watch_gallery({"model_id": "m", "features": "sa"}, **state)
     return metrics
@@ -46,6 +52,15 @@ def test_a_store_that_cannot_be_read_is_not_ready_and_the_rest_is_told(error):
 
     samples = read(make(ready=ready))
     assert (samples[("reid_ready",)], samples[("reid_items",)]) == (0, 3)
+
+
+def test_what_else_cannot_be_read_is_left_out():
+    def away():
+        raise OSError("gone")
+
+    samples = read(make(items=away, unfollowed=lambda: 7))
+    assert ("reid_items",) not in samples
+    assert samples[("reid_index_pending",)] == 7
 
 
 def test_stages_and_batches_are_counted_and_summed():

@@ -20,6 +20,7 @@ from service.batcher import Busy
 from service.engines.memory import MemoryEngine
 from service.gallery import EVERYTHING, Gallery, Upload, Wish
 from service.images import decode
+from service.index import LocalIndex
 from service.jobs import JobRunner
 from service.opening import open_gallery
 from service.records import Cause, Details, ModelMismatch
@@ -72,7 +73,8 @@ def model_id(seed):
 
 def opened(folder, seed):
     """A gallery that the model of this seed serves, or is to serve."""
-    return Gallery(folder, Projection(seed), model_id(seed), MemoryEngine(torch.device("cpu")))
+    database = Database(folder)
+    return Gallery(database, Projection(seed), model_id(seed), LocalIndex(database, MemoryEngine(), model_id(seed)))
 
 
 def vectors(store, seed):

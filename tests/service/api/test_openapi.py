@@ -56,6 +56,7 @@ def app(checkpoint, classifier, tmp_path_factory):
     with open_gallery(folder, checkpoint, "cpu") as gallery:
         gallery.enrol([Upload(f"{i}.png", encoded("PNG", 100 + i), Details(camera="a", label="x")) for i in range(20)])
         kinds = {"backup": lambda job, progress: {"folder": "b"}, "reindex": lambda job, progress: {}}
+        kinds["reconcile"] = lambda job, progress: {"rows": 20, "missing": 0, "ghosts": 0, "wrong": 0}
         served = {"checkpoint": checkpoint, "gallery": folder, "classifier": classifier}
         settings = Settings(**served, allowed_hosts=["testserver"])
         with (
