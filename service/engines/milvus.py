@@ -28,7 +28,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 5.0
 WRITE_SECONDS = 30.0
 CREATE_SECONDS = 60.0
-MESSAGE_BYTES = 2**23  # of the rows in one request or answer; servers take 64 MiB
+MESSAGE_BYTES = 2**23  # of the rows in one request or answer
+ANSWER_BYTES = 2**25  # of the rows for one query, where many are needed; servers send 64 MiB
 MOST_ROWS = 16_384  # that Milvus gives for a query
 MOST_QUERIES = 1024  # in one request; Milvus takes 16,384
 SPARE = 32  # candidates asked for beyond those wanted
@@ -190,7 +191,8 @@ class MilvusEngine:
 
     def _best(self, queries: Vectors, count: int, expression: str, wanted: int) -> list[tuple[Hit, ...]]:
         """The `count` best hits of each query (n, E), from so many candidates or, where these may not do, from more."""
-        if wanted > min(MOST_ROWS, MESSAGE_BYTES // (4 * self._dimension)):
+        most = min(MOST_ROWS, ANSWER_BYTES // (4 * self._dimension))
+        if wanted > most:
             return self._best_of_all(queries, count, expression)
         best: list[tuple[Hit, ...]] = []
         step = min(MOST_QUERIES, max(1, MESSAGE_BYTES // (4 * self._dimension * wanted)))
@@ -207,7 +209,9 @@ class MilvusEngine:
                 if len(answer) == wanted and answer[-1].product >= answer[count - 1].product - slack
             ]
             if crowded:
-                more = self._best(block[crowded], count, expression, GROWTH * wanted)
+                more = self._best(
+                    block[crowded], count, expression, most + 1 if wanted == most else min(GROWTH * wanted, most)
+                )
                 for i, hits in zip(crowded, more, strict=True):
                     scored[i] = hits
             best += scored
@@ -382,8 +386,9 @@ def _drop(client: Any, collection: str) -> None:
 
 
 def _reason(error: Any) -> str:
-    """The first line of what went wrong."""
-    text = error.message if hasattr(error, "message") else error.details()
+    """The first line of what went wrong, from gRPC where pymilvus hides it."""
+    told = next((one for one in (error, error.__cause__) if hasattr(one, "details")), None)
+    text = told.details() if told else error.message
     return str(text).strip().partition("\n")[0][:300]
 
 

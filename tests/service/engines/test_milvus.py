@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks import milvus as benchmark
 from service.engines import milvus
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
@@ -152,7 +153,9 @@ def test_a_server_that_is_away_is_named_without_secrets_and_at_once(caplog, capf
         with pytest.raises(IndexUnavailable) as caught:
             call()
         message = str(caught.value)
-        assert message.startswith(f"the Milvus server at http://127.0.0.1:{port}/people is not ready: Fail conn"), name
+        assert message.startswith(
+            f"the Milvus server at http://127.0.0.1:{port}/people is not ready: failed to conn"
+        ), name
         assert "\n" not in message
         assert not {"secret", "ada", "hidden"} & set(message.replace(":", " ").replace("@", " ").split())
     assert capfd.readouterr() == ("", "")
@@ -300,6 +303,12 @@ def test_weaker_consistency_finds_the_rows_in_the_end(open_engine, consistency):
     while len(engine) < 10 and time.monotonic() < until:
         time.sleep(0.1)
     assert [hit.number for hit in engine.search(rows[3].vector[None], 1, EVERYTHING)[0].hits] == [3]
+
+
+@pytest.mark.milvus
+def test_the_benchmark_finds_what_memory_finds(server, capsys):
+    assert benchmark.main(["--uri", server.uri, "--rows", "300", "--dim", "8", "--rounds", "1"]) == 0
+    assert "answers of Strong: those of memory, all" in capsys.readouterr().out
 
 
 @pytest.mark.milvus
