@@ -49,8 +49,10 @@ class MilvusEngine:
     """An exact `SearchEngine` whose rows are a collection of a Milvus server, which may hold those of other models.
 
     It connects when it is first asked, and again after a failure. Every method raises IndexUnavailable, within some
-    seconds, when the server cannot be reached, does not answer or is not ready; and IndexLost, except where it says
+    ten seconds, when the server cannot be reached, does not answer or is not ready; and IndexLost, except where it says
     otherwise, when the collection is not there. `create` alone makes it: who fills it must know that it was empty.
+
+    While another process replaces rows, server 2.3.5 counts some of them twice, and may refuse a search that meets one.
 
     `consistency` is that of reads: with less than Strong, rows just changed by another process (for Session), or by
     this one too, may be found as they were. Raises ValueError if pymilvus is not installed, for a URI that is not
@@ -209,9 +211,10 @@ class MilvusEngine:
                 if len(answer) == wanted and answer[-1].product >= answer[count - 1].product - slack
             ]
             if crowded:
-                more = self._best(
-                    block[crowded], count, expression, most + 1 if wanted == most else min(GROWTH * wanted, most)
-                )
+                if wanted < most:
+                    more = self._best(block[crowded], count, expression, min(GROWTH * wanted, most))
+                else:
+                    more = self._best_of_all(block[crowded], count, expression)
                 for i, hits in zip(crowded, more, strict=True):
                     scored[i] = hits
             best += scored
@@ -219,7 +222,6 @@ class MilvusEngine:
 
     def _candidates(self, queries: Vectors, expression: str, wanted: int) -> list[list[_Candidate]]:
         """For each query (B, E) the rows with the `wanted` greatest products, by falling product."""
-
         answers = self._call(
             "search",
             data=list(queries),
