@@ -97,7 +97,7 @@ class MilvusServer:
             command = ["unshare", "--map-root-user", "--net", sys.executable, Path(__file__).with_name("inner_port.py")]
             command += [listener.fileno(), 19530, self._python, "-c", RUN_MILVUS, self._folder / "data"]
             command += [f"{name}={value}" for name, value in self._settings.items()]
-            self._run(command, pass_fds=(listener.fileno(),))
+            self._run(command, stdout=subprocess.PIPE, pass_fds=(listener.fileno(),))
         line = self._started.stdout.readline()
         if not line:
             self._started.wait()
@@ -109,9 +109,8 @@ class MilvusServer:
     def _run(self, command: list[object], **options: object) -> None:
         with open(self._folder / "log", "a") as log:
             words = [str(word) for word in command]
-            self._started = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, **options
-            )
+            options = {"stdout": log, **options}
+            self._started = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=log, text=True, **options)
 
     def _wait(self) -> None:
         from pymilvus import MilvusClient, MilvusException
@@ -143,5 +142,6 @@ class MilvusServer:
                 os.kill(self._pid, signal.SIGKILL)
                 self._started.wait()
         for stream in (self._started.stdin, self._started.stdout):
-            stream.close()
+            if stream:
+                stream.close()
         self._started = None
