@@ -176,7 +176,8 @@ class MilvusEngine:
         with ThreadPoolExecutor(1) as pool:  # a strong read waits for the server's clock: better twice at once
             passing = pool.submit(self._count, expression)
             hits = self._best(queries, count, expression, count + SPARE)
-        return [Found(those, passing.result()) for those in hits]
+        # The two were not read at one moment; where fewer than `count` were found, they are all there are.
+        return [Found(those, max(passing.result(), count) if len(those) == count else len(those)) for those in hits]
 
     def rows(self, after: int | None = None) -> Iterator[list[Row]]:
         """All rows as they are kept, by rising number, some at a time; those greater than `after` alone, if given."""

@@ -323,6 +323,16 @@ def test_two_owners_see_each_others_changes(open_engine):
 
 
 @pytest.mark.milvus
+def test_candidates_agree_with_the_hits_when_rows_go_in_between(open_engine, monkeypatch):
+    engine, rows = open_engine(), make_rows(5)
+    engine.upsert(rows)
+    query = rows[0].vector[None]
+    for counted in (0, 99):
+        monkeypatch.setattr(engine, "_count", lambda expression, counted=counted: counted)
+        assert [engine.search(query, count, EVERYTHING)[0].candidates for count in (3, 9)] == [max(counted, 3), 5]
+
+
+@pytest.mark.milvus
 def test_a_collection_that_is_not_there_is_lost_and_not_made(open_engine):
     engine = open_engine()
     engine.upsert(make_rows(3))
