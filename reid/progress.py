@@ -16,18 +16,22 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows how much of some work is done, and when the rest will be, each time it is called with (done, total)."""
+    """Shows how much of some work is done, and when the rest will be, each time it is called with (done, total).
 
-    def __init__(self, what: str, initial: int = 0) -> None:
+    Without `bar` there are lines on a terminal too, as for one of several processes that share it.
+    """
+
+    def __init__(self, what: str, initial: int = 0, *, bar: bool = True) -> None:
         self._what = what
         self._initial = initial
+        self._has_bar = bar
         self._start = self._last = time.monotonic()
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         if log.disabled:
             return
-        if sys.stderr.isatty():
+        if self._has_bar and sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(desc=self._what, total=total, initial=self._initial, leave=False, dynamic_ncols=True)
             self._bar.update(done - self._bar.n)
@@ -36,8 +40,10 @@ class Progress:
             return
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES and self._initial < done < total:
-            left = (now - self._start) / (done - self._initial) * (total - done)
-            log.info("%s: %d of %d, about %s left", self._what, done, total, duration(left))
+            rate = (done - self._initial) / (now - self._start)
+            pace = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+            left = duration((total - done) / rate)
+            log.info("%s: %d of %d, %s a second, about %s left", self._what, done, total, pace, left)
             self._last = now
 
     def close(self) -> None:

@@ -3,18 +3,24 @@
 import argparse
 import logging
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from reid import cli
 from reid.progress import Progress
 from service.gallery import Gallery
+from service.importing import Outcome, import_features
 from service.opening import open_gallery
-from service.records import Cause, Details, Filter
+from service.records import Cause, Details, Filter, Item
 from service.settings import Backend, load
+from service.shards import FeatureFolder
 from service.sources import Photo, add_arguments, chosen_sources, reason
 from service.storage.changes import Changes, Enrolled
+from service.storage.database import Database
+from service.storage.models import Models
+from service.storage.store import Store
 
 log = logging.getLogger("reid")
 
@@ -41,7 +47,7 @@ def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) ->
         try:
             for found in _results(waiting):
                 counts += found
-                progress(sum(counts[name] for name in ("created", "existing", "failed")), len(photos))
+                progress(_done(counts), len(photos))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             for found in _results(deque(batch for batch in waiting if not batch.cancelled())):
@@ -53,25 +59,68 @@ def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) ->
     return counts
 
 
+def enrol_features(
+    folder: Path, features: FeatureFolder, roots: Sequence[Path] = (), *, update: bool = False
+) -> tuple[Counter[str], int]:
+    """Enrol photos that have features into the gallery of a folder, without the model, and count as `enrol` does.
+
+    `roots` are where the sources lie now, if elsewhere. Returns the counts, and how many items the gallery holds then.
+    Raises ModelMismatch for a gallery of another model, ValueError at the end when features are missing or damaged,
+    and KeyboardInterrupt, both with the counts, and what opening a `Database` raises.
+    """
+    counts: Counter[str] = Counter()
+    progress = Progress("enrolling")
+    embedding = features.manifest.embedding
+    with Database(folder, load(Backend).database_url) as database:
+        store = Store(database)
+        Models(database).bind(embedding.model_id, embedding.dimension, embedding.description, CAUSE)
+        edit = partial(store.edit, cause=CAUSE)
+        try:
+            for outcomes in import_features(database, features, roots, CAUSE):
+                found, failures = _count(outcomes, edit, update)
+                for failure in failures:
+                    log.warning("%s", failure)
+                counts += found
+                progress(_done(counts), features.manifest.photos)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{_told(counts)}; given again, the command goes on from there") from None
+        except ValueError as error:
+            raise ValueError(f"{_told(counts)}; {error}") from error
+        finally:
+            progress.close()
+        return counts, store.count(Filter())
+
+
 def _enrol_batch(gallery: Gallery, photos: Sequence[Photo], update: bool) -> tuple[Counter[str], list[str]]:
     """The counts of a batch, and a line for each failure."""
-    counts: Counter[str] = Counter()
-    failures, uploads = [], []
+    outcomes: list[Outcome] = []
+    uploads = []
     for photo in photos:
         try:
             uploads.append(photo.upload())
         except (OSError, ValueError) as error:
-            failures.append(f"{photo.name}: {reason(error)}")
+            outcomes.append(Outcome(photo.name, error))
     for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
+        outcomes.append(Outcome(upload.name, result, upload.details))
+    return _count(outcomes, lambda item_id, changes: gallery.edit(item_id, changes, CAUSE), update)
+
+
+def _count(
+    outcomes: Iterable[Outcome], edit: Callable[[str, Changes], Item], update: bool
+) -> tuple[Counter[str], list[str]]:
+    """The counts of photos, and a line for each failure; `update` edits those of which something else is said now."""
+    counts: Counter[str] = Counter()
+    failures = []
+    for name, result, details in outcomes:
         if isinstance(result, Enrolled):
             counts["created" if result.created else "existing"] += 1
             counts["pending"] += result.pending
-            if not result.created and (changes := _changes(result.item.details, upload.details)):
+            if not result.created and (changes := _changes(result.item.details, details)):
                 counts["other"] += 1
                 if update:
-                    gallery.edit(result.item.item_id, changes, CAUSE)
+                    edit(result.item.item_id, changes)
         else:
-            failures.append(f"{upload.name}: {result}")
+            failures.append(f"{name}: {reason(result)}")
     counts["failed"] = len(failures)
     return counts, failures
 
@@ -102,21 +151,43 @@ def _results(batches: "deque[Future[tuple[Counter[str], list[str]]]]") -> Iterat
         yield counts
 
 
+def _done(counts: Counter[str]) -> int:
+    return counts["created"] + counts["existing"] + counts["failed"]
+
+
 def _told(counts: Counter[str]) -> str:
     return f"{counts['created']} enrolled, {counts['existing']} there before, {counts['failed']} failed"
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    photos = [photo for source in chosen_sources(arguments) for photo in source.photos()]
-    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
-        counts = enrol(gallery, photos, update=arguments.update)
-        print(f"{_told(counts)}; {arguments.gallery} holds {gallery.store.count(Filter())} items")
-        if counts["pending"]:
-            print(f"{counts['pending']} wait for the search index, which is away, and will be found when it is back")
-        if counts["other"] and arguments.update:
-            print(f"{counts['other']} that were there before are updated")
-        elif counts["other"]:
-            print(f"of {counts['other']} there before something else is said here; --update takes it over")
+    if arguments.features:
+        if arguments.checkpoint or arguments.dataset:
+            raise cli.UsageError("--features needs no --checkpoint and no --dataset; it says itself what it is of")
+        features = FeatureFolder.open(arguments.features)
+        roots = [path.absolute() for path in arguments.sources]
+        if roots and len(roots) != len(features.manifest.roots):
+            raise cli.UsageError(
+                f"{len(roots)} SOURCE for features of {len(features.manifest.roots)}: where each lies now, or none"
+            )
+        counts, size = enrol_features(
+            arguments.gallery,
+            features,
+            [path.parent if path.is_file() else path for path in roots],
+            update=arguments.update,
+        )
+    elif arguments.checkpoint:
+        photos = [photo for source in chosen_sources(arguments) for photo in source.photos()]
+        with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
+            counts, size = enrol(gallery, photos, update=arguments.update), gallery.store.count(Filter())
+    else:
+        raise cli.UsageError("give either --checkpoint RUN with what to enrol, or --features FEATURES")
+    print(f"{_told(counts)}; {arguments.gallery} holds {size} items")
+    if counts["pending"]:
+        print(f"{counts['pending']} wait for the search index, which is away, and will be found when it is back")
+    if counts["other"] and arguments.update:
+        print(f"{counts['other']} that were there before are updated")
+    elif counts["other"]:
+        print(f"of {counts['other']} there before something else is said here; --update takes it over")
     return 1 if counts["failed"] else 0
 
 
@@ -131,8 +202,14 @@ def main(argv: list[str] | None = None) -> int:
         "--checkpoint",
         metavar="RUN",
         type=Path,
-        required=True,
         help="a run folder, its model file, or its export",
+    )
+    parser.add_argument(
+        "--features",
+        metavar="FEATURES",
+        type=Path,
+        help="instead of a model, the folder of reid-embed with all it is of; SOURCE then says where that lies now, if "
+        "not where it did",
     )
     parser.add_argument("--gallery", metavar="DIR", type=Path, required=True, help="made where it is not there")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

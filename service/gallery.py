@@ -50,6 +50,7 @@ from service.storage.store import EVERYTHING, Store
 log = logging.getLogger("reid")
 
 PICTURES_FOLDER = "pictures"
+PICTURES_LOCK = "pictures"  # of the database, for whoever writes or removes some
 GROUP_FACTOR = 4  # hits first asked for each group wanted
 QUERIES_WAITING = 10_000  # for the log
 
@@ -441,7 +442,7 @@ class Gallery:
 
         A picture is written before its item and removed after it.
         """
-        with self.database.exclusive("pictures"):
+        with self.database.exclusive(PICTURES_LOCK):
             yield
 
     def _search(self, vector: Vectors, count: int, chosen: Filter) -> Found:

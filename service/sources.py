@@ -17,6 +17,7 @@ from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.samples import is_image
 from service.api.schemas import Metadata
 from service.gallery import Upload
+from service.records import Details
 
 log = logging.getLogger("reid")
 
@@ -37,6 +38,11 @@ class Photo:
 
     def upload(self) -> Upload:
         """Read the file; raises OSError for one that cannot be read and ValueError for cells that cannot be used."""
+        details = self.details()
+        return Upload(self.name, self.path.read_bytes(), details)
+
+    def details(self) -> Details:
+        """What its cells say of it; raises ValueError for some that cannot be used."""
         cells = {name: cell for name, cell in self.cells.items() if cell}
         if any(name in cells for name in BOX_COLUMNS):
             raise ValueError(BOXED)
@@ -47,7 +53,7 @@ class Photo:
             "captured_at": cells.get("captured_at"),
             "attributes": {name: cell for name, cell in cells.items() if name not in COLUMNS},
         }
-        return Upload(self.name, self.path.read_bytes(), Metadata.model_validate(said).details())
+        return Metadata.model_validate(said).details()
 
 
 @dataclass(frozen=True)

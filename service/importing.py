@@ -1,0 +1,151 @@
+"""Features that reid-embed made, into a gallery: no model runs, and photos that are there already are not even read."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from service.gallery import PICTURES_FOLDER, PICTURES_LOCK
+from service.images import Pictures, decode, lossless
+from service.records import Cause, Details, Medium, NewItem, Vectors
+from service.shards import FeatureFolder
+from service.sources import Photo
+from service.storage.changes import Enrolled
+from service.storage.database import Database
+from service.storage.store import Store
+
+BATCH = 32  # photos of one transaction
+AT_ONCE = 3  # batches, so that photos are read and decoded while others are written
+NOTHING = Details()
+CHANGED = "its bytes are not those that were embedded; embed it again"
+
+
+class Outcome(NamedTuple):
+    """What became of a photo that was to be enrolled: its item, or why there is none; and what is said of it now."""
+
+    name: str
+    result: Enrolled | Exception
+    details: Details = NOTHING
+
+
+class _Embedded(NamedTuple):
+    """A photo with its features (E,) and the SHA-256 of the bytes that they are of, or why there are none."""
+
+    photo: Photo
+    sha256: str = ""
+    vector: Vectors | None = None
+    failure: str = ""
+
+
+class _Taken(NamedTuple):
+    """A photo as it will be enrolled, and the picture to keep."""
+
+    item: NewItem
+    copy: bytes
+
+
+_Batch = list[tuple[_Embedded, "Enrolled | Future[_Taken] | None"]]
+
+
+def import_features(
+    database: Database, features: FeatureFolder, roots: Sequence[Path], cause: Cause
+) -> Iterator[list[Outcome]]:
+    """Enrol the photos that have features, in the order of their list, and tell in that order what became of each.
+
+    `roots` are where the sources lie now, if elsewhere. Photos are enrolled as they were embedded: one whose bytes are
+    others now is refused. Raises ValueError at the end for shards that are damaged or not there.
+    """
+    store = Store(database)
+    pictures = Pictures(database.folder / PICTURES_FOLDER)
+    waiting: deque[_Batch] = deque()
+    problems: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count(), "decoding") as pool:
+        try:
+            for batch in _batches(features, roots, problems):
+                waiting.append(_begin(store, batch, pool))
+                if len(waiting) == AT_ONCE:
+                    yield _finish(database, store, pictures, waiting.popleft(), cause)
+            while waiting:
+                yield _finish(database, store, pictures, waiting.popleft(), cause)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    if problems:
+        raise ValueError(
+            f"{features.folder}: {len(problems)} of {len(features)} shards could not be imported, the first: "
+            f"{problems[0]}"
+        )
+
+
+def _batches(features: FeatureFolder, roots: Sequence[Path], problems: list[str]) -> Iterator[list[_Embedded]]:
+    for number in range(len(features)):
+        try:
+            shard, photos = features.read(number), features.photos(number, roots)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if shard is None:
+            problems.append(f"shard {number} is not there yet; give reid-embed again")
+            continue
+        there = {int(line): row for row, line in enumerate(shard.lines)}
+        embedded = (
+            _Embedded(photo, shard.sha256[there[line]].tobytes().hex(), shard.features[there[line]])
+            if line in there
+            else _Embedded(photo, failure=shard.failures[line])
+            for line, photo in enumerate(photos)
+        )
+        while batch := list(islice(embedded, BATCH)):
+            yield batch
+
+
+def _begin(store: Store, batch: list[_Embedded], pool: ThreadPoolExecutor) -> _Batch:
+    """Have the photos read that are not there yet."""
+    there = store.by_content([one.sha256 for one in batch if not one.failure])
+    begun: _Batch = []
+    for one in batch:
+        if one.failure:
+            begun.append((one, None))
+        elif one.sha256 in there:
+            begun.append((one, Enrolled(there[one.sha256], created=False)))
+        else:
+            begun.append((one, pool.submit(_take, one)))
+    return begun
+
+
+def _take(one: _Embedded) -> _Taken:
+    upload = one.photo.upload()
+    if hashlib.sha256(upload.data).hexdigest() != one.sha256:
+        raise ValueError(CHANGED)
+    image = decode(upload.data)
+    assert one.vector is not None
+    return _Taken(NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, upload.details), lossless(image))
+
+
+def _finish(database: Database, store: Store, pictures: Pictures, batch: _Batch, cause: Cause) -> list[Outcome]:
+    results: dict[int, Enrolled | Exception] = {}
+    taken: dict[int, _Taken] = {}
+    for place, (one, begun) in enumerate(batch):
+        try:
+            if begun is None:
+                raise ValueError(one.failure)
+            if isinstance(begun, Enrolled):
+                results[place] = begun
+            else:
+                taken[place] = begun.result()
+        except (OSError, ValueError) as error:
+            results[place] = error
+    copies = {one.item.medium.sha256: one.copy for one in taken.values()}
+    with database.exclusive(PICTURES_LOCK):  # a picture is written before its item and removed after it
+        pictures.save(copies)
+        results |= zip(taken, store.enrol([one.item for one in taken.values()], cause), strict=True)
+        for sha256 in copies.keys() - store.by_content(copies).keys():
+            pictures.delete(sha256)
+    outcomes = []
+    for place, (one, _) in enumerate(batch):
+        result = results[place]
+        said = one.photo.details() if isinstance(result, Enrolled) else NOTHING
+        outcomes.append(Outcome(one.photo.name, result, said))
+    return outcomes
