@@ -38,9 +38,9 @@ class Database:
         self._exclusive: dict[str, threading.Lock] = {}
         self._home = Sqlite(folder) if url is None else Postgresql(folder, url)
         self.name = self._home.name  # without password
-        with self._named_errors():
-            self._home.open()
         try:
+            with self._named_errors():
+                self._home.open()
             self.gallery_id: str = self.read(select(gallery.c.gallery_id))[0][0]
         except BaseException:
             self._home.close()

@@ -140,7 +140,7 @@ class Postgresql:
         number = _lock_number(name)
         with self._writer.connect() as connection:
             try:
-                connection.execute(text(f"SET LOCAL lock_timeout = {round(1000 * wait)}"))
+                connection.execute(text(f"SET LOCAL lock_timeout = {max(1, round(1000 * wait))}"))  # 0 is for ever
                 connection.execute(select(func.pg_advisory_lock(number)))
                 connection.commit()
             except DBAPIError as error:

@@ -36,6 +36,7 @@ class Sqlite:
         self._path = folder / GALLERY_FILE
         self.name = str(self._path)
         self._reading = threading.Lock()
+        self._opened = ExitStack()
 
     def open(self) -> None:
         """Lock the folder, and bring the tables to the newest version."""

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -244,22 +244,24 @@ class PostgreSQL:
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait()
 
-    def run(self, sql, database="postgres"):
+    def run(self, sql, schema="public"):
         """What one statement gives."""
         address = {"host": "127.0.0.1", "port": self.port, "user": "reid", "password": self.PASSWORD}
-        with psycopg.connect(**address, dbname=database, autocommit=True) as connection:
+        options = f"-csearch_path={schema}"
+        with psycopg.connect(**address, dbname="postgres", options=options, autocommit=True) as connection:
             found = connection.execute(sql)
             return found.fetchall() if found.description else []
 
     def new(self):
-        """The address of a new, empty database."""
+        """The address of a new, empty gallery: a schema, which is made sooner than a database."""
         name = f"test_{uuid4().hex}"
-        self.run(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://reid:{quote(self.PASSWORD, safe='')}@127.0.0.1:{self.port}/{name}"
+        self.run(f"CREATE SCHEMA {name}")
+        password = quote(self.PASSWORD, safe="")
+        return f"postgresql+psycopg://reid:{password}@127.0.0.1:{self.port}/postgres?options=-csearch_path%3D{name}"
 
 
-@pytest.fixture(scope="session")
-def postgresql():
+@contextmanager
+def started_postgresql():
     """A running server; POSTGRESQL_BIN names the folder of another version's programs."""
     if given := os.environ.get("POSTGRESQL_BIN"):
         programs = Path(given)
@@ -279,7 +281,21 @@ def postgresql():
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def postgresql():
+    """A running server."""
+    with started_postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_postgresql():
+    """A server that the test may kill: it has little to clear up then."""
+    with started_postgresql() as server:
+        yield server
+
+
 @pytest.fixture
 def shared_url(postgresql):
-    """The address of a new, empty database, which processes may share."""
+    """The address of a new, empty gallery, which processes may share."""
     return postgresql.new()

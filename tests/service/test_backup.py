@@ -17,18 +17,20 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import insert, select
 
 from service.backup import back_up, backup_work
 from service.gallery import Upload, Wish
 from service.images import Pictures, lossless
 from service.jobs import JobRunner
 from service.opening import open_gallery
-from service.records import Details, Medium, NewItem
+from service.records import Details, Filter, Medium, NewItem
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys, NewKey
 from service.storage.models import Models
 from service.storage.store import Store
+from service.storage.tables import indexes
 
 SIZE = 8
 SOON = 60  # seconds
@@ -53,9 +55,9 @@ def colour(number):
 class Small:
     """A gallery without a model, which enrols and deletes in the order in which a `Gallery` does."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, url=None):
         self.folder = folder
-        self.database = Database(folder)
+        self.database = Database(folder, url)
         Models(self.database).bind("m", SIZE, {})
         self.store = Store(self.database)
         self.pictures = Pictures(folder / "pictures")
@@ -81,8 +83,8 @@ class Small:
 
 
 @contextmanager
-def opened(folder):
-    small = Small(folder)
+def opened(folder, url=None):
+    small = Small(folder, url)
     with closing(small.database):
         yield small
 
@@ -122,16 +124,44 @@ def check(folder):
 
 def test_a_backup_holds_everything_and_tells_its_size(small, tmp_path):
     small.delete(small.enrol(range(40))[:5])
+    with small.database.transaction() as connection:
+        connection.execute(insert(indexes).values(collection="c", model_id="m", cursor=0))
     steps = []
     target = tmp_path / "some" / "backup"
     result = back_up(small.database, small.pictures, target, lambda done, total: steps.append((done, total)))
     assert check(target) == list(range(5, 40))
     files = [path for path in target.rglob("*") if path.is_file()]
     assert result == {"folder": "backup", "items": 35, "bytes": sum(path.stat().st_size for path in files)}
+    with Database(target) as copy:  # the two must not share the index of a search engine
+        assert copy.gallery_id != small.database.gallery_id
+        assert copy.read(select(indexes)) == []
     assert {path.name for path in target.iterdir()} == {"gallery.db", "gallery.lock", "pictures"}
     assert [path.name for path in target.parent.iterdir()] == ["backup"]
     assert steps == sorted(steps)
     assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_backup_of_a_gallery_on_a_server_is_one_in_a_file(shared_url, tmp_path):
+    """It holds the same rows, is another gallery, and goes on with numbers that were never used."""
+    with opened(tmp_path / "gallery", shared_url) as small:
+        database = small.database
+        items = small.enrol(range(1300))
+        small.delete(items[1200:])
+        key, secret = Keys(database).add(NewKey("k", frozenset({"read"})))
+        Jobs(database).create("backup", {})
+        steps = []
+        result = back_up(database, small.pictures, tmp_path / "backup", lambda *step: steps.append(step))
+        assert check(tmp_path / "backup") == list(range(1200))
+        assert result["items"] == 1200
+        assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+        assert steps[-1][0] == steps[-1][1]
+        with Database(tmp_path / "backup") as copy:
+            assert copy.gallery_id != database.gallery_id
+            assert Store(copy).page(Filter(), limit=3000) == small.store.page(Filter(), limit=3000)
+            assert Store(copy).operations(limit=10_000) == small.store.operations(limit=10_000)
+            assert Keys(copy).find(secret) == key
+            item = Store(copy).enrol([photo(3000)])[0].item
+            assert item.number > items[-1].number
 
 
 def test_pictures_are_linked_and_stay_when_the_gallery_deletes_them(small, tmp_path):
@@ -288,7 +318,7 @@ def kill_rounds(folder, rounds, seed):
                 for job in runner.jobs.page(None, 1):
                     finished += job.state == "running"
                     assert ended(runner.jobs, job.job_id).state == "done"
-        for backup in (folder / "backups").iterdir():
+        for backup in (folder / "backups").glob("*"):  # none where the kill came before the first
             assert not backup.name.endswith(".partial")
             check(backup)
             shutil.rmtree(backup)

@@ -10,11 +10,16 @@ import pytest
 import service.storage.migrations
 from service.records import Details, Filter
 from service.storage.database import Database
+from service.storage.jobs import Jobs
+from service.storage.keys import Keys
 from service.storage.migrations import MIGRATIONS, migrate
 from service.storage.models import Model, Models
+from service.storage.queries import Queries
+from service.storage.replies import Replies
 from service.storage.store import Store
 
 VERSION_1 = Path(__file__).with_name("gallery_v1.sql")
+VERSION_2 = Path(__file__).with_name("gallery_v2.sql")
 SCHEMA = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
 
 
@@ -24,6 +29,15 @@ def stored(tmp_path):
     with closing(sqlite3.connect(tmp_path / "gallery.db")) as connection:
         connection.executescript(VERSION_1.read_text())
     return tmp_path
+
+
+@pytest.fixture
+def stored_2(tmp_path):
+    """A gallery of version 2 as it was stored."""
+    (tmp_path / "2").mkdir()
+    with closing(sqlite3.connect(tmp_path / "2" / "gallery.db")) as connection:
+        connection.executescript(VERSION_2.read_text())
+    return tmp_path / "2"
 
 
 def schema(folder):
@@ -56,10 +70,36 @@ def test_a_gallery_of_version_1_opens_with_all_it_holds(stored):
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-def test_a_migrated_gallery_is_built_like_a_new_one(stored, tmp_path):
-    Database(stored).close()
-    Database(tmp_path / "new").close()
+def test_a_gallery_of_version_2_opens_with_all_it_holds(stored_2):
+    with Database(stored_2) as database:
+        store = Store(database)
+        first, second = store.page(Filter())
+        assert [item.details.label for item in (first, second)] == ["Åsa", "Åsa"]
+        assert first.details.attributes == {"spots": [3, 4]}
+        gate, gone = Keys(database).list()
+        assert (gate.name, gate.cameras, gate.requests_per_minute, gate.revoked_at) == ("gate", {"north"}, 60, None)
+        assert gone.revoked_at
+        job = Jobs(database).claim()
+        assert (job.kind, job.parameters, job.done, job.total) == ("backup", {"target": "Åsa"}, 3, 10)
+        [query] = Queries(database).page()
+        assert query.asked.matches == ((first.item_id, 0.5),)
+        assert Replies(database).find("key-1", "again", "0" * 64) == {"items": [first.item_id]}
+        numbers = [1, 2, 3, 3]
+        assert [change.number for change in store.changes(0, 100) if change.kind.startswith("item.")] == numbers
+        assert len(database.gallery_id) == 32
+    with Database(stored_2) as again:
+        assert again.gallery_id == database.gallery_id
+
+
+@pytest.mark.parametrize("version", ["stored", "stored_2"])
+def test_a_migrated_gallery_is_built_like_a_new_one(request, version, tmp_path):
+    stored = request.getfixturevalue(version)
+    ids = set()
+    for folder in (stored, tmp_path / "new"):
+        with Database(folder) as database:
+            ids.add(database.gallery_id)
     assert schema(stored) == schema(tmp_path / "new")
+    assert len(ids) == 2
 
 
 def test_a_migration_that_fails_changes_nothing(stored, monkeypatch):
