@@ -64,7 +64,7 @@ def test_a_first_start_answers_at_once_and_says_that_it_is_a_toy(running, vehicl
             best = ask(client, vehicle.read_bytes())["matches"][0]
             right += best["label"] == str(int(vehicle.name.partition("_")[0]))
     assert len(vehicles) == 32
-    assert right >= 8  # one of 32 would be luck
+    assert right >= 10  # luck would find one
     assert "warning: this is the toy model" in running.log()
 
 
@@ -161,7 +161,7 @@ def test_a_stop_under_load_answers_what_is_under_way_and_loses_nothing(stack):
             worked.result()
     assert stack.inspect()["State"]["ExitCode"] == 0
     assert '"stopped"' in stack.log().splitlines()[-1]
-    under_way = [status for begun, ended, status in answers if begun < called - 0.1 and ended > called]
+    under_way = [status for begun, ended, status in answers if begun < called - 0.5 and ended > called]
     assert under_way, "nothing was under way"
     assert set(under_way) <= {200, 201}
     assert {status for begun, _, status in answers if begun > called} <= {None, 200, 201, 503}
