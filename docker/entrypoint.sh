@@ -17,8 +17,8 @@ if [ "$*" = reid-serve ]; then
         [ -z "$model" ] || [ -e "$model" ] || fail "$model: not there in the container; compose.yaml puts docker/models at /models"
     done
     if [ -n "${REID_CHECKPOINT-}" ]; then
-        export REID_GALLERY="${REID_GALLERY:-/data/gallery}"
-    elif [ -z "${REID_CLASSIFIER-}" ]; then
+        export REID_GALLERY=/data/gallery
+    elif [ -z "${REID_CLASSIFIER-}${REID_DATABASE-}" ]; then
         if [ ! -e /data/toy ]; then
             said=$(rm -rf /data/toy.new 2>&1 && cp -r /opt/toy /data/toy.new 2>&1 && mv /data/toy.new /data/toy 2>&1) \
                 || fail "/data cannot be written by uid $(id -u): $(echo "$said" | head -n 1)"
