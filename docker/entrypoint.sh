@@ -14,7 +14,8 @@ if [ "$*" = reid-serve ]; then
         127.*) export REID_REQUIRE_KEYS="${REID_REQUIRE_KEYS:-false}" ;;
     esac
     for model in "${REID_CHECKPOINT-}" "${REID_CLASSIFIER-}"; do
-        [ -z "$model" ] || [ -e "$model" ] || fail "$model: not there in the container; compose.yaml puts docker/models at /models"
+        [ -z "$model" ] || [ -r "$model" ] \
+            || fail "$model: not there in the container, or not readable by uid $(id -u); docker/models is /models there"
     done
     if [ -n "${REID_CHECKPOINT-}" ]; then
         export REID_GALLERY=/data/gallery
