@@ -26,7 +26,9 @@ READY_SECONDS = 120
 STOP_SECONDS = 5
 # The wheel's own command is a parent that does not pass on a signal to end.
 RUN_MILVUS = """
-import os, sys, milvus
+import ctypes, os, signal, sys, milvus
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # however inner_port.py ends
 config = milvus.MilvusServerConfig(data_dir=sys.argv[1])
 for setting in sys.argv[2:]:
     config.set(*setting.split("=", 1))
