@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ MADE = "made"  # the entry of a shard's metadata
 SHARD_SIZE = 4096
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 30.0
+
+_OURS = re.compile(r"\d{8}\.(jsonl|safetensors)|\.(\d{8}\.jsonl|\d{8}\.safetensors|manifest\.json)\.tmp")
 
 
 class Embedding(BaseModel):
@@ -105,8 +108,7 @@ class FeatureFolder:
         Raises ValueError for a folder that holds other files, and what the sources raise.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        ours = (".jsonl", ".jsonl.tmp", ".safetensors", ".safetensors.tmp", f"{MANIFEST}.tmp")
-        if strange := [name for name in sorted(os.listdir(folder)) if not name.endswith(ours)]:
+        if strange := [name for name in sorted(os.listdir(folder)) if not _OURS.fullmatch(name)]:
             raise ValueError(
                 f"{folder}: holds {strange[0]!r} but no {MANIFEST}; expected features, or a new or empty folder"
             )
