@@ -4,12 +4,14 @@ N processes compute what one computes on the same batches. Each takes every N-th
 and necks, heads and losses work on the whole batch in each of them.
 """
 
+import hashlib
 import logging
 import os
 import signal
 import socket
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -167,6 +169,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    store = PrefixStore(_agree(store, rank, size), store)
     roll = _Roll(PrefixStore("reid", store), rank, size)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -185,6 +188,25 @@ def joined(device: str = "auto") -> Iterator[World]:
     finally:
         roll.over.set()
         signal.signal(signal.SIGTERM, before)
+
+
+def _agree(store: Store, rank: int, size: int) -> str:
+    """A name for this start of the processes that all agree on.
+
+    Where torchrun starts them again it keeps the store, with what earlier ones left there, such as their addresses.
+    """
+    hellos = [f"hello/{one}" for one in range(size)]
+    store.set(hellos[rank], uuid.uuid4().hex)
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < end:
+        if store.check(hellos):
+            # What was read from one that is gone makes a name that not all confirm.
+            name = hashlib.sha256(b"".join(map(store.get, hellos))).hexdigest()
+            store.set(f"{name}/{rank}", "")
+            if store.check([f"{name}/{one}" for one in range(size)]):
+                return name
+        time.sleep(0.05)
+    raise ConnectionError(f"not all of {size} processes came within {PATIENCE}")
 
 
 def _connect(device: torch.device, store: Store, rank: int, size: int) -> dist.ProcessGroup:

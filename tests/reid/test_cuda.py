@@ -1,10 +1,13 @@
 """What must hold on a GPU: the same answers as on the CPU, in its own precision. Run with `pytest -m gpu`."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from reid.config import load_config
 from reid.evaluate import evaluate
@@ -100,3 +103,26 @@ def test_metrics_are_the_cpus():
     ]
     np.testing.assert_allclose(results[0].average_precision, results[1].average_precision, atol=1e-6)
     assert results[0].cmc == results[1].cmc
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch finds fewer than two GPUs")
+@pytest.mark.parametrize(
+    ("precision", "compiled", "near"),
+    [("float32", False, 1e-4), ("float32", True, 1e-4), ("auto", False, 0.1)],
+)
+def test_two_gpus_train_what_one_trains(photos, tiny, tmp_path, monkeypatch, precision, compiled, near):
+    from reid import loop
+
+    options = {**tiny, "data.root": str(photos), "train.precision": precision, "train.compile": compiled}
+    options |= {"model.drop_path": 0, "train.optimizer": "sgd", "train.lr": 0.05, "train.clip_norm": 1.0}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "reid.train", "--dataset", "csv", "--device", "cuda", "--output", str(tmp_path / "two")]
+    subprocess.run([*torchrun, *command, *(f"{name}={value}" for name, value in options.items())], check=True)
+    real = loop.draw_partners
+    monkeypatch.setattr(loop, "draw_partners", lambda count, entropy, shares: real(count, entropy, 2))
+    alone = train(load_config("csv", None, options), tmp_path / "one", device="cuda")
+    lines = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == pytest.approx([r["loss"] for r in alone], rel=near)
+    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], atol=near, rtol=0, msg=lambda text, n=name: f"{n}: {text}")

@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from reid.config import FgvcConfig, load_config
 from reid.data.loaders import TrainingLoader
 from reid.data.sampler import PKSampler
 from reid.data.samples import Sample
-from reid.distributed import World, joined
+from reid.device import choose_device
+from reid.distributed import World, _agree, joined
 from reid.embedder import Embedder
 from reid.evaluate import open_dataset
 from reid.scoring import extract
@@ -281,6 +284,41 @@ def test_the_others_end_and_one_tells_when_a_process_is_killed(photos, tiny, tmp
     assert "Traceback" not in "".join(run.text("err"))
 
 
+@pytest.mark.slow
+def test_torchrun_starts_all_again_after_a_kill(photos, tiny, tmp_path):
+    options = {**tiny, "data.root": str(photos), "train.epochs": 60}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "reid.train", "--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "run"), "--resume"]
+    named = [f"{name}={value}" for name, value in options.items()]
+    started = subprocess.Popen(
+        [*torchrun, "--max-restarts", "2", *command, *named],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wait_for(tmp_path / "run" / "metrics.jsonl")
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    try:
+        out, err = started.communicate(timeout=300)
+    finally:
+        started.terminate()
+    assert started.returncode == 0, err
+    assert json.loads(out)["epoch"] == len(records(tmp_path / "run")) == 60
+    assert "reid-train: error: process 1 of 2 is gone on " in err
+    assert "resuming after " in err
+
+
+def test_processes_that_start_again_do_not_take_the_earlier_ones_for_the_others(tmp_path):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for _ in range(3):
+        store.set("hello/1", "of one that was killed")
+        with ThreadPoolExecutor(3) as pool:
+            names = list(pool.map(lambda rank: (time.sleep(0.1 * rank), _agree(store, rank, 3))[1], range(3)))
+        assert len(set(names)) == 1
+
+
 def impatient(seconds, argv):
     """Train with little patience with others."""
     from datetime import timedelta
@@ -356,6 +394,25 @@ def test_what_is_wrong_is_told_once(photos, tiny, tmp_path, changes, flags, mess
     (line,) = run.errors
     assert message in line
     assert "Traceback" not in "".join(run.text("err"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_once(photos, tiny, tmp_path):
+    run = together(tmp_path, {**tiny, "data.root": str(photos)}, "--device", "cuda")
+    assert run.end() == [1, 1]
+    (line,) = run.errors
+    assert "device 'cuda' asked for, but torch finds no CUDA GPU" in line
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device("auto", rank) for rank in (None, 0, 1)] == [
+        torch.device(name) for name in ("cuda", "cuda:0", "cuda:1")
+    ]
+    assert choose_device("cpu", 7) == torch.device("cpu")
+    with pytest.raises(ValueError, match="process 2 of this machine, .* no GPU, of which torch finds 2;"):
+        choose_device("auto", 2)
 
 
 def test_shares_are_even_whole_and_read_by_nobody_else(photos):
