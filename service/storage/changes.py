@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypedDict
 from uuid import uuid4
 
-from sqlalchemy import Column, Connection, Table, delete, exists, insert, select, update
+from sqlalchemy import Column, Connection, delete, exists, insert, select, update
 
 from service.records import Cause, Conflict, Details, Item, NewItem, NotFound
 from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds, now, portions
@@ -49,7 +49,8 @@ class Batch:
         there = {item.medium.sha256: item for item in self._find(media.c.sha256, {p.medium.sha256 for p in photos})}
         keys = {key for photo in photos if (key := photo.details.key) is not None}
         holders = {item.details.key: (item.item_id, item.medium.sha256) for item in self._find(items.c.key, keys)}
-        new: dict[str, tuple[str, NewItem]] = {}  # by SHA-256, with the public id of the item
+        held = set(there)
+        new: dict[str, NewItem] = {}  # by the public ids of the items to be
         results: list[tuple[str, bool] | Conflict] = []
         for photo in photos:
             key, sha256 = photo.details.key, photo.medium.sha256
@@ -57,13 +58,14 @@ class Batch:
             if holds != sha256:
                 results.append(_conflict(key, holder, photo.medium.source or sha256))
                 continue
-            created = sha256 not in there and sha256 not in new
-            results.append((sha256, created))
-            if created:
-                new[sha256] = (uuid4().hex, photo)
+            results.append((sha256, sha256 not in held))
+            if sha256 not in held:
+                item_id = uuid4().hex
+                new[item_id] = photo
+                held.add(sha256)
                 if key is not None:
-                    holders[key] = (new[sha256][0], sha256)
-        there |= {item.medium.sha256: item for item in self._add(list(new.values()), model_id)}
+                    holders[key] = (item_id, sha256)
+        there |= {item.medium.sha256: item for item in self._add(new, model_id)}
         return [one if isinstance(one, Conflict) else Enrolled(there[one[0]], created=one[1]) for one in results]
 
     def edit(self, item_id: str, changes: Changes) -> Item:
@@ -101,33 +103,32 @@ class Batch:
         """Write a change to the operation log: `target` is the public id of what was changed."""
         self._log([(kind, target, before, after)])
 
-    def _add(self, new: Sequence[tuple[str, NewItem]], model_id: str) -> list[Item]:
-        """Write photos as items of these public ids."""
+    def _add(self, new: Mapping[str, NewItem], model_id: str) -> list[Item]:
+        """Write photos as items, by the public ids of these."""
         if not new:
             return []
-        photos = [photo for _, photo in new]
+        photos = new.values()
+        self._connection.execute(insert(media), [{"kind": "image", **asdict(photo.medium)} for photo in photos])
+        stored = self._numbers(media.c.sha256, [photo.medium.sha256 for photo in photos])
         known = self._identities([photo.details.label for photo in photos])
-        media_rows = [{"kind": "image", **asdict(photo.medium)} for photo in photos]
         rows = [
             {
                 "item_id": item_id,
-                "media_number": media_number,
+                "media_number": stored[photo.medium.sha256],
                 "created_at": self._now,
                 **_columns(photo.details),
                 **_identity(photo.details.label, "import", known),
             }
-            for (item_id, photo), media_number in zip(new, self._insert(media, media_rows), strict=True)
+            for item_id, photo in new.items()
         ]
-        numbers = self._insert(items, rows)
+        self._connection.execute(insert(items), rows)
+        added = self._find(items.c.item_id, new)
         owner = {"owner_kind": ITEM, "model_id": model_id, "space": APPEARANCE}
-        self._connection.execute(
-            insert(vectors),
-            [
-                {**owner, "owner_number": number, "vector": photo.vector.astype("<f4").tobytes()}
-                for number, photo in zip(numbers, photos, strict=True)
-            ],
-        )
-        added = self._find(items.c.number, numbers)
+        embedded = [
+            {**owner, "owner_number": item.number, "vector": new[item.item_id].vector.astype("<f4").tobytes()}
+            for item in added
+        ]
+        self._connection.execute(insert(vectors), embedded)
         self._log([("item.enrol", item.item_id, None, _as_json(item)) for item in added])
         return added
 
@@ -143,22 +144,23 @@ class Batch:
             return item
         raise NotFound(f"no item {item_id!r}")
 
-    def _insert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Write rows, and return their numbers."""
-        statement = insert(table).returning(table.c.number, sort_by_parameter_order=True)
-        return list(self._connection.execute(statement, rows).scalars())
+    def _numbers(self, column: Column[str], values: Collection[str]) -> dict[str, int]:
+        """The numbers of the rows with these values, as far as there are any."""
+        found: dict[str, int] = {}
+        for portion in portions(values):
+            numbers = select(column, column.table.c.number).where(column.in_(portion))
+            found |= {value: number for value, number in self._connection.execute(numbers)}
+        return found
 
     def _identities(self, labels: Collection[str | None]) -> dict[str, int]:
         """The numbers of the identities of these names, which are made where there are none."""
         names = [label for label in dict.fromkeys(labels) if label is not None]
-        known: dict[str, int] = {}
-        for portion in portions(names):
-            found = select(identities.c.name, identities.c.number).where(identities.c.name.in_(portion))
-            known |= {name: number for name, number in self._connection.execute(found)}
+        known = self._numbers(identities.c.name, names)
         if new := {name: uuid4().hex for name in names if name not in known}:
             fixed = {"aliases": "[]", "attributes": "{}", "state": "active"}
             rows = [{"identity_id": identity_id, "name": name, **fixed} for name, identity_id in new.items()]
-            known |= zip(new, self._insert(identities, rows), strict=True)
+            self._connection.execute(insert(identities), rows)
+            known |= self._numbers(identities.c.name, new)
             self._log([("identity.create", identity_id, None, {"name": name}) for name, identity_id in new.items()])
         return known
 
