@@ -202,8 +202,10 @@ class PostgreSQL:
         try:
             self._make()
         except PermissionError:  # the environment lies in somebody's private folder
-            shutil.copytree(programs.parent, folder / "programs")
-            self._programs = folder / "programs" / "bin"
+            package, installed = programs.parents[1], programs.parent.name
+            shutil.copytree(programs.parent, folder / package.name / installed)
+            shutil.copytree(f"{package}.libs", folder / f"{package.name}.libs")
+            self._programs = folder / package.name / installed / "bin"
             self._make()
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
