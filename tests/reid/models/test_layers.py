@@ -158,11 +158,13 @@ def test_bfloat16_stays_near_float32(backbone):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
 def test_a_gpu_gives_the_cpus_tokens_and_gradient(backbone):
     model = build(backbone)
-    expected, found = branches(model, backbone, "cpu"), branches(model, backbone, "cuda")
+    expected = branches(model, backbone, "cpu")
+    with torch.backends.cudnn.flags(allow_tf32=False):  # convolutions of fewer bits are torch's default
+        found = branches(model, backbone, "cuda")
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3 * other.abs().max().item(), rtol=1e-2)
+        torch.testing.assert_close(one.cpu(), other, atol=1e-3 * other.abs().max().item(), rtol=1e-2)
     half, _ = branches(model, backbone, "cuda", torch.bfloat16)
-    assert F.cosine_similarity(half.flatten(), expected[0].flatten(), dim=0) > 0.99
+    assert F.cosine_similarity(half.cpu().flatten(), expected[0].flatten(), dim=0) > 0.99
 
 
 # One block of each family against a spelling of equation 6 that uses timm's own block or modules.

@@ -208,7 +208,8 @@ def test_gpu_and_cpu_agree():
         evaluate_features(*case, device="cuda"),
         evaluate_features(*(torch.from_numpy(array).cuda() for array in case)),
     ):
-        np.testing.assert_allclose(on_gpu.average_precision, on_cpu.average_precision, atol=1e-6)
+        # Rows that are nearly as far can change places where products are summed in another order.
+        np.testing.assert_allclose(on_gpu.average_precision, on_cpu.average_precision, atol=1e-5)
 
 
 def test_json_has_the_agreed_keys_and_strings_for_ranks():
