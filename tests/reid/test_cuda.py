@@ -40,6 +40,7 @@ def test_the_model_gives_the_cpus_output_and_gradient():
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # of torch's compiler
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores for float32:UserWarning")
 @pytest.mark.parametrize("precision", ["auto", "float16", "float32"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training_learns_in_every_precision(photos, tiny, tmp_path, precision, compiled):

@@ -136,14 +136,15 @@ def test_computing_blocks_again_changes_no_gradient(backbone):
 
 
 def branches(model, backbone, device, precision=torch.float32):
-    """Tokens of all branches, and the gradient of the first convolution or projection."""
+    """Tokens of all branches, and the gradient of the first convolution or projection, which `to` would take along."""
     model.to(device).train()
     model.zero_grad()
     with torch.autocast(device, precision, enabled=precision != torch.float32):
         output = model(images(backbone).to(device), torch.tensor([1, 2, 3, 0], device=device))
     sum(branch.token.float().square().mean() for branch in output.branches().values()).backward()
     gradient = next(parameter.grad for name, parameter in model.named_parameters() if "patch_embed" in name)
-    return torch.stack([branch.token.detach().float().cpu() for branch in output.branches().values()]), gradient.cpu()
+    tokens = torch.stack([branch.token.detach().float().cpu() for branch in output.branches().values()])
+    return tokens, gradient.cpu().clone()
 
 
 def test_bfloat16_stays_near_float32(backbone):
