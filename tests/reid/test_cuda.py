@@ -39,8 +39,7 @@ def test_the_model_gives_the_cpus_output_and_gradient():
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # of torch's compiler
-@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores for float32:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's compiler has many
 @pytest.mark.parametrize("precision", ["auto", "float16", "float32"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training_learns_in_every_precision(photos, tiny, tmp_path, precision, compiled):
