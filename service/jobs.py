@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping
 from threading import Event, Thread
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from service.records import NOBODY, Cause, NotServed
 from service.storage.jobs import LEASE, Job, Jobs
 
 log = logging.getLogger("reid")
+
+PAUSE = 5.0  # seconds, until an end that could not be written is written again
 
 # Tells how many steps of how many are done; raises where the work shall end.
 Progress = Callable[[int, int], None]
@@ -89,7 +91,7 @@ class JobRunner:
         except _Closing:
             log.info("job %s: goes on at the next start", job.job_id)
         except _Cancelled:
-            self.jobs.end(job.job_id, "cancelled")
+            self._end(job, "cancelled")
             log.info("job %s: cancelled", job.job_id)
         except Exception as error:
             message = " ".join(str(error).split()) or type(error).__name__
@@ -97,7 +99,23 @@ class JobRunner:
             if not expected:
                 message = f"unexpected {type(error).__name__}: {message}"
             log.error("job %s: %s", job.job_id, message, exc_info=None if expected else error)
-            self.jobs.end(job.job_id, "failed", error=message)
+            self._end(job, "failed", error=message)
         else:
-            self.jobs.end(job.job_id, "done", result)
+            self._end(job, "done", result)
             log.info("job %s: done", job.job_id)
+
+    def _end(
+        self,
+        job: Job,
+        state: Literal["done", "failed", "cancelled"],
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Write how a job ended, again while the database is away: it would run until its lease ends, and none be new."""
+        while True:
+            try:
+                return self.jobs.end(job.job_id, state, result, error)
+            except OSError as away:
+                log.error("job %s: %s", job.job_id, away)
+                if self._closing.wait(PAUSE):
+                    return

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+import service.jobs
 from service.jobs import JobRunner
 from service.records import NotServed
 from service.storage.database import Database
@@ -143,12 +144,28 @@ def test_a_disk_that_is_full_for_a_while_does_not_stop_the_thread(database, monk
         failed.set()
         raise OSError("disk is full")
 
+    monkeypatch.setattr(service.jobs, "PAUSE", 0.01)
     with JobRunner(jobs, {"a": lambda job, progress: {}, "b": lambda job, progress: {}}) as runner:
         monkeypatch.setattr(jobs, "end", refuse)
         first = runner.start("a", {})
         assert failed.wait(SOON)
+        assert jobs.get(first.job_id).state == "running"
         monkeypatch.setattr(jobs, "end", end)
         assert ended(jobs, runner.start("b", {})).state == "done"
-        assert jobs.get(first.job_id).state == "running"
-    with JobRunner(Jobs(database), {"a": lambda job, progress: {}}) as runner:
-        assert ended(jobs, first).state == "done"
+        assert jobs.get(first.job_id).state == "done"
+
+
+def test_a_job_whose_end_could_not_be_written_is_done_again_after_a_restart(database, monkeypatch):
+    jobs = Jobs(database)
+    failed = threading.Event()
+
+    def refuse(*_, **__):
+        failed.set()
+        raise OSError("disk is full")
+
+    monkeypatch.setattr(jobs, "end", refuse)
+    with JobRunner(jobs, {"a": lambda job, progress: {}}) as runner:
+        job = runner.start("a", {})
+        assert failed.wait(SOON)
+    with JobRunner(Jobs(database), {"a": lambda job, progress: {"again": True}}):
+        assert ended(Jobs(database), job).result == {"again": True}
