@@ -411,7 +411,7 @@ class Gallery:
             # Some may have been deleted meanwhile, with an item of the same photo.
             self.pictures.save({sha256: copies[sha256] for sha256 in sha256s if not self.pictures.holds(sha256)})
             with self.metrics.stages["store"].time():
-                enrolled = self.store.enrol(photos, cause)
+                enrolled = self.store.enrol(photos, cause, self.model_id)
         pending = not self._publish()
         return [one._replace(pending=pending) if isinstance(one, Enrolled) else one for one in enrolled]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import Column, ColumnElement, bindparam, distinct, func, select
 
-from service.records import NOBODY, Cause, Conflict, Filter, Item, NewItem, NotFound, Row
+from service.records import NOBODY, Cause, Conflict, Filter, Item, ModelMismatch, NewItem, NotFound, Row
 from service.storage.changes import Batch, Changes, Enrolled
 from service.storage.columns import (
     APPEARANCE,
@@ -74,16 +74,21 @@ class Store:
         self._database = database
         self._models = Models(database)
 
-    def enrol(self, photos: Sequence[NewItem], cause: Cause = NOBODY) -> list[Enrolled | Conflict]:
+    def enrol(
+        self, photos: Sequence[NewItem], cause: Cause = NOBODY, embedded_by: str | None = None
+    ) -> list[Enrolled | Conflict]:
         """Add photos in one transaction and tell, in their order, what became of each.
 
         A photo whose SHA-256 is there already is left as it is. One whose key belongs to another photo is not added: in
         its place stands the Conflict, and the others are enrolled all the same. Raises ValueError, and adds none, for a
-        vector that is not (E,) float32 of unit length, a time without zone, and a gallery without model.
+        vector that is not (E,) float32 of unit length, a time without zone, and a gallery without model. `embedded_by`
+        is the id of the model that made the vectors, by default that of the gallery; raises ModelMismatch for another.
         """
         with self._database.transaction() as connection:
             if (model := self._models.active) is None:
                 raise ValueError(f"{self._database.name}: has no model yet; bind one before enrolling")
+            if embedded_by not in (None, model.model_id):  # another process may have re-indexed meanwhile
+                raise ModelMismatch(f"the gallery belongs to model {model.model_id}, but model {embedded_by} is loaded")
             for photo in photos:
                 require_unit(photo.vector, model.dimension, photo.medium.source or photo.medium.sha256)
             return Batch(connection, cause).enrol(photos, model.model_id)

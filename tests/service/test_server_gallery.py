@@ -12,7 +12,7 @@ from service.gallery import Gallery, Upload, Wish
 from service.index import ServerIndex, collection
 from service.jobs import JobRunner
 from service.reconcile import reconcile, reconcile_work
-from service.records import Details, IndexUnavailable
+from service.records import Details, IndexUnavailable, ModelMismatch
 from service.reindex import reindex
 from service.settings import Settings
 from service.storage.database import Database
@@ -188,3 +188,18 @@ def test_the_service_says_why_it_cannot_answer(gallery, server, checkpoint, pict
         soon(lambda: client.get("/health/ready").status_code == 200)
         assert post("/query", "image", picture(2)).json()["candidates"] == 2
         assert client.post("/v1/admin/reconcile").json()["code"] == "not_served"
+
+
+def test_a_photo_embedded_before_a_switch_of_models_is_not_enrolled_after_it(gallery, picture, monkeypatch):
+    gallery.models.prepare("two", gallery.embedder.size, {})
+    save = gallery.pictures.save
+
+    def switched_meanwhile(copies):
+        if gallery.serves:
+            gallery.models.switch("two")  # by another process, while the former model works here
+        save(copies)
+
+    monkeypatch.setattr(gallery.pictures, "save", switched_meanwhile)
+    with pytest.raises(ModelMismatch, match="belongs to model two"):
+        enrol(gallery, picture(1))
+    assert not gallery.store.contents()
