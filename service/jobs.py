@@ -111,7 +111,7 @@ class JobRunner:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        """Write how a job ended, again while the database is away: it would run until its lease ends, and none be new."""
+        """Write how a job ended, again while the database is away: or it would run until its lease ends."""
         while True:
             try:
                 return self.jobs.end(job.job_id, state, result, error)

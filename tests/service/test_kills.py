@@ -203,7 +203,7 @@ class Site:
 
     def revive(self, victim):
         if isinstance(victim, Service):
-            if self.postgresql is not None:  # as if the minutes had passed after which the job of a dead process is free
+            if self.postgresql is not None:  # as when the lease of a dead process has ended
                 self.postgresql.run("UPDATE jobs SET leased_until = 0", self._schema)
             victim.start(self.checkpoints[self.services.index(victim)])
         else:
@@ -336,7 +336,7 @@ def reindex(site, chance, crowd_of, new):
         told = ended(first.address, job)
         if told["state"] == "done":
             break
-        print(f"  re-index said: {told['error']}", flush=True)
+        print(f"  re-index said: {told['error']}", flush=True)  # noqa: T201
         job = httpx2.post(f"{first.address}/v1/admin/reindex", timeout=NO_ANSWER).json()["job_id"]
     assert told["state"] == "done", told
     for number in range(1, len(site.services)):
@@ -356,7 +356,7 @@ def play(site, rounds, picture, models, seed):
         def crowd_of(round_=round_):
             return Crowd(site.proxy.address, ledger, picture, 1000 * seed + 10 * round_)
 
-        if round_ % 3 == 2:
+        if round_ % 3 == 1:
             used = 1 - used
             names, began = reindex(site, chance, crowd_of, models[used])
         else:
@@ -365,8 +365,8 @@ def play(site, rounds, picture, models, seed):
             soon(lambda service=service: settled(service), f"{names}: a service does not recover")
         seconds = time.monotonic() - began
         told = dict(ledger.counts - before)
-        kind = "re-index" if round_ % 3 == 2 else "at work"
-        print(f"round {seed}.{round_} {kind}: killed {names}, well after {seconds:.1f} s, {told}", flush=True)
+        kind = "re-index" if round_ % 3 == 1 else "at work"
+        print(f"round {seed}.{round_} {kind}: killed {names}, well after {seconds:.1f} s, {told}", flush=True)  # noqa: T201
         check(site, ledger, picture, chance)
         assert not ledger.faults, ledger.faults
 
