@@ -57,9 +57,10 @@ def import_features(
     """Enrol the photos that have features, in the order of their list, and tell in that order what became of each.
 
     `roots` are where the sources lie now, if elsewhere. Photos are enrolled as they were embedded: one whose bytes are
-    others now is refused. Raises ValueError at the end for shards that are damaged or not there.
+    others now is refused. Raises ModelMismatch if another process gives the gallery to another model meanwhile, and
+    ValueError at the end for shards that are damaged or not there.
     """
-    store = Store(database)
+    store, model_id = Store(database), features.manifest.embedding.model_id
     pictures = Pictures(database.folder / PICTURES_FOLDER)
     waiting: deque[_Batch] = deque()
     problems: list[str] = []
@@ -68,9 +69,9 @@ def import_features(
             for batch in _batches(features, roots, problems):
                 waiting.append(_begin(store, batch, pool))
                 if len(waiting) == AT_ONCE:
-                    yield _finish(database, store, pictures, waiting.popleft(), cause)
+                    yield _finish(database, store, pictures, waiting.popleft(), model_id, cause)
             while waiting:
-                yield _finish(database, store, pictures, waiting.popleft(), cause)
+                yield _finish(database, store, pictures, waiting.popleft(), model_id, cause)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     if problems:
@@ -124,7 +125,9 @@ def _take(one: _Embedded) -> _Taken:
     return _Taken(NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, upload.details), lossless(image))
 
 
-def _finish(database: Database, store: Store, pictures: Pictures, batch: _Batch, cause: Cause) -> list[Outcome]:
+def _finish(
+    database: Database, store: Store, pictures: Pictures, batch: _Batch, model_id: str, cause: Cause
+) -> list[Outcome]:
     results: dict[int, Enrolled | Exception] = {}
     taken: dict[int, _Taken] = {}
     for place, (one, begun) in enumerate(batch):
@@ -140,9 +143,11 @@ def _finish(database: Database, store: Store, pictures: Pictures, batch: _Batch,
     copies = {one.item.medium.sha256: one.copy for one in taken.values()}
     with database.exclusive(PICTURES_LOCK):  # a picture is written before its item and removed after it
         pictures.save(copies)
-        results |= zip(taken, store.enrol([one.item for one in taken.values()], cause), strict=True)
-        for sha256 in copies.keys() - store.by_content(copies).keys():
-            pictures.delete(sha256)
+        try:
+            results |= zip(taken, store.enrol([one.item for one in taken.values()], cause, model_id), strict=True)
+        finally:
+            for sha256 in copies.keys() - store.by_content(copies).keys():
+                pictures.delete(sha256)
     outcomes = []
     for place, (one, _) in enumerate(batch):
         result = results[place]

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -191,11 +192,11 @@ def test_a_kill_between_batches_is_made_good(run, checkpoint, tmp_path, monkeypa
     """Pictures are saved and the commit never comes, as if the process were killed there."""
     enrol, calls = importing.Store.enrol, []
 
-    def killed(self, photos, cause):
+    def killed(self, photos, cause, embedded_by):
         calls.append(len(photos))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return enrol(self, photos, cause)
+        return enrol(self, photos, cause, embedded_by)
 
     with monkeypatch.context() as patched:
         patched.setattr(importing.Store, "enrol", killed)
@@ -227,3 +228,19 @@ def test_neither_features_nor_a_model_is_too_little(tmp_path, capsys):
     assert main(["--gallery", str(tmp_path / "gallery"), "--features", str(tmp_path)]) == 1
     assert "no features, for there is no manifest.json in it" in capsys.readouterr().err
     assert not Path(tmp_path / "gallery").exists()
+
+
+def test_features_are_refused_once_another_process_has_switched_models(run, tmp_path, monkeypatch, capsys):
+    save = importing.Pictures.save
+
+    def switched_meanwhile(pictures, copies):
+        with closing(sqlite3.connect(tmp_path / "gallery" / "gallery.db")) as other, other:
+            other.execute("UPDATE models SET model_id = 'other' WHERE active")
+        save(pictures, copies)
+
+    monkeypatch.setattr(importing.Pictures, "save", switched_meanwhile)
+    capsys.readouterr()
+    assert run() == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "0 failed; the gallery belongs to model other, but model" in error
+    assert not list((tmp_path / "gallery" / "pictures").rglob("*.webp"))
