@@ -6,9 +6,8 @@ E is the embedding size.
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from time import perf_counter
@@ -50,7 +49,9 @@ from service.storage.store import EVERYTHING, Store
 log = logging.getLogger("reid")
 
 PICTURES_FOLDER = "pictures"
-PICTURES_LOCK = "pictures"  # of the database, for whoever writes or removes some
+# Of the database. A picture is written before its item and removed after it; whoever does so holds this lock, which keeps
+# another from removing what is about to be referred to.
+PICTURES_LOCK = "pictures"
 GROUP_FACTOR = 4  # hits first asked for each group wanted
 QUERIES_WAITING = 10_000  # for the log
 
@@ -167,7 +168,7 @@ class Gallery:
             if self.models.active is None:
                 self.models.bind(model_id, embedder.size, described(embedder))
             self.pictures = Pictures(self.folder / PICTURES_FOLDER)
-            with self._changing():
+            with self.database.exclusive(PICTURES_LOCK):
                 self.pictures.sweep(self.store.contents())
             if self.serves:
                 index.follow()
@@ -407,7 +408,7 @@ class Gallery:
         self, photos: Sequence[NewItem], copies: Mapping[str, bytes], cause: Cause
     ) -> list[Enrolled | Conflict]:
         sha256s = {photo.medium.sha256 for photo in photos}
-        with self._changing():
+        with self.database.exclusive(PICTURES_LOCK):
             # Some may have been deleted meanwhile, with an item of the same photo.
             self.pictures.save({sha256: copies[sha256] for sha256 in sha256s if not self.pictures.holds(sha256)})
             with self.metrics.stages["store"].time():
@@ -416,7 +417,7 @@ class Gallery:
         return [one._replace(pending=pending) if isinstance(one, Enrolled) else one for one in enrolled]
 
     def _deleted(self, delete: Callable[[], list[Item]]) -> list[Item]:
-        with self._changing():
+        with self.database.exclusive(PICTURES_LOCK):
             items = delete()
         self._publish()
         self._forget({item.medium.sha256 for item in items})
@@ -424,7 +425,7 @@ class Gallery:
 
     def _forget(self, sha256s: Collection[str]) -> None:
         """Remove the pictures of photos that are no items."""
-        with self._changing():
+        with self.database.exclusive(PICTURES_LOCK):
             for sha256 in set(sha256s) - self.store.by_content(sha256s).keys():
                 self.pictures.delete(sha256)
 
@@ -435,15 +436,6 @@ class Gallery:
         wrong order.
         """
         return self.batcher.run(lambda: self.serves and self.index.follow()).result()
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Keep others from removing a picture that is about to be referred to.
-
-        A picture is written before its item and removed after it.
-        """
-        with self.database.exclusive(PICTURES_LOCK):
-            yield
 
     def _search(self, vector: Vectors, count: int, chosen: Filter) -> Found:
         return self.batcher.run(lambda: self.index.search(vector[None], count, chosen)[0]).result()
