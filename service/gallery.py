@@ -49,8 +49,8 @@ from service.storage.store import EVERYTHING, Store
 log = logging.getLogger("reid")
 
 PICTURES_FOLDER = "pictures"
-# Of the database. A picture is written before its item and removed after it; whoever does so holds this lock, which keeps
-# another from removing what is about to be referred to.
+# Of the database. A picture is written before its item and removed after it; whoever does so holds this lock, so that
+# nobody removes what is about to be referred to.
 PICTURES_LOCK = "pictures"
 GROUP_FACTOR = 4  # hits first asked for each group wanted
 QUERIES_WAITING = 10_000  # for the log
