@@ -297,7 +297,7 @@ def test_torchrun_starts_all_again_after_a_kill(photos, tiny, tmp_path):
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    wait_for(tmp_path / "run" / "metrics.jsonl")
+    wait_for(tmp_path / "run" / "state.pt")  # written right after the first line of metrics, and what a resume needs
     children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
     try:
