@@ -128,7 +128,8 @@ def memory_estimate(queries: int, gallery: int, size: int, parameters: KReciproc
 
     Counted are the pool, a float32 copy of all features, the neighbour lists, a block of distances with the gallery
     rows it is made of, and the encodings, which exist twice while they are transposed. Their length depends on the
-    features and is taken near its largest, that of features without any structure.
+    features and is taken near its largest, that of features without any structure. What the allocator keeps of freed
+    memory, up to a third of this where it was measured, comes on top.
     """
     images = queries + gallery
     # Rows of features that point one way are held twice while their differences from the mean are multiplied.
