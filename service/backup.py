@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from uuid import uuid4
 
 from sqlalchemy import delete, func, select, text, update
 
-from service.gallery import PICTURES_FOLDER
+from service.gallery import PICTURES_FOLDER, PICTURES_LOCK
 from service.images import Pictures, sync
 from service.jobs import Progress, Work
+from service.storage.copying import TABLES
 from service.storage.database import Database
-from service.storage.jobs import Job, Jobs
+from service.storage.jobs import Job, cancel_all
 from service.storage.sqlite import GALLERY_FILE
 from service.storage.tables import gallery, indexes, items, media
 
@@ -66,17 +68,13 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
 
             database.copy(partial / GALLERY_FILE, copied)
             with Database(partial) as copy:
-                Jobs(copy).cancel_all()
                 with copy.transaction() as connection:
+                    cancel_all(connection)
                     connection.execute(update(gallery).values(gallery_id=uuid4().hex))
                     connection.execute(delete(indexes))
                 sha256s = sorted(_sha256s(copy).values())
             kept = Pictures(partial / PICTURES_FOLDER)
-            for done, sha256 in enumerate(sha256s):
-                if done % PICTURES_AT_ONCE == 0:
-                    progress(steps + done, steps + len(sha256s))
-                with suppress(FileNotFoundError):  # `_checked` tells of all that are lost
-                    _link(pictures.path(sha256), kept.path(sha256))
+            _link_all(pictures, kept, sha256s, lambda done: progress(steps + done, steps + len(sha256s)))
         result = _checked(partial)
         for path in [partial, *partial.rglob("*")]:
             if path.is_dir():
@@ -90,19 +88,52 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
     return {**result, "folder": folder.name}
 
 
+def restore(source: Database, target: Database, progress: Progress) -> int:
+    """Write a backup, or another gallery in a file that nobody changes meanwhile, to a gallery that is empty.
+
+    Each is then a gallery of its own, with an id of its own; jobs are not taken over. Pictures are linked to, or copied
+    where that cannot be. After a kill it can be called again. Returns the number of items. Raises ValueError where the
+    target is not empty, or the source damaged or lacking pictures, and OSError where the target cannot be written.
+    """
+    _require_sound(source)
+    sha256s = sorted(_sha256s(source).values())
+    rows = sum(source.read(select(func.count()).select_from(table))[0][0] for table in TABLES)
+
+    def progress_of_rows(done: int, _: int) -> None:
+        progress(len(sha256s) + done, len(sha256s) + rows)
+
+    with target.exclusive(PICTURES_LOCK):  # a service that starts would sweep away pictures without item
+        with target.transaction() as connection:
+            target.require_empty(connection)
+        kept = Pictures(target.folder / PICTURES_FOLDER)
+        pictures = Pictures(source.folder / PICTURES_FOLDER)
+        _link_all(pictures, kept, sha256s, lambda done: progress(done, len(sha256s) + rows))
+        for folder in {kept.path(sha256).parent for sha256 in sha256s}:
+            sync(folder)
+        with target.transaction() as connection:
+            target.fill(connection, source, progress_of_rows)
+            cancel_all(connection)
+    return len(sha256s)
+
+
 def _checked(folder: Path) -> dict[str, Any]:
     """The size of a backup that holds all it should; raises ValueError for another."""
     with Database(folder) as database:
-        (found, *_), *_ = database.read(text("PRAGMA integrity_check"))
-        if found != "ok":
-            raise ValueError(f"{folder}: the gallery is damaged ({found})")
-        sha256s = _sha256s(database)
-    pictures = Pictures(folder / PICTURES_FOLDER)
-    if lost := [item_id for item_id, sha256 in sha256s.items() if not pictures.path(sha256).exists()]:
+        _require_sound(database)
+        items = len(_sha256s(database))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"folder": folder.name, "items": items, "bytes": size}
+
+
+def _require_sound(database: Database) -> None:
+    """Raise ValueError for a gallery in a file that is damaged or lacks pictures."""
+    (found, *_), *_ = database.read(text("PRAGMA integrity_check"))
+    if found != "ok":
+        raise ValueError(f"{database.folder}: the gallery is damaged ({found})")
+    pictures = Pictures(database.folder / PICTURES_FOLDER)
+    if lost := [item_id for item_id, sha256 in _sha256s(database).items() if not pictures.path(sha256).exists()]:
         first = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
         raise ValueError(f"{len(lost)} items have no picture: {first}")
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"folder": folder.name, "items": len(sha256s), "bytes": size}
 
 
 def _sha256s(database: Database) -> dict[str, str]:
@@ -110,12 +141,28 @@ def _sha256s(database: Database) -> dict[str, str]:
     return dict(database.read(select(items.c.item_id, media.c.sha256).join_from(items, media)))
 
 
+def _link_all(source: Pictures, target: Pictures, sha256s: Sequence[str], progress: Callable[[int], None]) -> None:
+    """Link to pictures, which is safe since their files are never written to again, or copy them.
+
+    Those that are lost are left out, for `_require_sound` tells of all of them.
+    """
+    for done, sha256 in enumerate(sha256s):
+        if done % PICTURES_AT_ONCE == 0:
+            progress(done)
+        with suppress(FileNotFoundError, FileExistsError):
+            _link(source.path(sha256), target.path(sha256))
+
+
 def _link(source: Path, target: Path) -> None:
-    """Link to a picture, which is safe since its file is never written to again, or copy it."""
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        shutil.copyfile(source, target)
-        sync(target)
+        unfinished = target.with_name(f".{target.name}.{uuid4().hex}.tmp")  # as `Pictures.sweep` knows it
+        try:
+            shutil.copyfile(source, unfinished)
+            sync(unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)

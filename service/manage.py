@@ -31,8 +31,19 @@ def open_database(folder: Path, *, new: bool = False) -> Iterator[Database]:
     `Database` raises.
     """
     url = load(Backend).database_url
-    if url is None and not new and not (folder / GALLERY_FILE).exists():
+    if url is None and not new:
+        _require_file(folder)
+    with _opened(folder, url) as database:
+        yield database
+
+
+def _require_file(folder: Path) -> None:
+    if not (folder / GALLERY_FILE).exists():
         raise FileNotFoundError(f"{folder}: no gallery, for there is no {GALLERY_FILE} in it")
+
+
+@contextmanager
+def _opened(folder: Path, url: str | None) -> Iterator[Database]:
     try:
         database = Database(folder, url)
     except OSError as error:
@@ -144,6 +155,36 @@ def _backup(arguments: argparse.Namespace) -> None:
     print(f"{arguments.target}: {result['items']:,} items, {result['bytes']:,} bytes")
 
 
+def _add_restore(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    restore = commands.add_parser(
+        "restore",
+        parents=[gallery],
+        help="write a backup to a new gallery, or move a gallery from its file to PostgreSQL",
+        description="Write a backup, or a gallery in a file that no service has open, to a new gallery: to the folder "
+        "DIR, with its tables in a file there, or where REID_DATABASE says. The source stays as it is. Given again "
+        "after an interruption, it goes on.",
+    )
+    restore.add_argument("source", metavar="SOURCE", type=Path, help="the folder of a backup or a gallery")
+    restore.set_defaults(run=_restore)
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    from service.backup import restore  # here, since it brings torch, which takes seconds
+
+    _require_file(arguments.source)
+    if arguments.source.resolve() == arguments.gallery.resolve():
+        raise cli.UsageError(f"{arguments.source} is both the source and --gallery; expected a new folder")
+    with _opened(arguments.source, None) as source, open_database(arguments.gallery, new=True) as target:
+        progress = Progress("restoring")
+        try:
+            items = restore(source, target, progress)
+        finally:
+            progress.close()
+    print(f"{arguments.gallery}: {items:,} items")
+
+
 def _add_reindex(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
 ) -> None:
@@ -252,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     # The main parser has --debug too: a value absent here must not overwrite one given before the command.
     gallery.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_info, _add_keys, _add_backup, _add_reindex, _add_reconcile):
+    for add in (_add_info, _add_keys, _add_backup, _add_restore, _add_reindex, _add_reconcile):
         add(commands, gallery)
     return cli.run(lambda arguments: arguments.run(arguments), parser, argv)
 

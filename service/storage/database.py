@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Executable, select
+from sqlalchemy import Connection, Executable, Table, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.storage.copying import TABLES, last_numbers, read_rows, set_last_numbers
 from service.storage.postgresql import WAIT, Postgresql
 from service.storage.sqlite import Sqlite
-from service.storage.tables import gallery
+from service.storage.tables import gallery, indexes
 
 
 class Database:
@@ -100,11 +101,34 @@ class Database:
         with self._named_errors():
             self._home.copy(path, progress)
 
+    def require_empty(self, connection: Connection) -> None:
+        """Raise ValueError where anything was ever written here but the gallery's id."""
+        for table in TABLES:
+            if connection.execute(select(table).limit(1)).first() is not None:
+                raise ValueError(f"{self.name}: has {table.name} already; expected a new or empty gallery")
+
+    def fill(self, connection: Connection, source: "Database", progress: Callable[[int, int], None]) -> None:
+        """Write all rows of another gallery, which nobody changes meanwhile, within a transaction of this one.
+
+        The other's id stays there, and what search engines on servers know of it. `progress` is told how many rows of
+        how many are written. Raises ValueError where this one is not empty.
+        """
+        self.require_empty(connection)
+        for table, rows in source._rows(progress):
+            if table is not indexes:
+                connection.execute(insert(table), rows)
+        with source._named_errors(), source._home.reading() as other:
+            set_last_numbers(connection, last_numbers(other))
+
     def close(self) -> None:
         """Let go of the file or the server."""
         self.closed.set()
         with self._writing:
             self._home.close()
+
+    def _rows(self, progress: Callable[[int, int], None]) -> Iterator[tuple[Table, list[dict[str, Any]]]]:
+        with self._named_errors(), self._home.reading() as connection:
+            yield from read_rows(connection, progress)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

@@ -146,10 +146,10 @@ class Jobs:
             Batch(connection, cause).log("job.cancel", job_id, {"state": job.state}, None)
             return _get(connection, job_id)
 
-    def cancel_all(self) -> None:
-        """End all jobs that are queued or running, in a gallery where nobody runs them."""
-        with self._database.transaction() as connection:
-            connection.execute(update(jobs).where(_IS_OPEN).values(state="cancelled", finished_at=now()))
+
+def cancel_all(connection: Connection) -> None:
+    """End all jobs that are queued or running, in a gallery where nobody runs them."""
+    connection.execute(update(jobs).where(_IS_OPEN).values(state="cancelled", finished_at=now()))
 
 
 def _get(connection: Connection, job_id: str) -> Job:

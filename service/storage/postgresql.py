@@ -12,7 +12,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
-    Identity,
     Integer,
     MetaData,
     Table,
@@ -23,18 +22,17 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.records import UnusableText
 from service.storage import sqlite
+from service.storage.copying import last_numbers, read_rows, set_last_numbers
 from service.storage.tables import LOGS, VERSION, gallery, metadata
 
 ID_FILE = "gallery.id"  # tells whose pictures a folder holds
 WAIT = 60  # seconds for a lock
-ROWS_AT_ONCE = 1000  # in a copy
 
 # Nothing waits for ever, neither for a server that does not answer nor for another process.
 _CLIENT = {
@@ -162,20 +160,15 @@ class Postgresql:
 
     def copy(self, path: Path, progress: Callable[[int, int], None]) -> None:
         """Write all there is at this moment to a new SQLite file, which is a gallery of its own with another id."""
-        tables = [table for table in metadata.sorted_tables if table is not gallery]
-        held = self._reader.execution_options(isolation_level="REPEATABLE READ", yield_per=ROWS_AT_ONCE)
+        held = self._reader.execution_options(isolation_level="REPEATABLE READ")
         with sqlite.named_errors(path), sqlite.open_file(path) as target, held.connect() as source:
             target.exec_driver_sql("PRAGMA foreign_keys = OFF")  # the rows of a table come in any order
             target.commit()
-            counts = [source.execute(select(func.count()).select_from(table)).scalar_one() for table in tables]
-            done = 0
-            for table in tables:
-                for portion in source.execute(select(table)).mappings().partitions():
-                    with target.begin():
-                        target.execute(insert(table), [dict(row) for row in portion])
-                    done += len(portion)
-                    progress(done, sum(counts))
-                _copy_last_number(table, source, target)
+            for table, rows in read_rows(source, progress):
+                with target.begin():
+                    target.execute(insert(table), rows)
+            with target.begin():
+                set_last_numbers(target, last_numbers(source))
 
     def named(self, error: Exception) -> Exception | None:
         """What an error means for the user, on one line; None where it is an error of the program."""
@@ -285,17 +278,6 @@ def _create(connection: Connection) -> None:
     connection.execute(insert(_version).values(version=VERSION))
     connection.execute(insert(gallery).values(gallery_id=uuid4().hex))
     connection.execute(text(_MORE_SCHEMA))
-
-
-def _copy_last_number(table: Table, source: Connection, target: Connection) -> None:
-    """Have the copy not use numbers again that belonged to what was deleted."""
-    for column in table.columns:
-        if isinstance(column.server_default, Identity):
-            sequence = func.pg_get_serial_sequence(table.name, column.name)
-            last = source.execute(select(func.coalesce(func.pg_sequence_last_value(sequence.cast(REGCLASS)), 0)))
-            with target.begin():
-                target.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table.name,))
-                target.exec_driver_sql("INSERT INTO sqlite_sequence VALUES (?, ?)", (table.name, last.scalar_one()))
 
 
 def _lock_number(name: str) -> int:

@@ -19,18 +19,20 @@ import pytest
 from PIL import Image
 from sqlalchemy import insert, select
 
-from service.backup import back_up, backup_work
+from service.backup import back_up, backup_work, restore
 from service.gallery import Upload, Wish
 from service.images import Pictures, lossless
 from service.jobs import JobRunner
 from service.opening import open_gallery
 from service.records import Details, Filter, Medium, NewItem
+from service.storage.changes import Changes
+from service.storage.copying import TABLES
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys, NewKey
 from service.storage.models import Models
 from service.storage.store import Store
-from service.storage.tables import indexes
+from service.storage.tables import indexes, jobs
 
 SIZE = 8
 SOON = 60  # seconds
@@ -71,6 +73,12 @@ class Small:
     def delete(self, items):
         for item in self.store.delete([item.item_id for item in items]):
             self.pictures.delete(item.medium.sha256)
+
+    def delete_and_edit(self, numbers):
+        """Enrol photos, delete the first three and the last, name two of the rest, and return the rest."""
+        first, second, third, *rest, last = self.enrol(numbers)
+        self.delete([first, second, third, last])
+        return [self.store.edit(item.item_id, Changes(label="ada")) for item in rest[:2]] + rest[2:]
 
     def change(self, first, stop, step=1000):
         """Enrol and delete until told to stop: photos `first`, `first + step` and so on."""
@@ -162,6 +170,110 @@ def test_a_backup_of_a_gallery_on_a_server_is_one_in_a_file(shared_url, tmp_path
             assert Keys(copy).find(secret) == key
             item = Store(copy).enrol([photo(3000)])[0].item
             assert item.number > items[-1].number
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def restored(request, tmp_path):
+    """Where a backup is brought to: the folder of a gallery that is not there yet, and the address of its database."""
+    return tmp_path / "restored", request.getfixturevalue("shared_url") if request.param == "postgresql" else None
+
+
+def all_rows(database):
+    return {table.name: sorted(database.read(select(table)), key=str) for table in TABLES}
+
+
+def test_a_gallery_in_a_file_is_brought_to_an_empty_one(small, restored, tmp_path):
+    item, *_ = small.delete_and_edit(range(40))
+    Jobs(small.database).create("backup", {})
+    Keys(small.database).add(NewKey("gate", frozenset({"read"}), frozenset({"north"}), 3))
+    with small.database.transaction() as connection:
+        connection.execute(insert(indexes).values(collection="c", model_id="m", cursor=0))
+    rows = all_rows(small.database)
+    small.database.close()
+    steps = []
+    with Database(small.folder) as source, Database(*restored) as target:
+        assert restore(source, target, lambda done, total: steps.append((done, total))) == 36
+        assert source.gallery_id != target.gallery_id
+        assert all_rows(source) == rows
+        found = all_rows(target)
+        assert found.pop("indexes") == []
+        ((kind, state),) = target.read(select(jobs.c.kind, jobs.c.state))
+        assert (kind, state) == ("backup", "cancelled")
+        assert {name: found[name] for name in found.keys() - {"jobs"}} == {
+            name: rows[name] for name in rows.keys() - {"jobs", "indexes"}
+        }
+        assert steps == sorted(steps)
+        assert steps[-1] == (36 + sum(map(len, rows.values())),) * 2
+    with opened(*restored) as again:
+        assert sorted(path.name for path in again.folder.glob("pictures/*/*")) == sorted(
+            path.name for path in small.folder.glob("pictures/*/*")
+        )
+        assert again.store.get(item.item_id) == item
+        # Numbers of what was deleted are not used again: an index on a server may still have them.
+        assert again.enrol([99])[0].number == 41
+        assert len(again.store.operations()) == len(rows["operations"]) + 1
+
+
+def test_a_gallery_that_has_anything_is_left_alone(small, restored, tmp_path):
+    small.enrol(range(3))
+    small.database.close()
+    with Database(*restored) as target:
+        Models(target).bind("another", SIZE, {})
+        before = all_rows(target)
+        with Database(small.folder) as source, pytest.raises(ValueError, match="has models already; expected a new or"):
+            restore(source, target, nothing)
+        assert all_rows(target) == before
+        assert not list(target.folder.glob("pictures/*/*"))
+
+
+def test_a_restoration_that_was_cut_short_goes_on(small, restored, tmp_path, monkeypatch):
+    small.enrol(range(2500))
+    small.database.close()
+    killed = RuntimeError("killed")
+
+    def fail(done, total):
+        if done > 2500 + 2000:  # within the rows
+            raise killed
+
+    with Database(*restored) as target, Database(small.folder) as source:
+        with pytest.raises(RuntimeError) as caught:
+            restore(source, target, fail)
+        assert caught.value is killed
+        assert not any(all_rows(target).values())
+        restore(source, target, nothing)
+        assert all_rows(target) == all_rows(source)
+
+
+def test_a_restoration_copies_where_no_link_can_be_and_leaves_no_half_picture(small, tmp_path, monkeypatch):
+    small.enrol(range(3))
+    small.database.close()
+
+    def refuse(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    def break_off(source, target):
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Database(small.folder) as source, Database(tmp_path / "restored") as target:
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "copyfile", break_off)
+            with pytest.raises(OSError, match="No space left"):
+                restore(source, target, nothing)
+        assert not list(target.folder.glob("pictures/*/*"))
+        assert restore(source, target, nothing) == 3
+    assert check(tmp_path / "restored") == [0, 1, 2]
+
+
+def test_a_source_without_a_picture_is_not_restored_as_a_whole_one(small, tmp_path):
+    first, *_ = small.enrol(range(3))
+    small.pictures.delete(first.medium.sha256)
+    small.database.close()
+    with Database(small.folder) as source, Database(tmp_path / "restored") as target:
+        with pytest.raises(ValueError, match=f"1 items have no picture: {first.item_id}"):
+            restore(source, target, nothing)
+        assert not any(all_rows(target).values())
 
 
 def test_pictures_are_linked_and_stay_when_the_gallery_deletes_them(small, tmp_path):

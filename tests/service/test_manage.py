@@ -130,6 +130,36 @@ def test_a_backup_is_a_gallery(filled, manage, tmp_path):
     )
 
 
+def test_a_gallery_moves_to_postgresql(filled, checkpoint, picture, shared_url, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "shared"
+    monkeypatch.setenv("REID_DATABASE", shared_url)
+    command = ["restore", "--gallery", str(target), str(filled)]
+    assert (main(command), *capsys.readouterr()) == (0, f"{target}: 5 items\n", "")
+    with open_gallery(target, checkpoint, "cpu") as gallery:
+        assert gallery.query([picture(3)], Wish()).matches[0].item.medium.source == "3.png"
+    code, out, err = main(command), *capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert err.endswith("has identities already; expected a new or empty gallery\n")
+
+
+def test_a_backup_is_restored_to_a_folder(filled, manage, tmp_path):
+    assert manage("backup", tmp_path / "backup")[0] == 0
+    target = tmp_path / "restored"
+    assert main(["restore", "--gallery", str(target), str(tmp_path / "backup")]) == 0
+    with Database(target) as copy:
+        assert Store(copy).count(Filter()) == 5
+
+
+def test_what_cannot_be_restored_is_one_line(filled, manage, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    message = f"{nowhere}: no gallery, for there is no gallery.db in it"
+    assert manage("restore", nowhere) == (1, "", f"reid-gallery: error: {message}\n")
+    assert not nowhere.exists()
+    code, out, err = manage("restore", filled)
+    assert (code, out) == (2, "")
+    assert f"{filled} is both the source and --gallery; expected a new folder" in err
+
+
 def test_a_gallery_is_given_to_another_model(filled, manage, checkpoint, tmp_path, picture):
     model, described = load_model(checkpoint, ReidConfig)
     with torch.no_grad():

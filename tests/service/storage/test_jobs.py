@@ -6,7 +6,7 @@ import pytest
 
 import service.storage.jobs
 from service.records import Cause, Conflict, NotFound
-from service.storage.jobs import Jobs
+from service.storage.jobs import Jobs, cancel_all
 from service.storage.store import Store
 
 ADA = Cause("ada", "r1")
@@ -89,14 +89,15 @@ def test_cancelling(database, jobs):
     assert logged == [("job.cancel", queued.job_id, "ada"), ("job.cancel", running.job_id, "ada")]
 
 
-def test_cancelling_all(jobs):
+def test_cancelling_all(database, jobs):
     done = jobs.create("a", {})
     jobs.claim()
     jobs.end(done.job_id, "done", {})
     jobs.create("a", {})
     jobs.claim()
     jobs.create("b", {})
-    jobs.cancel_all()
+    with database.transaction() as connection:
+        cancel_all(connection)
     assert [job.state for job in jobs.page(None, 10)] == ["cancelled", "cancelled", "done"]
     assert jobs.claim() is None
 
