@@ -1,8 +1,10 @@
 """Small things that many tests need: pictures on disk, a dataset of them, a tiny model. All offline, all on the CPU."""
 
 import csv
+import logging
 import os
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,6 +32,21 @@ TINY = {
 def _one_thread() -> None:
     """Tests on a shared machine: one thread each, and the same sums every time."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """The loggers of this process, left as they were."""
+    loggers = [
+        logging.getLogger(name) for name in ("", "reid", "reid.access", "uvicorn", "uvicorn.error", "uvicorn.access")
+    ]
+    kept = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    with warnings.catch_warnings():
+        yield
+        logging.captureWarnings(False)
+    for logger, handlers, level, propagate in kept:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 def write_photos(folder: Path, identities: int = 8, photos: int = 4, size: int = 20, tested: int = 2) -> Path:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import logging
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -37,21 +35,6 @@ from service.storage.jobs import Jobs
 from tests.service.milvus_servers import MilvusServer
 
 BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before():
-    """The loggers of this process, left as they were."""
-    loggers = [
-        logging.getLogger(name) for name in ("", "reid", "reid.access", "uvicorn", "uvicorn.error", "uvicorn.access")
-    ]
-    kept = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
-    with warnings.catch_warnings():
-        yield
-        logging.captureWarnings(False)
-    for logger, handlers, level, propagate in kept:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
