@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from fgvc.datasets import DATASETS, FgvcDataset, load_dataset
+from fgvc.metrics import Floats
 from fgvc.scoring import Result, result_protocol, score, test_labels
 from reid import cli
+from reid.checkpoint import Checkpoint
 from reid.classifier import Classifier
 from reid.config import FgvcConfig, FgvcDataOptions, load_config, override, parse_override
 from reid.data.loaders import without_unreadable
 from reid.device import choose_device, choose_precision
+from reid.distributed import ALONE, World, joined
 from reid.evaluate import evaluation_overrides, require_places, write_json
+from reid.models.dcal import Prediction
 from reid.predictor import open_model
 
 log = logging.getLogger("reid")
@@ -53,6 +57,16 @@ def open_dataset(options: FgvcDataOptions) -> FgvcDataset:
 DATA_OPTIONS = ("dataset", "root", "level", "strict_counts", "on_error", "workers")
 
 
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """A dataset's test images as a classifier sees them: probabilities (n, C) by prediction."""
+
+    probabilities: Mapping[Prediction, Floats]
+    dataset: FgvcDataset
+    classifier: Classifier
+    checkpoint: Checkpoint[FgvcConfig]
+
+
 def evaluate(checkpoint: Path | str, overrides: Mapping[str, Any] | None = None, *, device: str = "auto") -> Evaluated:
     """Evaluate a run folder or model file on the test images it was trained beside, or on those that overrides name.
 
@@ -60,7 +74,21 @@ def evaluate(checkpoint: Path | str, overrides: Mapping[str, Any] | None = None,
     same names. Raises ConfigError for unusable options, and what reading the checkpoint, the dataset or an image
     raises.
     """
-    chosen = choose_device(device)
+    return judge(classify(checkpoint, overrides, device=device))
+
+
+def classify(
+    checkpoint: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    device: str = "auto",
+    world: World = ALONE,
+) -> Classified:
+    """Classify the images that `evaluate` is asked for; errors as there.
+
+    The work is shared out over the processes of `world`; the main one has all probabilities, the others none.
+    """
+    chosen = choose_device(device, world.local_rank)
     model, described = open_model(checkpoint, FgvcConfig, chosen)
     config = evaluation_config(described.config, overrides or {})
     classifier = Classifier(
@@ -72,11 +100,17 @@ def evaluate(checkpoint: Path | str, overrides: Mapping[str, Any] | None = None,
         batch_size=config.eval.batch_size,
         precision=choose_precision(config.train.precision, chosen),
     )
-    dataset = open_dataset(config.data)
+    dataset = world.on_main(lambda: open_dataset(config.data))
     test_labels(dataset, described.classes)  # refused before the work
-    probabilities = classifier.classify_samples(dataset.test, workers=config.data.workers)
-    protocol = result_protocol(dataset, described.protocol, classifier)
-    return Evaluated(score(probabilities, dataset, described.classes, protocol), dataset, classifier)
+    probabilities = classifier.classify_samples(dataset.test, workers=config.data.workers, world=world)
+    return Classified(probabilities, dataset, classifier, described)
+
+
+def judge(classified: Classified) -> Evaluated:
+    """Score what is classified, as `evaluate` does."""
+    dataset, classifier, trained = classified.dataset, classified.classifier, classified.checkpoint
+    protocol = result_protocol(dataset, trained.protocol, classifier)
+    return Evaluated(score(classified.probabilities, dataset, trained.classes, protocol), dataset, classifier)
 
 
 def evaluation_config(trained: FgvcConfig, overrides: Mapping[str, Any]) -> FgvcConfig:
@@ -114,11 +148,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    with joined(arguments.device) as world:
+        overrides = world.on_main(lambda: _overrides(arguments))
+        classified = classify(arguments.checkpoint, overrides, device=arguments.device, world=world)
+        world.on_main(lambda: _keep(arguments, judge(classified)))
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     require_places(arguments.report, json=arguments.json)
     flags = {"data.dataset": arguments.dataset, "data.root": arguments.data_root}
     overrides = {name: value for name, value in flags.items() if value is not None}
-    overrides |= dict(parse_override(text) for text in arguments.options)
-    evaluated = evaluate(arguments.checkpoint, overrides, device=arguments.device)
+    return overrides | dict(parse_override(text) for text in arguments.options)
+
+
+def _keep(arguments: argparse.Namespace, evaluated: Evaluated) -> None:
+    """Print the result, unless the JSON is what is printed, and write what was asked for."""
     result = evaluated.result
     if arguments.json != "-":
         print(result)

@@ -375,8 +375,13 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def full_name(key: str, kind: type[Config] = ReidConfig) -> str:
-    """The dotted name of an option given by it or by its last part; raises ConfigError for another key."""
+def full_name(key: str, kind: type[Config] = ReidConfig, group: str | None = None) -> str:
+    """The dotted name of an option given by it or by its last part; raises ConfigError for another key.
+
+    Of several options with the same last part, it is that of `group`.
+    """
+    if group and (own := f"{group}.{key}") in option_names(kind):
+        return own
     name, problem = _full_name(key, kind)
     if problem:
         raise ConfigError(problem)

@@ -184,7 +184,7 @@ def joined(device: str = "auto") -> Iterator[World]:
             raise SystemExit(1) from error
         if (reason := _lost(error)) is None:
             raise
-        raise ConnectionError(f"{roll.who_is_gone()} ({reason}); start again with --resume") from error
+        raise ConnectionError(f"{roll.who_is_gone()} ({reason})") from error
     finally:
         roll.over.set()
         signal.signal(signal.SIGTERM, before)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from reid.data.loaders import without_unreadable
 from reid.data.samples import ReidDataset
 from reid.data.synthetic import generate
 from reid.device import choose_device, choose_precision
+from reid.distributed import ALONE, World, joined
 from reid.embedder import Embedder
 from reid.features import Features
 from reid.predictor import open_model
@@ -83,6 +85,17 @@ def open_dataset(options: ReidDataOptions) -> ReidDataset:
     return dataset
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A dataset's query and gallery, embedded by a model, and how they are to be evaluated."""
+
+    features: Features
+    dataset: ReidDataset
+    embedder: Embedder
+    checkpoint: Checkpoint[ReidConfig]
+    options: EvalOptions
+
+
 def evaluate(
     checkpoint: Path | str,
     overrides: Mapping[str, Any] | None = None,
@@ -96,7 +109,21 @@ def evaluate(
     `verification` also measures how well scores tell known from unknown. Raises ConfigError for unusable options, and
     what reading the checkpoint, the dataset or an image raises.
     """
-    chosen = choose_device(device)
+    return judge(embed(checkpoint, overrides, device=device), verification=verification)
+
+
+def embed(
+    checkpoint: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    device: str = "auto",
+    world: World = ALONE,
+) -> Embedded:
+    """Embed the data that `evaluate` is asked for; errors as there.
+
+    The work is shared out over the processes of `world`; the main one has all features, the others none.
+    """
+    chosen = choose_device(device, world.local_rank)
     model, described = open_model(checkpoint, ReidConfig, chosen)
     config = evaluation_config(described.config, overrides or {})
     embedder = Embedder(
@@ -109,12 +136,18 @@ def evaluate(
         precision=choose_precision(config.train.precision, chosen),
         sides=described.sides,
     )
-    dataset = open_dataset(config.data)
-    features = extract(embedder, dataset, config.data.workers)
-    distances = rank(features, config.eval, str(chosen))
-    protocol = {**data_protocol(dataset), **embedding_protocol(described.protocol, embedder)}
-    result = score(features, distances, config.eval, protocol, verification=verification)
-    return Evaluated(result, features, distances, config.eval, dataset, embedder, described)
+    dataset = world.on_main(lambda: open_dataset(config.data))
+    features = extract(embedder, dataset, config.data.workers, world)
+    return Embedded(features, dataset, embedder, described, config.eval)
+
+
+def judge(embedded: Embedded, *, verification: bool = False) -> Evaluated:
+    """Rank and score what is embedded, as `evaluate` does."""
+    features, dataset, embedder = embedded.features, embedded.dataset, embedded.embedder
+    distances = rank(features, embedded.options, str(embedder.device))
+    protocol = {**data_protocol(dataset), **embedding_protocol(embedded.checkpoint.protocol, embedder)}
+    result = score(features, distances, embedded.options, protocol, verification=verification)
+    return Evaluated(result, features, distances, embedded.options, dataset, embedder, embedded.checkpoint)
 
 
 def evaluate_stored(
@@ -158,7 +191,7 @@ def evaluation_overrides(
     overrides: Mapping[str, Any], kind: type[Config], data_options: Sequence[str]
 ) -> dict[str, Any]:
     """Overrides by their dotted names; raises ConfigError for one that is not of `eval` nor one of `data_options`."""
-    named = {full_name(key, kind): value for key, value in overrides.items()}
+    named = {full_name(key, kind, "eval"): value for key, value in overrides.items()}
     allowed = {f"data.{name}" for name in data_options}
     foreign = [name for name in named if name not in allowed and not name.startswith("eval.")]
     if foreign:
@@ -171,7 +204,7 @@ def evaluation_overrides(
 
 def stored_options(overrides: Mapping[str, Any]) -> EvalOptions:
     """The options for scoring stored features; raises ConfigError for one that needs a model or images."""
-    named = {full_name(key): value for key, value in overrides.items()}
+    named = {full_name(key, group="eval"): value for key, value in overrides.items()}
     foreign = [name for name in named if not name.startswith("eval.") or name.split(".")[1] in OF_THE_MODEL]
     if foreign:
         raise ConfigError(
@@ -256,6 +289,21 @@ def _preset(text: str) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    evaluations: list[Evaluated] = []
+    with joined(arguments.device) as world:
+        sets = world.on_main(lambda: _asked(arguments))
+        try:
+            for overrides in sets:
+                evaluations += _evaluate_one(arguments, overrides, world)
+        finally:  # what is evaluated is not lost to what fails after it
+            if evaluations and arguments.json:
+                values = [evaluated.result.as_full_json() for evaluated in evaluations]
+                write_json(arguments.json, values[0] if len(values) == 1 else values)
+        world.on_main(lambda: _keep(arguments, evaluations))
+
+
+def _asked(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The options of each evaluation; raises before the work what would make it worthless."""
     if (arguments.checkpoint is None) == (arguments.from_features is None):
         raise cli.UsageError("give either --checkpoint RUN or --from-features FILE.npz")
     if arguments.calibrate and arguments.from_features:
@@ -267,14 +315,11 @@ def _command(arguments: argparse.Namespace) -> None:
     if len(sets) > 1 and (arguments.save_features or arguments.calibrate):
         raise cli.UsageError(f"--save-features and --calibrate take one dataset, given {len(sets)}")
     require_places(arguments.report, json=arguments.json, save_features=arguments.save_features)
-    evaluations: list[Evaluated] = []
-    try:
-        for chosen in sets:
-            evaluations.append(_evaluate_one(arguments, {**overrides, **chosen}))
-    finally:  # what is evaluated is not lost to what fails after it
-        if evaluations and arguments.json:
-            values = [evaluated.result.as_full_json() for evaluated in evaluations]
-            write_json(arguments.json, values[0] if len(values) == 1 else values)
+    return [{**overrides, **chosen} for chosen in sets]
+
+
+def _keep(arguments: argparse.Namespace, evaluations: Sequence[Evaluated]) -> None:
+    """Write what else was asked for."""
     calibration: Calibration | None = None
     for index, evaluated in enumerate(evaluations, start=1):
         if arguments.save_features:
@@ -304,19 +349,24 @@ def require_places(report: Path | None = None, **files: str | Path | None) -> No
         raise NotADirectoryError(f"report {report} is a file, expected a folder or a new name")
 
 
-def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -> Evaluated:
-    """Evaluate, and print the result unless the JSON is what is printed."""
-    how: dict[str, Any] = {
-        "device": arguments.device,
-        "verification": arguments.verification or arguments.calibrate or arguments.report is not None,
-    }
+def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], world: World) -> list[Evaluated]:
+    """Evaluate, and print the result unless the JSON is what is printed; only the main process has one."""
+    verification = arguments.verification or arguments.calibrate or arguments.report is not None
     if arguments.checkpoint:
-        evaluated = evaluate(arguments.checkpoint, overrides, **how)
+        embedded = embed(arguments.checkpoint, overrides, device=arguments.device, world=world)
+        finish = partial(judge, embedded, verification=verification)
     else:
-        evaluated = evaluate_stored(arguments.from_features, overrides, **how)
-    if arguments.json != "-":
-        print(evaluated.result)
-    return evaluated
+        stored = arguments.from_features
+        finish = partial(evaluate_stored, stored, overrides, device=arguments.device, verification=verification)
+    done: list[Evaluated] = []
+
+    def show() -> None:
+        done.append(finish())
+        if arguments.json != "-":
+            print(done[0].result)
+
+    world.on_main(show)
+    return done
 
 
 def write_json(place: str, values: Any) -> None:

@@ -12,6 +12,7 @@ from reid.config import (
     ReidConfig,
     ReidDataOptions,
     differences,
+    full_name,
     load_config,
     option_names,
     override,
@@ -184,6 +185,11 @@ def test_unusable_values_are_named(overrides, message):
 def test_an_ambiguous_last_name_says_so():
     with pytest.raises(ConfigError, match=r"'batch_size' could be train.batch_size or eval.batch_size"):
         load_config("msmt17", None, {"batch_size": 8})
+
+
+def test_an_ambiguous_last_name_is_that_of_the_group_that_is_meant():
+    assert full_name("batch_size", group="eval") == "eval.batch_size"
+    assert full_name("lr", group="eval") == "train.lr"
 
 
 def test_bad_yaml_is_named(tmp_path):

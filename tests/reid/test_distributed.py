@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
+from fgvc.evaluate import main as fgvc_evaluate_main
 from fgvc.train import main as fgvc_main
 from fgvc.train import train as fgvc_train
 from reid import loop
@@ -24,11 +25,10 @@ from reid.data.loaders import TrainingLoader
 from reid.data.sampler import PKSampler
 from reid.data.samples import Sample
 from reid.device import choose_device
-from reid.distributed import World, _agree, joined
-from reid.embedder import Embedder
-from reid.evaluate import open_dataset
-from reid.scoring import extract
+from reid.distributed import World, _agree
+from reid.evaluate import main as evaluate_main
 from reid.train import main, train
+from tests.fgvc.conftest import write_classes
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each starts from one that has imported torch and never used it
 PROCESSES.set_forkserver_preload(["fgvc.train", "reid.train"])
@@ -149,8 +149,6 @@ def test_processes_train_the_parameters_of_one_process_on_the_same_batches(photo
 
 
 def test_categories_are_trained_alike_too(tmp_path, tiny, monkeypatch):
-    from tests.fgvc.conftest import write_classes
-
     kinds = write_classes(tmp_path / "kinds")
     options = {name: value for name, value in tiny.items() if name.split(".")[1] not in ("pad", "images_per_identity")}
     options |= {**ALIKE, "train.batch_size": 6, "data.root": str(kinds)}
@@ -239,28 +237,55 @@ def test_one_process_writes_and_speaks(photos, tiny, tmp_path):
     assert len(files) == 6
 
 
-def embed(checkpoint, options, file):
-    """Embed what the options name, in however many processes; the main one saves it."""
-    embedder, _ = Embedder.from_checkpoint(checkpoint, batch_size=3)
-    with joined("cpu") as world:
-        features = extract(embedder, open_dataset(options), 0, world)
-        if world.main:
-            features.save(file)
-
-
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_embeddings_of_several_processes_are_those_of_one(write_photos, save_run, tmp_path, size):
+def test_an_evaluation_by_several_processes_is_that_of_one(write_photos, save_run, tmp_path, size):
     """To the last bit, because the batches are the same; 5 queries are fewer batches than processes."""
     photos = write_photos(tmp_path / "photos", identities=7, tested=5)
-    options = load_config("csv", None, {"data.root": str(photos), "data.dataset": "csv"}).data
     checkpoint = save_run(tmp_path / "run", "reid")
-    run = Run(tmp_path / "said", size, embed, checkpoint, options, tmp_path / "several.npz")
-    embed(checkpoint, options, tmp_path / "one.npz")
-    done(run)
+    argv = ["--checkpoint", str(checkpoint), "--dataset", "csv", "--data-root", str(photos), "--device", "cpu"]
+    argv += ["batch_size=3", "workers=0"]
+
+    def files(name):
+        kept = {"--json": f"{name}.json", "--save-features": f"{name}.npz", "--report": name}
+        return [part for option, place in kept.items() for part in (option, str(tmp_path / place))]
+
+    assert evaluate_main([*argv, *files("one")]) == 0
+    run = done(Run(tmp_path / "said", size, evaluate_main, [*argv, *files("several")]))
+    assert (tmp_path / "several.json").read_text() == (tmp_path / "one.json").read_text()
     one, several = (np.load(tmp_path / f"{name}.npz") for name in ("one", "several"))
     assert {name: value.shape for name, value in one.items()} == {name: v.shape for name, v in several.items()}
     assert one["gallery_features"].shape == (15, 192)
     assert all(np.array_equal(value, several[name]) for name, value in one.items())
+    assert (tmp_path / "several" / "index.html").exists()
+    assert run.text("out")[0].startswith("mAP ")
+    assert set(run.text("out")[1:] + run.text("err")[1:]) == {""}
+
+
+def test_categories_are_evaluated_alike_too(save_run, tmp_path):
+    kinds = write_classes(tmp_path / "kinds")
+    checkpoint = save_run(tmp_path / "run", "fgvc")
+    for folder in kinds.glob("*/kind-*"):
+        folder.rename(folder.with_name("abc"[int(folder.name[-1])]))  # the classes of the model
+    argv = ["--checkpoint", str(checkpoint), "--dataset", "folder", "--data-root", str(kinds), "--device", "cpu"]
+    argv += ["batch_size=2", "workers=0"]
+    assert fgvc_evaluate_main([*argv, "--json", str(tmp_path / "one.json")]) == 0
+    run = done(Run(tmp_path / "said", 2, fgvc_evaluate_main, [*argv, "--json", str(tmp_path / "several.json")]))
+    assert (tmp_path / "several.json").read_text() == (tmp_path / "one.json").read_text()
+    assert "top-1" in run.text("out")[0] and run.text("out")[1] == ""
+
+
+def test_what_cannot_be_evaluated_is_told_once(write_photos, save_run, tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    checkpoint = save_run(tmp_path / "run", "reid")
+    argv = ["--checkpoint", str(checkpoint), "--dataset", "csv", "--data-root", str(photos), "--device", "cpu"]
+    wrong = Run(tmp_path / "wrong", 2, evaluate_main, [*argv, "--json", str(tmp_path / "no" / "where.json")])
+    (photos.parent / "07_2.png").write_bytes(b"")  # of the second batch, so of the second process
+    unreadable = Run(tmp_path / "unreadable", 2, evaluate_main, [*argv, "batch_size=5"])
+    for run, message in ((wrong, "there is no folder"), (unreadable, "07_2.png: the file is empty")):
+        assert run.end() == [1, 1]
+        (line,) = [line for text in run.text("err") for line in text.splitlines() if "reid-eval: " in line]
+        assert message in line
+        assert "Traceback" not in "".join(run.text("err"))
 
 
 def wait_for(file):

@@ -139,6 +139,7 @@ def test_another_dataset_starts_from_its_own_options():
     assert evaluation_config(trained, {}).data.root == "msmt"
     with pytest.raises(ConfigError, match="train.lr: fixed by the training; an evaluation can change eval"):
         evaluation_config(trained, {"lr": 1})
+    assert evaluation_config(trained, {"batch_size": 7}).eval.batch_size == 7, "not that of the training"
 
 
 def test_a_gallery_without_cameras_says_what_to_do(run, photos, capsys):
