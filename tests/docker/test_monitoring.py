@@ -89,7 +89,8 @@ def test_the_configuration_is_valid_with_and_without_a_key(tmp_path, key):
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
     script = services["prometheus"]["entrypoint"][2].replace("$$", "$")
     script = script.replace('exec prometheus "$@"', "promtool check config /tmp/prometheus.yaml")
-    script = script.replace("/etc/prometheus/", f"{MONITORING}/").replace("/tmp/", f"{tmp_path}/")
+    script = script.replace("/tmp/", f"{tmp_path}/")  # first, for the repository may be below /tmp itself
+    script = script.replace("/etc/prometheus/", f"{MONITORING}/")
     run("sh", "-euc", script, env={**os.environ, "METRICS_KEY": key})
     (job,) = yaml.safe_load((tmp_path / "prometheus.yaml").read_text())["scrape_configs"]
     if key:
