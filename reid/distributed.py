@@ -157,11 +157,11 @@ class _GatherBatch(torch.autograd.Function):
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def joined(device: str = "auto", advice: str = "start again") -> Iterator[World]:
     """Join the other processes of torchrun; a process that was not started by it is alone.
 
     Once one of them fails all end, and one tells why: in the others the error becomes SystemExit. Raises ValueError
-    where there are more processes than GPUs, ConnectionError where other processes are gone.
+    where there are more processes than GPUs, ConnectionError, with the advice, where other processes are gone.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1 or "RANK" not in os.environ:
@@ -184,7 +184,7 @@ def joined(device: str = "auto") -> Iterator[World]:
             raise SystemExit(1) from error
         if (reason := _lost(error)) is None:
             raise
-        raise ConnectionError(f"{roll.who_is_gone()} ({reason})") from error
+        raise ConnectionError(f"{roll.who_is_gone()} ({reason}); {advice}") from error
     finally:
         roll.over.set()
         signal.signal(signal.SIGTERM, before)

@@ -73,19 +73,16 @@ def run_training(
 
     Raises UsageError for a dataset that is missing or unknown, and what choosing options and training raise.
     """
-    try:
-        with joined(arguments.device) as world:
-            config, output = world.on_main(lambda: _choose(arguments, kind, datasets))
-            try:
-                records = train(config, output, device=arguments.device, resume=arguments.resume, world=world)
-            except Interrupted as interrupt:
-                command = f"{kind.task}-train --output {output} --resume"
-                how = command if world.size == 1 else "the same command and --resume"
-                raise KeyboardInterrupt(f"{interrupt}; continue with {how}") from None
-            if world.main:
-                print(json.dumps({"run": str(output), **records[-1]}))
-    except ConnectionError as error:
-        raise ConnectionError(f"{error}; start again with --resume") from error
+    with joined(arguments.device, "start again with --resume") as world:
+        config, output = world.on_main(lambda: _choose(arguments, kind, datasets))
+        try:
+            records = train(config, output, device=arguments.device, resume=arguments.resume, world=world)
+        except Interrupted as interrupt:
+            command = f"{kind.task}-train --output {output} --resume"
+            how = command if world.size == 1 else "the same command and --resume"
+            raise KeyboardInterrupt(f"{interrupt}; continue with {how}") from None
+        if world.main:
+            print(json.dumps({"run": str(output), **records[-1]}))
 
 
 def _choose(arguments: argparse.Namespace, kind: type[Kind], datasets: Collection[str]) -> tuple[Kind, Path]:
