@@ -25,7 +25,7 @@ class KeyForm(BaseModel):
     cameras: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
         None, min_length=1, max_length=1000, description="limit it to their items"
     )
-    requests_per_minute: int | None = Field(None, ge=1, le=MAX_RATE)
+    requests_per_minute: int | None = Field(None, strict=True, ge=1, le=MAX_RATE)
 
     def new_key(self) -> NewKey:
         """The same as the store takes it; raises ValueError for what contradicts itself."""

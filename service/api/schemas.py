@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
 from service.records import Details, Filter
@@ -18,6 +18,13 @@ MAX_TOP_K = 1000
 MAX_PAGE = 1000
 MAX_NUMBER = 2**63 - 1
 MAX_NAMES = 10_000  # in each of three lists; SQLite takes 32,766 values at once
+
+
+def _as_written(time: Any) -> Any:
+    # By itself pydantic takes a number, and text such as 2024 or 20240506, for seconds since 1970.
+    if isinstance(time, datetime) or (isinstance(time, str) and ":" in time):
+        return time
+    raise ValueError("expected a time with its zone, as 2025-03-01T09:30:00Z")
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -38,7 +45,7 @@ def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
-Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in_utc)]
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
@@ -112,8 +119,10 @@ class Deletion(Strict):
 
     item_ids: list[Name] | None = Field(None, min_length=1, max_length=MAX_PAGE)
     filter: Conditions | None = None
-    dry_run: bool = True
-    expected: int | None = Field(None, ge=0, le=MAX_NUMBER, description="the number of a dry run, to delete by filter")
+    dry_run: bool = Field(True, strict=True)
+    expected: int | None = Field(
+        None, strict=True, ge=0, le=MAX_NUMBER, description="the number of a dry run, to delete by filter"
+    )
 
     @model_validator(mode="after")
     def _require_one_choice(self) -> Self:

@@ -228,6 +228,7 @@ def test_limits_of_body_file_and_count(client, picture):
         ({"top_k": "0"}, ["image"], "body.top_k"),
         ({"min_score": "nan"}, ["image"], "body.min_score"),
         ({"from": "2024-05-01T00:00:00"}, ["image"], "body.from"),
+        ({"from": "20240501"}, ["image"], "body.from"),
         ({"from": "0001-01-01T00:00:00+14:00"}, ["image"], "body.from"),
         ({"cameras": "x" * 201}, ["image"], "body.cameras.0"),
         ({"item_id": "x"}, ["image"], "body"),
@@ -323,6 +324,33 @@ def test_the_description_names_every_field_and_every_problem(client):
     assert "HTTPValidationError" not in json.dumps(description)
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(description)):
         assert name in description["components"]["schemas"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("expected", True), ("expected", "1"), ("expected", 1.0), ("dry_run", 0), ("dry_run", "no"), ("dry_run", None)],
+)
+def test_a_deletion_takes_no_value_of_another_type_for_what_it_may_mean(client, picture, field, value):
+    enrol(client, picture(0))
+    response = client.post("/v1/items/delete", json={"filter": {}, "dry_run": False, "expected": 1, field: value})
+    problem = require_problem(response, 422, "invalid_request")
+    assert [error["field"] for error in problem["errors"]] == [f"body.{field}"]
+    assert len(client.get("/v1/items").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("time", ["20240501", "2024", 20240501, 1714521600.5, True, "2024-05-01", "today"])
+def test_a_time_is_written_out_and_no_number(client, picture, time):
+    """Numbers would be seconds since 1970, so that 20240501 became a day in August 1970."""
+    (item,) = enrol(client, picture(0))
+    change = client.patch(f"/v1/items/{item['item_id']}", json={"captured_at": time})
+    problem = require_problem(change, 422, "invalid_request")
+    assert "body.captured_at: " in problem["detail"] and "as 2025-03-01T09:30:00Z" in problem["detail"]
+    said = json.dumps([{"captured_at": time}])
+    response = client.post("/v1/items", files=files("images", picture(1)), data={"metadata": said})
+    require_problem(response, 422, "invalid_request")
+    wrong = client.post("/v1/items/delete", json={"filter": {"from": time}})
+    require_problem(wrong, 422, "invalid_request")
+    assert [one["captured_at"] for one in client.get("/v1/items").json()["items"]] == [None]
 
 
 def test_items_are_deleted_by_filter_after_a_dry_run(client, picture):

@@ -87,6 +87,7 @@ def test_a_key_that_is_not_there_cannot_be_revoked(client):
         ({"cameras": ["north"], "scopes": ["admin"]}, "cannot be limited to cameras"),
         ({"requests_per_minute": 0}, "body.requests_per_minute"),
         ({"requests_per_minute": 2**70}, "body.requests_per_minute"),
+        ({"requests_per_minute": True}, "body.requests_per_minute"),
         ({"camera": ["north"]}, "body.camera"),  # misspelt, it would show them all
     ],
 )
