@@ -206,7 +206,8 @@ def reason(error: Exception) -> str:
     """Why a photo cannot be used, in one line."""
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{one['loc'][0]} {one['input']!r}: {one['msg']}{_HINTS.get(one['type'], '')}" for one in error.errors()
+            f"{one['loc'][0]} {one['input']!r}: {one['msg'].removeprefix('Value error, ')}{_HINTS.get(one['type'], '')}"
+            for one in error.errors()
         )
     return getattr(error, "strerror", None) or str(error)
 
