@@ -25,8 +25,6 @@ DISTRACTORS = ("market1501", "toy")  # datasets whose identity 0 is many subject
 BOXED = "the row has a box x,y,w,h, but a gallery takes whole images; crop the image first"
 COLUMNS = ("path", "key", "label", "identity", "camera", "captured_at")
 
-_HINTS = dict.fromkeys(["timezone_aware", "datetime_from_date_parsing"], ", such as 2024-05-01T10:00:00+02:00")
-
 
 @dataclass(frozen=True, slots=True)
 class Photo:
@@ -206,8 +204,7 @@ def reason(error: Exception) -> str:
     """Why a photo cannot be used, in one line."""
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{one['loc'][0]} {one['input']!r}: {one['msg'].removeprefix('Value error, ')}{_HINTS.get(one['type'], '')}"
-            for one in error.errors()
+            f"{one['loc'][0]} {one['input']!r}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
         )
     return getattr(error, "strerror", None) or str(error)
 

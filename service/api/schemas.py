@@ -4,10 +4,21 @@ A client imports this, so that neither torch nor fastapi is imported here.
 """
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from service.records import Details, Filter
@@ -20,18 +31,16 @@ MAX_NUMBER = 2**63 - 1
 MAX_NAMES = 10_000  # in each of three lists; SQLite takes 32,766 values at once
 
 
-def _as_written(time: Any) -> Any:
+def _in_utc(written: Any, read: ValidatorFunctionWrapHandler) -> datetime:
     # By itself pydantic takes a number, and text such as 2024 or 20240506, for seconds since 1970.
-    if isinstance(time, datetime) or (isinstance(time, str) and ":" in time):
-        return time
+    if isinstance(written, datetime) or (isinstance(written, str) and ":" in written):
+        with suppress(ValidationError):
+            time: datetime = read(written)
+            try:
+                return time.astimezone(UTC)
+            except OverflowError:
+                raise ValueError("the time lies outside the years 1 to 9999 in UTC") from None
     raise ValueError("expected a time with its zone, as 2025-03-01T09:30:00Z")
-
-
-def _in_utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time lies outside the years 1 to 9999 in UTC") from None
 
 
 def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +54,7 @@ def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
-Time = Annotated[AwareDatetime, BeforeValidator(_as_written), AfterValidator(_in_utc)]
+Time = Annotated[AwareDatetime, WrapValidator(_in_utc)]
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 

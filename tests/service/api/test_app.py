@@ -338,7 +338,7 @@ def test_a_deletion_takes_no_value_of_another_type_for_what_it_may_mean(client, 
     assert len(client.get("/v1/items").json()["items"]) == 1
 
 
-@pytest.mark.parametrize("time", ["20240501", "2024", 20240501, 1714521600.5, True, "2024-05-01", "today"])
+@pytest.mark.parametrize("time", ["20240501", "2024", 20240501, 1714521600.5, True, "2024-05-01", "today", "2:3"])
 def test_a_time_is_written_out_and_no_number(client, picture, time):
     """Numbers would be seconds since 1970, so that 20240501 became a day in August 1970."""
     (item,) = enrol(client, picture(0))
