@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from benchmarks.paper_results import Found, markdown
 from benchmarks.paper_tables import main
 from reid.checkpoint import METRICS_FILE, MODEL_FILE, build_model
 from reid.models.dcal import BRANCHES
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = {table: {row.name: row for row in table_rows(table)} for table in TITLES}
@@ -241,9 +241,7 @@ def test_more_shares_runs_between_rows_and_goes_on_after_a_stop(miniatures, tmp_
     with subprocess.Popen(
         command(miniatures, folder, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 120
-        while not metrics.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(metrics.exists)
         process.send_signal(signal.SIGTERM)
         said = process.communicate()[1]
     assert process.returncode == 1

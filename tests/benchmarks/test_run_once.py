@@ -1,13 +1,13 @@
 import fcntl
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.run_once import LOCK_FILE, TrainingFailed, epochs, train_once
 from reid.checkpoint import MODEL_FILE, STATE_FILE
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,9 +54,7 @@ def test_a_stopped_run_has_saved_and_goes_on(recipe, tmp_path):
     code = f"from benchmarks.run_once import *; train_once(Path({str(folder)!r}), 'reid', 'csv', {recipe!r}, 'cpu')"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not epochs(folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: epochs(folder))
         process.terminate()
         said = process.communicate()[1]
     assert "saved after" in said

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import subprocess
-from time import monotonic, sleep
+from time import sleep
 
 import httpx2
 import pytest
 import yaml
 
 from tests.docker.conftest import ROOT, free_port, run
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
 
@@ -47,13 +48,6 @@ def prometheus(running, tmp_path):
             process.terminate()
 
 
-def wait_for(condition):
-    deadline = monotonic() + 60
-    while not condition():
-        assert monotonic() < deadline
-        sleep(0.5)
-
-
 def test_every_query_of_the_dashboard_is_answered(running, prometheus, vehicles):
     def ask(query):
         try:
@@ -69,12 +63,12 @@ def test_every_query_of_the_dashboard_is_answered(running, prometheus, vehicles)
             client.post("/v1/items", files={"images": ("a.jpg", vehicles[0].read_bytes())})
 
     use()
-    wait_for(lambda: ask('up{job="reid"} == 1'))
+    wait_until(lambda: ask('up{job="reid"} == 1'))
     sleep(3)  # a rate takes two samples
     use()
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     queries = [target["expr"].replace("$__rate_interval", "1m") for panel in panels for target in panel["targets"]]
-    wait_for(lambda: ask('sum(rate(reid_requests_total{status="200",route="/query"}[1m])) > 0'))
+    wait_until(lambda: ask('sum(rate(reid_requests_total{status="200",route="/query"}[1m])) > 0'))
     for query in queries:
         answered = ask(query)
         if NOT_SERVED not in query:

@@ -29,6 +29,7 @@ from reid.distributed import World, _agree
 from reid.evaluate import main as evaluate_main
 from reid.train import main, train
 from tests.fgvc.conftest import write_classes
+from tests.waiting import wait_until
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each starts from one that has imported torch and never used it
 PROCESSES.set_forkserver_preload(["fgvc.train", "reid.train"])
@@ -289,10 +290,7 @@ def test_what_cannot_be_evaluated_is_told_once(write_photos, save_run, tmp_path)
 
 
 def wait_for(file):
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline, f"no {file}"
-        time.sleep(0.02)
+    wait_until(file.exists, f"no {file}")
 
 
 @pytest.mark.parametrize(("size", "victim"), [(2, 0), (2, 1), (3, 1)])

@@ -4,7 +4,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from reid import loop
 from reid.config import ConfigError, FgvcConfig, ReidTrainOptions, load_config
 from reid.loop import Interrupted, draw_partners
 from reid.train import main, train
+from tests.waiting import wait_until
 
 
 def configure(photos, tiny, **changes):
@@ -226,9 +226,7 @@ def test_kill_9_at_a_random_moment_loses_at_most_an_epoch(photos, tiny, tmp_path
     process = subprocess.Popen(
         [*command, *options], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until((tmp_path / "killed" / "metrics.jsonl").exists)
     process.kill()
     process.wait()
     done = len(lines(tmp_path / "killed"))

@@ -33,9 +33,9 @@ from service.storage.keys import Keys, NewKey
 from service.storage.models import Models
 from service.storage.store import Store
 from service.storage.tables import indexes, jobs
+from tests.waiting import DEADLINE, wait_until
 
 SIZE = 8
-SOON = 60  # seconds
 process = multiprocessing.get_context("fork")  # a child that need not import anything anew
 
 
@@ -369,10 +369,7 @@ def test_backups_are_consistent_while_others_enrol_and_delete(small, tmp_path):
 
 
 def ended(jobs, job_id):
-    deadline = time.monotonic() + SOON
-    while jobs.get(job_id).state in ("queued", "running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: jobs.get(job_id).state not in ("queued", "running"))
     return jobs.get(job_id)
 
 
@@ -418,7 +415,7 @@ def kill_rounds(folder, rounds, seed):
         ready = process.Event()
         child = process.Process(target=back_up_for_ever, args=(folder, 10_000 * (round_ + 1), ready))
         child.start()
-        assert ready.wait(SOON)
+        assert ready.wait(DEADLINE)
         time.sleep(draw.random() * 0.4)  # only chooses the moment
         os.kill(child.pid, signal.SIGKILL)
         child.join()
@@ -472,7 +469,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
     target = tmp_path / "backups" / "new"
     child = process.Process(target=back_up_to_a_full_disk, args=(tmp_path / "gallery", target, tell))
     child.start()
-    assert told.poll(SOON)
+    assert told.poll(DEADLINE)
     message, left = told.recv()
     child.join()
     assert str(tmp_path / "backups" / "new.partial" / "gallery.db") in message

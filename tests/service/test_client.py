@@ -26,6 +26,7 @@ from service.jobs import JobRunner
 from service.opening import load_classifier
 from service.settings import Settings
 from service.storage.jobs import Jobs
+from tests.waiting import wait_until
 
 # What the client leaves out: the same as /v1/query, and the cookie that is for browsers.
 LEFT_OUT = {("POST", "/query"), ("POST", "/v1/session"), ("DELETE", "/v1/session")}
@@ -72,10 +73,7 @@ def listen():
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         running.append((server, thread))
-        deadline = time.monotonic() + 60
-        while not server.started:
-            assert time.monotonic() < deadline and thread.is_alive()
-            time.sleep(0.01)
+        wait_until(lambda: server.started or not thread.is_alive())
         return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
     yield start

@@ -15,6 +15,7 @@ from reid.embedder import Embedder
 from service import embed as embed_module
 from service.embed import Share, embed, main
 from service.shards import FeatureFolder
+from tests.waiting import wait_until
 
 PHOTOS = 23
 SHARD = 4
@@ -235,9 +236,8 @@ def test_killed_at_any_moment_and_finished_by_another_number(folder, run, proces
     randomly = random.Random(0)
     for round_, world in enumerate((1, 3, 2)):
         started = [process(folder, rank=rank, world=world) for rank in range(world)]
-        end = time.monotonic() + 120
-        while len(list((tmp_path / "features").glob("*.safetensors"))) < round_ + 1 and time.monotonic() < end:
-            time.sleep(0.01 * randomly.random())
+        wait_until(lambda least=round_ + 1: len(list((tmp_path / "features").glob("*.safetensors"))) >= least)
+        time.sleep(0.01 * randomly.random())  # only chooses the moment
         for one in started:
             one.kill()
             one.wait()

@@ -12,8 +12,7 @@ from service.jobs import JobRunner
 from service.records import NotServed
 from service.storage.database import Database
 from service.storage.jobs import Jobs
-
-SOON = 30  # seconds; for what happens at once on a machine with time
+from tests.waiting import DEADLINE, wait_until
 
 
 @pytest.fixture
@@ -24,10 +23,7 @@ def database(tmp_path):
 
 def ended(jobs, job):
     """The job when it has ended."""
-    deadline = time.monotonic() + SOON
-    while jobs.get(job.job_id).state in ("queued", "running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: jobs.get(job.job_id).state not in ("queued", "running"))
     return jobs.get(job.job_id)
 
 
@@ -42,7 +38,7 @@ class Steps:
         self.ran.append(job.job_id)
         progress(1, 3)
         self.reached.set()
-        assert self.go_on.wait(SOON)
+        assert self.go_on.wait(DEADLINE)
         progress(2, 3)
         progress(3, 3)
         return {"steps": 3}
@@ -53,7 +49,7 @@ def test_jobs_run_one_after_the_other_and_tell_their_result(database):
     with JobRunner(Jobs(database), {"slow": work, "quick": lambda job, progress: dict(job.parameters)}) as runner:
         slow = runner.start("slow", {})
         quick = runner.start("quick", {"n": 4})
-        assert work.reached.wait(SOON)
+        assert work.reached.wait(DEADLINE)
         assert (runner.jobs.get(slow.job_id).done, runner.jobs.get(slow.job_id).total) == (1, 3)
         assert runner.jobs.get(quick.job_id).state == "queued"
         work.go_on.set()
@@ -101,7 +97,7 @@ def test_a_cancelled_job_ends_at_its_next_step(database):
     work = Steps()
     with JobRunner(Jobs(database), {"slow": work}) as runner:
         job = runner.start("slow", {})
-        assert work.reached.wait(SOON)
+        assert work.reached.wait(DEADLINE)
         runner.jobs.cancel(job.job_id)
         work.go_on.set()
         cancelled = ended(runner.jobs, job)
@@ -114,13 +110,13 @@ def test_closing_ends_a_job_at_its_next_step_and_the_next_start_goes_on(database
     work = Steps()
     runner = JobRunner(Jobs(database), {"slow": work})
     job = runner.start("slow", {})
-    assert work.reached.wait(SOON)
+    assert work.reached.wait(DEADLINE)
     closer = threading.Thread(target=runner.close)
     closer.start()
     while not runner._closing.is_set():
         time.sleep(0.001)
     work.go_on.set()
-    closer.join(SOON)
+    closer.join(DEADLINE)
     assert not closer.is_alive()
     assert (runner.jobs.get(job.job_id).state, runner.jobs.get(job.job_id).done) == ("running", 1)
     with JobRunner(Jobs(database), {"slow": work}) as runner:
@@ -148,7 +144,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_stop_the_thread(database, monk
     with JobRunner(jobs, {"a": lambda job, progress: {}, "b": lambda job, progress: {}}) as runner:
         monkeypatch.setattr(jobs, "end", refuse)
         first = runner.start("a", {})
-        assert failed.wait(SOON)
+        assert failed.wait(DEADLINE)
         assert jobs.get(first.job_id).state == "running"
         monkeypatch.setattr(jobs, "end", end)
         assert ended(jobs, runner.start("b", {})).state == "done"
@@ -166,6 +162,6 @@ def test_a_job_whose_end_could_not_be_written_is_done_again_after_a_restart(data
     monkeypatch.setattr(jobs, "end", refuse)
     with JobRunner(jobs, {"a": lambda job, progress: {}}) as runner:
         job = runner.start("a", {})
-        assert failed.wait(SOON)
+        assert failed.wait(DEADLINE)
     with JobRunner(Jobs(database), {"a": lambda job, progress: {"again": True}}):
         assert ended(Jobs(database), job).result == {"again": True}

@@ -17,12 +17,12 @@ import pytest
 
 from tests.service.milvus_servers import MilvusServer
 from tests.service.sites import Proxy, Service
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.milvus, pytest.mark.timeout(7200)]
 
 ROUNDS = int(os.environ.get("KILLS", "5"))
 SEED = int(os.environ.get("KILLS_SEED", "0"))
-SOON = 120  # seconds, for what takes a few on an idle machine
 NO_ANSWER = 90  # seconds: more is a hang
 CHECKED = 25  # items of a round that are asked for by their own picture
 
@@ -231,14 +231,6 @@ def site(tmp_path, request):
         made.end()
 
 
-def soon(condition, what):
-    until = time.monotonic() + SOON
-    while not (value := condition()):
-        assert time.monotonic() < until, what
-        time.sleep(0.1)
-    return value
-
-
 def get(address, path, **options):
     """The answer, or None while there is none."""
     with suppress(httpx2.TransportError):
@@ -270,7 +262,7 @@ def ended(address, job):
         answer = get(address, f"/v1/jobs/{job}")
         return answer and answer.json()["state"] not in ("queued", "running") and answer.json()
 
-    return soon(look, f"job {job} does not end")
+    return wait_until(look, f"job {job} does not end")
 
 
 def check(site, ledger, picture, chance):
@@ -362,7 +354,7 @@ def play(site, rounds, picture, models, seed):
         else:
             names, began = kill_some(site, chance, crowd_of)
         for service in site.services:
-            soon(lambda service=service: settled(service), f"{names}: a service does not recover")
+            wait_until(lambda service=service: settled(service), f"{names}: a service does not recover")
         seconds = time.monotonic() - began
         told = dict(ledger.counts - before)
         kind = "re-index" if round_ % 3 == 1 else "at work"

@@ -29,9 +29,9 @@ from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.models import Models
 from service.storage.store import Store
+from tests.waiting import DEADLINE, wait_until
 
 SIZE = 8
-SOON = 60  # seconds
 process = multiprocessing.get_context("fork")  # a child that need not import anything anew
 
 
@@ -147,10 +147,8 @@ def test_a_model_that_nobody_asked_for_is_not_switched_to(folder):
     with opened(folder, 1) as gallery:
         job = Jobs(gallery.database).create("reindex", {"model_id": model_id(1)})
     with opened(folder, 2) as gallery, JobRunner(jobs := Jobs(gallery.database), {"reindex": reindex_work(gallery)}):
-        deadline = time.monotonic() + SOON
-        while (ended := jobs.get(job.job_id)).state in ("queued", "running"):
-            assert time.monotonic() < deadline
-        assert (ended.state, ended.error) == (
+        failed = ended(jobs, job.job_id)
+        assert (failed.state, failed.error) == (
             "failed",
             "asked for model model-1, but model model-2 is loaded now; ask again",
         )
@@ -278,10 +276,7 @@ def test_two_trained_models_give_what_embedding_afresh_gives(checkpoint, tmp_pat
 
 
 def ended(jobs, job_id):
-    deadline = time.monotonic() + SOON
-    while jobs.get(job_id).state in ("queued", "running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: jobs.get(job_id).state not in ("queued", "running"))
     return jobs.get(job_id)
 
 
@@ -293,7 +288,7 @@ def reindex_by_a_job(folder, seed, ready):
         with JobRunner(Jobs(gallery.database), {"reindex": reindex_work(gallery)}) as runner:
             if all(job.state in ("done", "failed", "cancelled") for job in runner.jobs.page(None, 1)):
                 runner.start("reindex", {})
-            time.sleep(SOON)
+            time.sleep(DEADLINE)
 
 
 def kill_rounds(folder, rounds, seed):
@@ -306,7 +301,7 @@ def kill_rounds(folder, rounds, seed):
         ready = process.Event()
         child = process.Process(target=reindex_by_a_job, args=(folder, served + 1, ready))
         child.start()
-        assert ready.wait(SOON)
+        assert ready.wait(DEADLINE)
         time.sleep(draw.random() * 0.4)  # only chooses the moment
         os.kill(child.pid, signal.SIGKILL)
         child.join()

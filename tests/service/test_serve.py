@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from time import monotonic
 
 import httpx2
 import numpy as np
@@ -22,6 +21,7 @@ from service.opening import open_gallery
 from service.serve import _calibration, main
 from service.storage.database import Database
 from service.storage.keys import Keys, NewKey
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -227,10 +227,13 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     assert (ready.status_code, ready.json()["code"]) == (503, "model_mismatch")
     asked = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))})
     assert (asked.status_code, asked.json()["code"]) == (503, "model_mismatch")
-    job = httpx2.post(f"{address}/v1/admin/reindex").json()
-    deadline = monotonic() + 60
-    while job["state"] in ("queued", "running") and monotonic() < deadline:
-        job = httpx2.get(f"{address}/v1/jobs/{job['job_id']}").json()
+    accepted = httpx2.post(f"{address}/v1/admin/reindex").json()
+
+    def ended():
+        job = httpx2.get(f"{address}/v1/jobs/{accepted['job_id']}").json()
+        return job if job["state"] not in ("queued", "running") else None
+
+    job = wait_until(ended)
     assert (job["state"], job["result"]["items"]) == ("done", 5)
     assert httpx2.get(f"{address}/health/ready").json()["items"] == 5
     answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()

@@ -1,6 +1,6 @@
 """A gallery whose items are found by a server, which goes away and comes back."""
 
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
@@ -18,8 +18,7 @@ from service.settings import Settings
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from tests.service.rows_server import Engine, Server
-
-SOON = 30  # seconds
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +62,6 @@ def sources(answer):
     return [match.item.item_id for match in answer.matches]
 
 
-def soon(condition):
-    until = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < until, "it does not come"
-        time.sleep(0.01)
-
-
 def test_photos_are_taken_while_the_server_is_away_and_found_when_it_is_back(gallery, server, picture):
     (first,), (pending,) = enrol(gallery, picture(1))
     assert not pending
@@ -85,25 +77,29 @@ def test_photos_are_taken_while_the_server_is_away_and_found_when_it_is_back(gal
             ask()
     assert gallery.index.waiting == 2
     server.away = False
-    soon(lambda: gallery.index.items == 2)
+    wait_until(lambda: gallery.index.items == 2)
     assert sources(gallery.query([picture(2)], Wish())) == [second.item_id, first.item_id]
     assert gallery.index.waiting == 0
 
 
 def test_a_photo_is_enrolled_in_the_batch_of_a_query_that_fails(gallery, server, picture, monkeypatch):
     """The model embeds both at once; the query alone needs the server."""
-    server.away = True
-    with pytest.raises(IndexUnavailable):
-        gallery.size()
     jobs = []
     monkeypatch.setattr(gallery.batcher, "_work", lambda batch: [jobs.append(len(batch)), *gallery._work(batch)][1:])
-    held = gallery.batcher.run(lambda: time.sleep(0.3))
-    asked = gallery.decoding.submit(gallery.query, [picture(1)], Wish())
-    (_,), (pending,) = enrol(gallery, picture(2))
-    held.result()
-    assert pending
-    with pytest.raises(IndexUnavailable):
-        asked.result()
+
+    def go_away_and_wait():  # on the thread that would notice
+        server.away = True
+        wait_until(lambda: gallery.batcher.waiting["urgent"] == gallery.batcher.waiting["bulk"] == 1)
+
+    held = gallery.batcher.run(go_away_and_wait)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(gallery.query, [picture(1)], Wish())
+        (_,), (pending,) = enrol(gallery, picture(2))
+        held.result()
+        assert jobs == [2]
+        assert pending
+        with pytest.raises(IndexUnavailable):
+            asked.result()
 
 
 def test_what_is_deleted_is_not_found_whatever_the_server_thinks(gallery, server, picture):
@@ -133,7 +129,7 @@ def test_a_gallery_goes_to_another_model_though_the_server_goes_away(
         told = []
         reindex(other, lambda done, total: told.append((done, total)))
         assert other.serves
-        soon(lambda: other.index.items == 25 and not other.index.waiting)
+        wait_until(lambda: other.index.items == 25 and not other.index.waiting)
         assert sources(other.query([picture(7)], Wish(top_k=1))) == [items[7].item_id]
         assert [*server.collections] == [collection(other.database.gallery_id, "two")]
         assert server.answers < 0, "the server did not go away"
@@ -153,7 +149,7 @@ def test_a_reconciliation_compares_all_rows(gallery, server, picture):
     assert told[-1] == (12, 12)
     with JobRunner(Jobs(gallery.database), {"reconcile": reconcile_work(gallery, gallery.index)}) as runner:
         job = runner.start("reconcile", {})
-        soon(lambda: runner.jobs.get(job.job_id).state == "done")
+        wait_until(lambda: runner.jobs.get(job.job_id).state == "done")
         assert runner.jobs.get(job.job_id).result["missing"] == 1
     assert kept.keys() == {item.number for item in items}
     server.away = True
@@ -185,7 +181,7 @@ def test_the_service_says_why_it_cannot_answer(gallery, server, checkpoint, pict
         assert "reid_index_pending 1.0" in measured
         assert "reid_ready 0.0" in measured
         server.away = False
-        soon(lambda: client.get("/health/ready").status_code == 200)
+        wait_until(lambda: client.get("/health/ready").status_code == 200)
         assert post("/query", "image", picture(2)).json()["candidates"] == 2
         assert client.post("/v1/admin/reconcile").json()["code"] == "not_served"
 

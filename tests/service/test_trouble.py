@@ -10,10 +10,9 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from http.client import HTTPConnection
 from queue import Queue
 from threading import Barrier
-from time import monotonic, sleep
+from time import monotonic
 
 import httpx2
 import numpy as np
@@ -25,36 +24,10 @@ from service.jobs import JobRunner
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
+from tests.service.under_way import begin
+from tests.waiting import DEADLINE, wait_until
 
-DEADLINE = 120  # seconds, for what takes a few on an idle machine
 LIMITED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root, whom permissions bind as all others
-
-
-def poll(happened):
-    deadline = monotonic() + DEADLINE
-    while not happened():
-        assert monotonic() < deadline
-        sleep(0.02)
-
-
-def begin(address, path, files):
-    """Send half a request, so that it is under way; returns the connection and the other half."""
-    request = httpx2.Request("POST", address + path, files=files)
-    body = request.read()
-    connection = HTTPConnection(address.removeprefix("http://"), timeout=DEADLINE)
-    connection.putrequest("POST", path)
-    for name in ("Content-Type", "Content-Length"):
-        connection.putheader(name, request.headers[name])
-    connection.putheader("Expect", "100-continue")
-    connection.endheaders()
-    told = b""
-    while not told.endswith(b"\r\n\r\n"):  # the service says so when it begins to read the body
-        received = connection.sock.recv(1000)
-        assert received
-        told += received
-    assert told.startswith(b"HTTP/1.1 100")
-    connection.send(body[: len(body) // 2])
-    return connection, body[len(body) // 2 :]
 
 
 def listens(address):
@@ -86,7 +59,7 @@ def test_every_answer_is_that_of_some_moment(serve, checkpoint, picture):
     """32 clients query while 4 enrol and 2 delete; a photo is enrolled once and may then be deleted."""
     sent = [picture(n) for n in range(200)]
     vectors = Embedder.from_checkpoint(checkpoint, device="cpu")[0].embed([decode(data) for data in sent])
-    doomed, begin = Queue(), Barrier(38)
+    doomed, together = Queue(), Barrier(38)
     photo_of, added, removed = {}, {}, {}  # the latter two: when the request was sent, and when it was answered
 
     def timed(send):
@@ -125,7 +98,7 @@ def test_every_answer_is_that_of_some_moment(serve, checkpoint, picture):
 
     def client(act, first):
         with httpx2.Client(base_url=address, timeout=DEADLINE) as http:
-            begin.wait(DEADLINE)
+            together.wait(DEADLINE)
             return act(http, first)
 
     _, address = serve()
@@ -159,7 +132,7 @@ def test_requests_under_way_are_answered_before_the_end(serve, picture, tmp_path
     under_way = [begin(address, "/v1/items", {"images": ("a.png", picture(n))}) for n in range(1, 5)]
     under_way += [begin(address, "/query", {"image": ("a.png", picture(0))}) for _ in range(4)]
     process.send_signal(signal.SIGTERM)
-    poll(lambda: not listens(address))
+    wait_until(lambda: not listens(address))
     process.send_signal(signal.SIGTERM)
     answers = []
     for connection, rest in under_way:
@@ -197,7 +170,7 @@ def test_uploads_cut_short_leave_nothing_behind(serve, picture, tmp_path):
     for data in [picture(2), large] * 10:
         connection, _ = begin(address, "/v1/items", {"images": ("a.png", data)})
         connection.close()
-    poll(lambda: files_open() <= before)
+    wait_until(lambda: files_open() <= before)
     assert enrol(address, picture(3)).status_code == 201
     process.send_signal(signal.SIGTERM)
     _, shown = process.communicate(timeout=DEADLINE)
@@ -306,5 +279,5 @@ def test_a_job_whose_end_could_not_be_written_is_run_again(gallery, monkeypatch)
     monkeypatch.setattr(jobs, "end", end)
     with JobRunner(jobs, {"backup": lambda job, progress: {}}) as runner:
         job = runner.start("backup", {})
-        poll(lambda: jobs.get(job.job_id).state == "done")
+        wait_until(lambda: jobs.get(job.job_id).state == "done")
     assert not errors

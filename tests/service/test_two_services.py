@@ -1,17 +1,16 @@
 """Two services over one gallery, with PostgreSQL and Milvus, behind a proxy: what one was told, the other knows."""
 
-import time
 from contextlib import ExitStack
 
 import pytest
 
 from service.client import Client, ServiceError
 from tests.service.sites import Proxy, Service
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.milvus
 
 ADMIN = "an admin key of two services, long enough"
-SOON = 60  # seconds
 
 
 @pytest.fixture
@@ -66,10 +65,10 @@ def test_what_one_was_told_the_other_knows_at_once(site, client, picture):
     assert [item.item_id for item in a.items()] == [item.item_id for item in b.items()]
     key = a.add_key("gate", ["read"])
     gate, other_gate = (client(service.address, key.secret) for service in site[:2])
-    soon(lambda: allowed(other_gate))
+    wait_until(lambda: allowed(other_gate))
     assert allowed(gate)
     b.revoke_key(key.key_id)
-    soon(lambda: not allowed(gate) and not allowed(other_gate))
+    wait_until(lambda: not allowed(gate) and not allowed(other_gate))
 
 
 def test_either_may_be_killed(site, client, picture, checkpoint):
@@ -116,10 +115,3 @@ def allowed(client):
     except ServiceError as error:
         assert error.status == 401, error
         return False
-
-
-def soon(condition):
-    until = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < until, "it does not come"
-        time.sleep(0.1)

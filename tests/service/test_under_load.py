@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
-from time import monotonic, sleep
+from time import sleep
 
 import httpx2
 import numpy as np
@@ -36,8 +36,8 @@ from service.serve import BACKUPS_FOLDER
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
+from tests.waiting import DEADLINE, wait_until
 
-DEADLINE = 120  # seconds, for what takes a few on an idle machine
 ALL = 1000  # more matches than there are items
 SHARED = range(10)  # photos that all clients enrol and none changes
 LABELS = ["plain", "Åsa", "x'; DROP TABLE items;--"]
@@ -53,7 +53,7 @@ def served(folder, checkpoint, *prefix):
     environment = {**os.environ, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
     with open(log, "w") as written, subprocess.Popen(command, stderr=written, env=environment) as process:
         try:
-            poll(lambda: process.poll() is not None or address_in(log))
+            wait_until(lambda: process.poll() is not None or address_in(log))
             yield process, address_in(log), log
         finally:
             process.kill()
@@ -63,13 +63,6 @@ def served(folder, checkpoint, *prefix):
 def address_in(log):
     found = re.search(r"http://\S+:\d+", log.read_text())
     return found and found.group()
-
-
-def poll(happened):
-    deadline = monotonic() + DEADLINE
-    while not happened():
-        assert monotonic() < deadline
-        sleep(0.02)
 
 
 def name_of(photo):
@@ -216,10 +209,10 @@ def check(folder, checkpoint, clients):
             def ended():
                 return {job.state for job in runner.jobs.page(None, ALL)} <= {"done", "failed"}
 
-            poll(ended)
+            wait_until(ended)
             if not gallery.serves:
                 runner.start("reindex", {})
-                poll(ended)
+                wait_until(ended)
             jobs = runner.jobs.page(None, 10**6)
         assert [job.error for job in jobs if job.state != "done"] == []
         assert {job.job_id for job in jobs} >= set.union(*(client.jobs for client in clients))
@@ -301,7 +294,7 @@ def kill_rounds(folder, models, picture, rounds, seed):
             worked.result()
         if round_ % 2:  # first the real service finds what was left, and its jobs go on
             with served(folder, model) as (_, address, _):
-                poll(lambda: not open_jobs(address))
+                wait_until(lambda: not open_jobs(address))
         check(folder, model, clients)
     return clients
 

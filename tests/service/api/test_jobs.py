@@ -1,7 +1,6 @@
 """Jobs over HTTP."""
 
 import threading
-import time
 
 import pytest
 from fastapi import FastAPI
@@ -18,8 +17,7 @@ from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys, NewKey
 from service.storage.store import Store
-
-SOON = 60  # seconds
+from tests.waiting import DEADLINE, wait_until
 
 
 class Gate:
@@ -31,7 +29,7 @@ class Gate:
     def __call__(self, job, progress):
         progress(1, 4)
         self.reached.set()
-        assert self.go_on.wait(SOON)
+        assert self.go_on.wait(DEADLINE)
         progress(4, 4)
         return {"items": 3}
 
@@ -71,11 +69,8 @@ def client(database, gate):
 
 
 def ended(client, location):
-    deadline = time.monotonic() + SOON
-    while (job := client.get(location).json())["state"] in ("queued", "running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return job
+    wait_until(lambda: client.get(location).json()["state"] not in ("queued", "running"))
+    return client.get(location).json()
 
 
 def test_a_job_is_accepted_watched_and_done(database, client, gate):
@@ -86,7 +81,7 @@ def test_a_job_is_accepted_watched_and_done(database, client, gate):
         *("backup", "queued", None, None, None),
     )
     assert accepted.headers["location"] == f"/v1/jobs/{job['job_id']}"
-    assert gate.reached.wait(SOON)
+    assert gate.reached.wait(DEADLINE)
     running = client.get(accepted.headers["location"]).json()
     assert (running["state"], running["done"], running["total"], running["progress"]) == ("running", 1, 4, 0.25)
     second = client.post("/v1/admin/backup")
@@ -107,7 +102,7 @@ def test_a_job_that_fails_says_why(client):
 
 def test_a_job_is_cancelled(client, gate):
     location = client.post("/v1/admin/backup").headers["location"]
-    assert gate.reached.wait(SOON)
+    assert gate.reached.wait(DEADLINE)
     asked = client.post(f"{location}/cancel")
     assert (asked.status_code, asked.json()["state"]) == (202, "running")
     gate.go_on.set()

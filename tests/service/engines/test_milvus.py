@@ -15,6 +15,7 @@ from service.engines import milvus
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
 from service.records import Filter, IndexLost, IndexUnavailable, Row
+from tests.waiting import wait_until
 
 RELOAD_SECONDS = 90
 EVERYTHING = Filter()
@@ -299,9 +300,7 @@ def test_small_portions_make_the_same(open_engine, monkeypatch):
 def test_weaker_consistency_finds_the_rows_in_the_end(open_engine, consistency):
     engine, rows = open_engine(consistency=consistency), make_rows(10)
     engine.upsert(rows)
-    until = time.monotonic() + 20
-    while len(engine) < 10 and time.monotonic() < until:
-        time.sleep(0.1)
+    wait_until(lambda: len(engine) == 10)
     assert [hit.number for hit in engine.search(rows[3].vector[None], 1, EVERYTHING)[0].hits] == [3]
 
 

@@ -4,7 +4,6 @@ import base64
 import json
 import socket
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import httpx2
@@ -17,6 +16,7 @@ from service.api.app import create_app
 from service.classification import Classification
 from service.opening import load_classifier
 from service.settings import Settings
+from tests.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -461,10 +461,7 @@ def test_a_delete_is_done_when_the_page_is_left(client, open_page, herd, picture
     tab.keyboard.press("Delete")
     expect(tab.locator("#toasts")).to_contain_text("Deleted")
     tab.goto("about:blank")
-    deadline = time.monotonic() + 30
-    while client.get(f"/v1/items/{herd[1]['item_id']}").status_code != 404:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: client.get(f"/v1/items/{herd[1]['item_id']}").status_code == 404)
 
 
 def test_a_delete_that_is_refused_comes_back(client, open_page, herd, picture, refused):
