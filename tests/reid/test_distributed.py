@@ -29,7 +29,7 @@ from reid.distributed import World, _agree
 from reid.evaluate import main as evaluate_main
 from reid.train import main, train
 from tests.fgvc.conftest import write_classes
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 PROCESSES = multiprocessing.get_context("forkserver")  # each starts from one that has imported torch and never used it
 PROCESSES.set_forkserver_preload(["fgvc.train", "reid.train"])
@@ -63,8 +63,8 @@ class Run:
             self.processes[-1].start()
 
     def end(self):
-        """The exit codes; kills what does not end within a minute."""
-        deadline = time.monotonic() + 60
+        """The exit codes; kills what does not end in time."""
+        deadline = time.monotonic() + DEADLINE
         for one in self.processes:
             one.join(max(0.0, deadline - time.monotonic()))
         hanging = [one for one in self.processes if one.is_alive()]
@@ -357,14 +357,14 @@ def test_a_process_that_no_longer_answers_is_given_up(photos, tiny, tmp_path):
     """As when a machine is gone without a word: no connection is closed."""
     named = [f"{name}={value}" for name, value in {**tiny, "train.epochs": 5000, "data.root": photos}.items()]
     argv = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "run"), *named]
-    run = Run(tmp_path / "said", 2, impatient, 5, argv)
+    run = Run(tmp_path / "said", 2, impatient, 10, argv)
     wait_for(tmp_path / "run" / "metrics.jsonl")
     os.kill(run.processes[1].pid, signal.SIGSTOP)
-    run.processes[0].join(60)
+    run.processes[0].join(DEADLINE)
     run.processes[1].kill()
     assert run.end() == [1, -signal.SIGKILL]
     assert run.errors[0].startswith("reid-train: error: process 1 of 2 is gone on ")
-    assert "(Timed out waiting 5000ms" in run.errors[0]
+    assert "(Timed out waiting 10000ms" in run.errors[0]
 
 
 def think_long(argv):
@@ -374,11 +374,11 @@ def think_long(argv):
     real = reid.train.score
 
     def slowly(*arguments):
-        time.sleep(6)
+        time.sleep(13)
         return real(*arguments)
 
     reid.train.score = slowly
-    return impatient(3, argv)
+    return impatient(10, argv)
 
 
 def test_the_others_wait_for_scores_however_long_they_take(photos, tiny, tmp_path):
