@@ -21,7 +21,9 @@ from service.opening import open_gallery
 from service.serve import _calibration, main
 from service.storage.database import Database
 from service.storage.keys import Keys, NewKey
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
+
+get, post = (partial(ask, timeout=DEADLINE) for ask in (httpx2.get, httpx2.post))
 
 
 @pytest.fixture
@@ -63,29 +65,29 @@ def start_alone(launch, classifier):
 def test_a_query_is_answered_and_a_signal_ends_it_well(start, picture, sent):
     process, address = start()
     photo = {"images": ("a.png", picture(1))}
-    assert httpx2.post(f"{address}/v1/items", files=photo).status_code == 201
-    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert post(f"{address}/v1/items", files=photo).status_code == 201
+    answer = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
     process.send_signal(sent)
     _, rest = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, "stopped\n")
     _, address = start()  # the gallery was let go of, and holds what was answered
-    assert httpx2.get(f"{address}/health/ready").json()["items"] == 1
-    again = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert get(f"{address}/health/ready").json()["items"] == 1
+    again = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert again["matches"] == answer["matches"]
 
 
 def test_a_classifier_alone_and_beside_the_gallery(start, start_alone, classifier, picture):
     process, address = start_alone()
-    answer = httpx2.post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
-    assert httpx2.get(f"{address}/health/ready").json()["classifier"]["classes"] == 6
+    answer = post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
+    assert get(f"{address}/health/ready").json()["classifier"]["classes"] == 6
     process.send_signal(signal.SIGTERM)
     _, rest = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, "stopped\n")
     process, address = start("--classifier", str(classifier))
-    again = httpx2.post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
+    again = post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
     assert again["results"] == answer["results"]
-    assert httpx2.get(f"{address}/health/ready").json()["items"] == 0
+    assert get(f"{address}/health/ready").json()["items"] == 0
     process.send_signal(signal.SIGTERM)
     _, rest = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, "stopped\n")
@@ -94,11 +96,11 @@ def test_a_classifier_alone_and_beside_the_gallery(start, start_alone, classifie
 def test_what_was_answered_survives_a_kill(start, picture):
     process, address = start()
     photo = {"images": ("a.png", picture(1))}
-    (result,) = httpx2.post(f"{address}/v1/items", files=photo).json()["results"]
+    (result,) = post(f"{address}/v1/items", files=photo).json()["results"]
     process.kill()
     process.wait()
     _, address = start()
-    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    answer = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert [match["item_id"] for match in answer["matches"]] == [result["item"]["item_id"]]
 
 
@@ -193,9 +195,9 @@ def test_elsewhere_a_key_is_needed(checkpoint, tmp_path, start, capsys):
         _, secret = Keys(database).add(NewKey("gate", frozenset({"read"})))
     _, address = start("--host", "0.0.0.0")
     address = address.replace("0.0.0.0", "127.0.0.1")
-    assert httpx2.get(f"{address}/v1/items").status_code == 401
-    assert httpx2.get(f"{address}/v1/items", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
-    assert httpx2.get(f"{address}/health/ready").status_code == 200
+    assert get(f"{address}/v1/items").status_code == 401
+    assert get(f"{address}/v1/items", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+    assert get(f"{address}/health/ready").status_code == 200
 
 
 def test_elsewhere_a_classifier_alone_needs_the_admin_key(classifier, start_alone, capsys, monkeypatch, picture):
@@ -206,15 +208,15 @@ def test_elsewhere_a_classifier_alone_needs_the_admin_key(classifier, start_alon
     _, address = start_alone("--host", "0.0.0.0")
     address = address.replace("0.0.0.0", "127.0.0.1")
     sent = {"image": ("a.png", picture(1))}
-    assert httpx2.post(f"{address}/v1/classify", files=sent).status_code == 401
-    assert httpx2.post(f"{address}/v1/classify", files=sent, headers={"X-API-Key": "a" * 40}).status_code == 200
+    assert post(f"{address}/v1/classify", files=sent).status_code == 401
+    assert post(f"{address}/v1/classify", files=sent, headers={"X-API-Key": "a" * 40}).status_code == 200
 
 
 def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_path):
     """The same weights with other features are another model."""
     process, address = start()
     sent = [("images", (f"{i}.png", picture(i))) for i in range(5)]
-    httpx2.post(f"{address}/v1/items", files=sent)
+    post(f"{address}/v1/items", files=sent)
     process.send_signal(signal.SIGTERM)
     process.wait()
     run = shutil.copytree(checkpoint, tmp_path / "other")
@@ -223,20 +225,20 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     config = described.config.model_copy(update={"eval": options})
     save_model(run / "model.safetensors", model, replace(described, config=config))
     _, address = start("--checkpoint", str(run))
-    ready = httpx2.get(f"{address}/health/ready")
+    ready = get(f"{address}/health/ready")
     assert (ready.status_code, ready.json()["code"]) == (503, "model_mismatch")
-    asked = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))})
+    asked = post(f"{address}/query", files={"image": ("a.png", picture(1))})
     assert (asked.status_code, asked.json()["code"]) == (503, "model_mismatch")
-    accepted = httpx2.post(f"{address}/v1/admin/reindex").json()
+    accepted = post(f"{address}/v1/admin/reindex").json()
 
     def ended():
-        job = httpx2.get(f"{address}/v1/jobs/{accepted['job_id']}").json()
+        job = get(f"{address}/v1/jobs/{accepted['job_id']}").json()
         return job if job["state"] not in ("queued", "running") else None
 
     job = wait_until(ended)
     assert (job["state"], job["result"]["items"]) == ("done", 5)
-    assert httpx2.get(f"{address}/health/ready").json()["items"] == 5
-    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    assert get(f"{address}/health/ready").json()["items"] == 5
+    answer = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert answer["candidates"] == 5
 
@@ -247,7 +249,7 @@ def test_the_toy_model_is_named_as_such(start, checkpoint, tmp_path, dataset):
     model, described = load_model(run, ReidConfig)
     save_model(run / "model.safetensors", model, replace(described, protocol={"dataset": dataset}))
     process, address = start("--checkpoint", str(run))
-    assert httpx2.get(f"{address}/health/ready").json()["trained_on"] == dataset
+    assert get(f"{address}/health/ready").json()["trained_on"] == dataset
     process.send_signal(signal.SIGTERM)
     rest = process.stderr.read()  # not `communicate`, which does not know of lines that came together with the address
     assert rest.startswith("warning: this is the toy model") == (dataset == "toy")
@@ -258,16 +260,16 @@ def test_the_export_of_a_model_serves_its_gallery(start, checkpoint, picture, tm
     file = export(checkpoint, tmp_path / "model.onnx").file
     process, address = start()
     sent = [("images", (f"{i}.png", picture(i))) for i in range(3)]
-    httpx2.post(f"{address}/v1/items", files=sent)
-    model_id = httpx2.get(f"{address}/health/ready").json()["model_id"]
+    post(f"{address}/v1/items", files=sent)
+    model_id = get(f"{address}/health/ready").json()["model_id"]
     process.send_signal(signal.SIGTERM)
     process.wait()
     _, address = start("--checkpoint", str(file))
-    ready = httpx2.get(f"{address}/health/ready")
+    ready = get(f"{address}/health/ready")
     assert (ready.status_code, ready.json()["model_id"], ready.json()["items"]) == (200, model_id, 3)
-    answer = httpx2.post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+    answer = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
-    shown = httpx2.post(f"{address}/v1/attention", files={"image": ("a.png", picture(1))})
+    shown = post(f"{address}/v1/attention", files={"image": ("a.png", picture(1))})
     assert shown.status_code == 200
 
 

@@ -16,7 +16,7 @@ from service.api.app import create_app
 from service.classification import Classification
 from service.opening import load_classifier
 from service.settings import Settings
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -52,7 +52,7 @@ def serve(gallery, runner, checkpoint, tmp_path):
         listening = socket.create_server(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        client = httpx2.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}")
+        client = httpx2.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=DEADLINE)
         running.append((server, thread, listening, client))
         return client
 
