@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
+# Where this is set, every start of Python compiles all of torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test test-slow test-browser test-milvus test-docker lint lock clean
 
 help:
@@ -20,7 +23,7 @@ install: .venv/installed
 	@echo "Installing into .venv (a few GB: PyTorch brings its CUDA libraries) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "Installed."

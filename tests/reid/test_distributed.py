@@ -104,16 +104,16 @@ def records(run: Path):
 
 
 def assert_alike(one: Path, other: Path):
-    """Everything that is trained is alike to 1e-5, and the losses to 1e-4."""
+    """Everything that is trained is alike to 1e-5, and the losses to 1e-4, or to that part of what is above 1."""
     a, b = state(one), state(other)
     for part in ("model", "loss", "averaged"):
         assert (a[part] or {}).keys() == (b[part] or {}).keys()
         for name, value in (a[part] or {}).items():
-            torch.testing.assert_close(value, b[part][name], atol=1e-5, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(value, b[part][name], atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
     for mine, theirs in zip(records(one), records(other), strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4, rel=1e-4)
         for branch, parts in mine["losses"].items():
-            assert parts == pytest.approx(theirs["losses"][branch], abs=1e-4)
+            assert parts == pytest.approx(theirs["losses"][branch], abs=1e-4, rel=1e-4)
 
 
 def pair_within(monkeypatch, shares):
