@@ -21,8 +21,8 @@ import torch
 import fgvc.evaluate
 import reid.evaluate
 from benchmarks.run_once import train_once
-from reid.checkpoint import KINDS, MODEL_FILE
 from reid.config import load_config, option_names, parse_override
+from reid.inference.checkpoint import KINDS, MODEL_FILE
 from reid.models.dcal import BRANCHES
 
 RESULTS = Path(__file__).parent / "results"

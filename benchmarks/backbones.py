@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from reid.device import choose_precision
-from reid.loop import draw_partners
-from reid.losses import FgvcLoss, branch_losses, total_loss
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import DCAL, build_dcal
+from reid.training.loop import draw_partners
+from reid.training.losses import FgvcLoss, branch_losses, total_loss
 
 CLASSES = 200
 # The paper's section 4.4: what GLCA adds on DeiT-Tiny for CUB, and on ViT-Base for VeRi-776.

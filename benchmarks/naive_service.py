@@ -15,7 +15,7 @@ from fastapi import FastAPI, UploadFile
 from PIL import Image
 
 from reid.device import choose_device
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 
 COUNT = 10
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from reid.checkpoint import KINDS
 from reid.config import Config, Task, load_config
+from reid.inference.checkpoint import KINDS
 from reid.models.dcal import Method
 
 Table = Literal["1", "2", "more"]

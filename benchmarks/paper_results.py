@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.paper import FIGURES, TITLES, Row, Table
 from benchmarks.run_once import epochs
-from reid.checkpoint import CONFIG_FILE, KINDS
 from reid.config import Config, Task, differences, read_config
+from reid.evaluation.scoring import describe_protocol
+from reid.inference.checkpoint import CONFIG_FILE, KINDS
 from reid.progress import duration
-from reid.scoring import describe_protocol
 
 # What changes no figure.
 HARMLESS = ("data.root", "data.workers", "data.strict_counts", "train.eval_every", "eval.batch_size")

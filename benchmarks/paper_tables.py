@@ -30,8 +30,8 @@ from benchmarks.paper_plan import OPEN, plan, time_left
 from benchmarks.paper_results import Found, evaluation_file, look, markdown
 from benchmarks.run_once import TrainingFailed, epochs, train_once
 from reid import cli
-from reid.checkpoint import KINDS, MODEL_FILE, write_text
 from reid.config import ConfigError, Task, full_name, parse_override
+from reid.inference.checkpoint import KINDS, MODEL_FILE, write_text
 from reid.progress import duration
 
 RESULTS = Path(__file__).parent / "results"

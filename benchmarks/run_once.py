@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from reid.checkpoint import CONFIG_FILE, KINDS, METRICS_FILE
 from reid.config import Task, load_config
-from reid.runs import changed_options
+from reid.inference.checkpoint import CONFIG_FILE, KINDS, METRICS_FILE
+from reid.training.runs import changed_options
 
 LOCK_FILE = ".lock"
 

@@ -38,10 +38,10 @@ import torch
 from PIL import Image
 
 from benchmarks.http_load import drive, multipart
-from reid.checkpoint import Checkpoint, save_model
 from reid.config import load_config
 from reid.data.transforms import Preprocessing
-from reid.embedder import Embedder
+from reid.inference.checkpoint import Checkpoint, save_model
+from reid.inference.embedder import Embedder
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
 from service.enrol import enrol

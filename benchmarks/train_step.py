@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import image_size, seconds
 from reid.device import choose_precision
-from reid.loop import draw_partners
-from reid.losses import ReidLoss, batch_hard_triplet, branch_losses, total_loss
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
+from reid.training.loop import draw_partners
+from reid.training.losses import ReidLoss, batch_hard_triplet, branch_losses, total_loss
 
 CLASSES = 751  # Market-1501's training identities
 

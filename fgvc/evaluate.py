@@ -12,15 +12,15 @@ from fgvc.datasets import DATASETS, FgvcDataset, load_dataset
 from fgvc.metrics import Floats
 from fgvc.scoring import Result, result_protocol, score, test_labels
 from reid import cli
-from reid.checkpoint import Checkpoint
-from reid.classifier import Classifier
 from reid.config import FgvcConfig, FgvcDataOptions, load_config, override, parse_override
 from reid.data.loaders import without_unreadable
 from reid.device import choose_device, choose_precision
 from reid.distributed import ALONE, World, joined
 from reid.evaluate import evaluation_overrides, require_places, write_json
+from reid.inference.checkpoint import Checkpoint
+from reid.inference.classifier import Classifier
+from reid.inference.predictor import open_model
 from reid.models.dcal import Prediction
-from reid.predictor import open_model
 
 log = logging.getLogger("reid")
 

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from reid import cli
-from reid.classifier import Classifier
 from reid.data.images import read_image
 from reid.data.samples import is_image
 from reid.device import choose_device
 from reid.evaluate import require_places, write_json
+from reid.inference.classifier import Classifier
 from reid.models.dcal import Prediction
 from reid.progress import track
 

@@ -12,10 +12,10 @@ from PIL import ImageOps
 from fgvc.datasets import FgvcDataset
 from fgvc.metrics import Confusion, Floats
 from fgvc.scoring import NAMES, Result
-from reid.checkpoint import write_text
-from reid.classifier import Classifier
 from reid.data.images import read_image
 from reid.data.samples import Sample
+from reid.inference.checkpoint import write_text
+from reid.inference.classifier import Classifier
 from reid.report import figures, markup, parts
 from reid.report.attention import attended
 from reid.report.markup import Section

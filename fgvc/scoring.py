@@ -9,10 +9,10 @@ import numpy as np
 
 from fgvc.datasets import FgvcDataset
 from fgvc.metrics import Confusion, Floats, Integers, class_accuracy, confusions, top_k_accuracy
-from reid.classifier import Classifier
+from reid.evaluation.scoring import describe_protocol
+from reid.inference.classifier import Classifier
 from reid.models.dcal import Prediction
 from reid.retrieval.calibration import ReliabilityBin, calibration_error, reliability_bins
-from reid.scoring import describe_protocol
 
 NAMES: Mapping[Prediction, str] = {"sum": "SA + GLCA", "sa": "SA", "glca": "GLCA"}
 RANKS = (1, 5)

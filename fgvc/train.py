@@ -15,19 +15,19 @@ from fgvc.datasets import DATASETS
 from fgvc.evaluate import open_dataset
 from fgvc.scoring import data_protocol, result_protocol, score
 from reid import cli
-from reid.checkpoint import CONFIG_FILE, Checkpoint, build_model, save_model, write_text
-from reid.classifier import Classifier
 from reid.config import ConfigError, FgvcConfig
 from reid.data.loaders import TrainingLoader, worker_count
 from reid.data.sampler import ShuffledSampler
 from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
 from reid.distributed import ALONE, World
-from reid.loop import Evaluation, fit
-from reid.losses import FgvcLoss
+from reid.inference.checkpoint import CONFIG_FILE, Checkpoint, build_model, save_model, write_text
+from reid.inference.classifier import Classifier
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
-from reid.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
+from reid.training.loop import Evaluation, fit
+from reid.training.losses import FgvcLoss
+from reid.training.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
 
 log = logging.getLogger("reid")
 
@@ -38,8 +38,8 @@ def train(
     """Train a classifier into the run folder `output`; return the record of every epoch.
 
     Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
-    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved. Every
-    process of `world` (`reid.distributed.joined`) calls this alike.
+    the weights or the images raises; `reid.training.loop.Interrupted` when stopped by a signal, with the state saved.
+    Every process of `world` (`reid.distributed.joined`) calls this alike.
     """
     goes_on = world.on_main(lambda: require_own_folder(config, output, resume))
     chosen = choose_device(device, world.local_rank)

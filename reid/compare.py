@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid import cli
-from reid.checkpoint import write_text
+from reid.inference.checkpoint import write_text
 from reid.retrieval.bootstrap import Difference, paired_difference
 
 Floats = npt.NDArray[np.float64]

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from reid import cli, compare
-from reid.calibrate import calibrate, load_calibration
-from reid.checkpoint import Checkpoint, write_text
 from reid.config import (
     Config,
     ConfigError,
@@ -32,12 +30,14 @@ from reid.data.samples import ReidDataset
 from reid.data.synthetic import generate
 from reid.device import choose_device, choose_precision
 from reid.distributed import ALONE, World, joined
-from reid.embedder import Embedder
-from reid.features import Features
-from reid.predictor import open_model
+from reid.evaluation.calibrate import calibrate, load_calibration
+from reid.evaluation.features import Features
+from reid.evaluation.scoring import Result, data_protocol, embedding_protocol, extract, rank, score
+from reid.inference.checkpoint import Checkpoint, write_text
+from reid.inference.embedder import Embedder
+from reid.inference.predictor import open_model
 from reid.retrieval.calibration import Calibration
 from reid.retrieval.distances import Distances
-from reid.scoring import Result, data_protocol, embedding_protocol, extract, rank, score
 
 log = logging.getLogger("reid")
 

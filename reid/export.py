@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid import cli
-from reid.checkpoint import Checkpoint, as_metadata, fingerprint, load_model, model_file, write_whole
 from reid.config import Config, FgvcConfig, ReidConfig
 from reid.data.transforms import Preprocessing
 from reid.evaluate import require_places, write_json
-from reid.exported import GRID, IMAGES, MODEL, PREFIX, SIDES, SUFFIX, open_session
+from reid.inference.checkpoint import Checkpoint, as_metadata, fingerprint, load_model, model_file, write_whole
+from reid.inference.exported import GRID, IMAGES, MODEL, PREFIX, SIDES, SUFFIX, open_session
 from reid.models.dcal import DCAL, DcalOutput, embedding, probabilities
 
 if TYPE_CHECKING:

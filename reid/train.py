@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from reid import cli
-from reid.checkpoint import CONFIG_FILE, Checkpoint, build_model, save_model, write_text
 from reid.config import ConfigError, ReidConfig, ReidTrainOptions
 from reid.data.datasets import DATASETS
 from reid.data.loaders import TrainingLoader, worker_count
@@ -23,15 +22,16 @@ from reid.data.samples import ReidDataset
 from reid.data.transforms import Preprocessing, training_transform
 from reid.device import choose_device, choose_precision
 from reid.distributed import ALONE, World
-from reid.embedder import Embedder
 from reid.evaluate import open_dataset
-from reid.loop import Evaluation, fit
-from reid.losses import ArcFace, BranchLoss, Center, Circle, CrossEntropy, PerHead, Triplet
+from reid.evaluation.scoring import data_protocol, embedding_protocol, extract, rank, score
+from reid.inference.checkpoint import CONFIG_FILE, Checkpoint, build_model, save_model, write_text
+from reid.inference.embedder import Embedder
+from reid.inference.side_info import Sides
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
-from reid.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
-from reid.scoring import data_protocol, embedding_protocol, extract, rank, score
-from reid.sides import Sides
+from reid.training.loop import Evaluation, fit
+from reid.training.losses import ArcFace, BranchLoss, Center, Circle, CrossEntropy, PerHead, Triplet
+from reid.training.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
 
 log = logging.getLogger("reid")
 
@@ -42,8 +42,8 @@ def train(
     """Train a Re-ID model into the run folder `output`; return the record of every epoch.
 
     Raises FileExistsError when `output` already holds a run and `resume` is not asked for; what reading the dataset,
-    the weights or the images raises; `reid.loop.Interrupted` when stopped by a signal, with the state saved. Every
-    process of `world` (`reid.distributed.joined`) calls this alike.
+    the weights or the images raises; `reid.training.loop.Interrupted` when stopped by a signal, with the state saved.
+    Every process of `world` (`reid.distributed.joined`) calls this alike.
     """
     goes_on = world.on_main(lambda: require_own_folder(config, output, resume))
     chosen = choose_device(device, world.local_rank)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.classifier import Classifier
+from reid.inference.classifier import Classifier
 from service.batcher import Batcher
 from service.gallery import Gallery
 from service.images import UnknownFormat, UnusableImage

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from reid import cli
 from reid.device import choose_device
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 from reid.progress import Progress, duration
 from service.gallery import described
 from service.images import decode

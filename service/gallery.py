@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 from service.batcher import Batcher, Closed
 from service.images import Pictures, UnknownFormat, UnusableImage, decode, lossless
 from service.index import Index

@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from reid.checkpoint import Checkpoint
-from reid.classifier import Classifier
 from reid.config import Config, ReidConfig
 from reid.device import choose_device
-from reid.embedder import Embedder
-from reid.exported import model_fingerprint
+from reid.inference.checkpoint import Checkpoint
+from reid.inference.classifier import Classifier
+from reid.inference.embedder import Embedder
+from reid.inference.exported import model_fingerprint
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine

@@ -5,7 +5,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from reid.predictor import Predictor
+from reid.inference.predictor import Predictor
 from reid.report.attention import overlay
 from service.batcher import Batcher
 from service.images import decode

@@ -15,8 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from reid import cli
-from reid.calibrate import load_calibration
-from reid.classifier import Classifier
+from reid.evaluation.calibrate import load_calibration
+from reid.inference.classifier import Classifier
 from reid.retrieval.calibration import Calibration
 from service import logs
 from service.api.app import create_app, create_classifier_app

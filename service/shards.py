@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from reid.checkpoint import write_text, write_whole
+from reid.inference.checkpoint import write_text, write_whole
 from service.records import Vectors
 from service.sources import Photo, Source
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from reid.predictor import Attention, Predictor
+from reid.inference.predictor import Attention, Predictor
 from reid.report.strips import Tile
 
 # Dark to bright at rising attention, as in matplotlib's inferno: readable without colour, and by the colour-blind.

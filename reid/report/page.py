@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from reid.checkpoint import write_text
-from reid.embedder import Embedder
-from reid.features import Features, Integers
+from reid.evaluation.features import Features, Integers
+from reid.evaluation.scoring import Result
+from reid.inference.checkpoint import write_text
+from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from reid.report import figures, markup, parts
 from reid.report.attention import attended
@@ -23,7 +24,6 @@ from reid.retrieval.camera_pairs import CameraPairs, evaluate_camera_pairs
 from reid.retrieval.distances import Distances
 from reid.retrieval.metrics import Metrics, evaluate_distances
 from reid.retrieval.verification import Verification
-from reid.scoring import Result
 
 MATCHES_WITH_ATTENTION = 6
 FIGURES = ("cmc", "scores", "roc", "reliability", "camera_pairs", "ranked_lists", "attention", "embeddings")

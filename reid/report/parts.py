@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.checkpoint import write_whole
+from reid.inference.checkpoint import write_whole
 from reid.report import figures, markup
 from reid.report.strips import Strip
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.manifold import TSNE
 
-from reid.features import Features
+from reid.evaluation.features import Features
 from reid.retrieval.distances import Distance
 
 ROWS = 1500

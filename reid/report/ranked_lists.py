@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import ImageOps
 
-from reid.features import Features, Integers
+from reid.evaluation.features import Features, Integers
 from reid.report.strips import SIDE, Kind, Tile, readable
 from reid.retrieval.distances import Distances
 from reid.retrieval.matches import UNKNOWN

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from fgvc.evaluate import evaluate, main
-from reid.checkpoint import Checkpoint, save_model
-from reid.classifier import Classifier
 from reid.config import FgvcConfig, ReidConfig, load_config
 from reid.data.transforms import Preprocessing
+from reid.inference.checkpoint import Checkpoint, save_model
+from reid.inference.classifier import Classifier
 from reid.models.dcal import build_dcal
 
 CLASSES = ("kind-0", "kind-1", "kind-2")

@@ -10,8 +10,8 @@ from PIL import Image
 from fgvc.datasets import load_dataset
 from fgvc.report import write_report
 from fgvc.scoring import result_protocol, score
-from reid.classifier import Classifier
 from reid.data.transforms import Preprocessing
+from reid.inference.classifier import Classifier
 from reid.models.dcal import DCAL, build_dcal
 
 HOSTILE = "<b>$\\frac{1}$'&"

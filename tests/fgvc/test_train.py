@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from fgvc.train import main, train
-from reid import loop
 from reid.config import ConfigError, FgvcConfig, load_config
-from reid.loop import Interrupted
+from reid.training import loop
+from reid.training.loop import Interrupted
 
 
 def configure(kinds, tiny, **changes):

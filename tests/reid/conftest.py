@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid.checkpoint import Checkpoint, save_model
 from reid.config import FgvcConfig, ReidConfig, load_config
 from reid.data.transforms import Preprocessing
 from reid.export import export
+from reid.inference.checkpoint import Checkpoint, save_model
+from reid.inference.side_info import Sides
 from reid.models.dcal import build_dcal
-from reid.sides import Sides
 
 
 def save_run(

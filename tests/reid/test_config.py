@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reid.checkpoint import KINDS
 from reid.config import (
     RECIPES,
     ConfigError,
@@ -20,6 +19,7 @@ from reid.config import (
     read_config,
 )
 from reid.data.datasets import CHOICES
+from reid.inference.checkpoint import KINDS
 
 
 @pytest.mark.parametrize("dataset", ["market1501", "dukemtmc", "occludedduke", "cuhk03", "msmt17"])

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from reid.config import load_config
 from reid.evaluate import evaluate
-from reid.loop import Interrupted
 from reid.models.dcal import build_dcal
 from reid.retrieval.metrics import evaluate_features
 from reid.train import train
+from reid.training.loop import Interrupted
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,7 +71,7 @@ def test_a_stopped_run_resumes(photos, tiny, tmp_path, monkeypatch):
     import os
     import signal
 
-    from reid import loop
+    from reid.training import loop
 
     config = load_config("csv", None, {**tiny, "data.root": str(photos), "train.precision": "float16"})
     real = loop.require_finite
@@ -112,7 +112,7 @@ def test_metrics_are_the_cpus():
     [("float32", False, 1e-4), ("float32", True, 1e-4), ("auto", False, 0.1)],
 )
 def test_two_gpus_train_what_one_trains(photos, tiny, tmp_path, monkeypatch, precision, compiled, near):
-    from reid import loop
+    from reid.training import loop
 
     options = {**tiny, "data.root": str(photos), "train.precision": precision, "train.compile": compiled}
     options |= {"model.drop_path": 0, "train.optimizer": "sgd", "train.lr": 0.05, "train.clip_norm": 1.0}

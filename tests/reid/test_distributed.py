@@ -19,7 +19,6 @@ from torch.distributed import TCPStore
 from fgvc.evaluate import main as fgvc_evaluate_main
 from fgvc.train import main as fgvc_main
 from fgvc.train import train as fgvc_train
-from reid import loop
 from reid.config import FgvcConfig, load_config
 from reid.data.loaders import TrainingLoader
 from reid.data.sampler import PKSampler
@@ -28,6 +27,7 @@ from reid.device import choose_device
 from reid.distributed import World, _agree
 from reid.evaluate import main as evaluate_main
 from reid.train import main, train
+from reid.training import loop
 from tests.fgvc.conftest import write_classes
 from tests.waiting import DEADLINE, wait_until
 
@@ -109,7 +109,9 @@ def assert_alike(one: Path, other: Path):
     for part in ("model", "loss", "averaged"):
         assert (a[part] or {}).keys() == (b[part] or {}).keys()
         for name, value in (a[part] or {}).items():
-            torch.testing.assert_close(value, b[part][name], atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+            torch.testing.assert_close(
+                value, b[part][name], atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+            )
     for mine, theirs in zip(records(one), records(other), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4, rel=1e-4)
         for branch, parts in mine["losses"].items():

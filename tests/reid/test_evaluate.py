@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import ImageOps
 
-from reid.calibrate import load_calibration
 from reid.config import ConfigError, load_config, parse_override
 from reid.data.datasets import load_dataset
 from reid.data.images import read_image
-from reid.embedder import Embedder
 from reid.evaluate import evaluate, evaluate_stored, evaluation_config, main
-from reid.features import Features
+from reid.evaluation.calibrate import load_calibration
+from reid.evaluation.features import Features
+from reid.inference.embedder import Embedder
 from reid.retrieval.distances import FeatureDistances
 from reid.retrieval.expansion import augment_database, expand_queries
 from reid.retrieval.metrics import evaluate_distances

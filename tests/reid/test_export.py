@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from reid import export as command
-from reid.checkpoint import fingerprint, load_model
-from reid.classifier import Classifier
 from reid.config import Config
-from reid.embedder import Embedder
 from reid.export import Parity, export, main
+from reid.inference.checkpoint import fingerprint, load_model
+from reid.inference.classifier import Classifier
+from reid.inference.embedder import Embedder
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

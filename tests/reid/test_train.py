@@ -12,10 +12,10 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from reid import loop
 from reid.config import ConfigError, FgvcConfig, ReidTrainOptions, load_config
-from reid.loop import Interrupted, draw_partners
 from reid.train import main, train
+from reid.training import loop
+from reid.training.loop import Interrupted, draw_partners
 from tests.waiting import wait_until
 
 
@@ -152,7 +152,7 @@ def test_a_state_from_before_losses_learned_still_resumes(photos, tiny, tmp_path
         ({"center_loss": 5e-4}, {"ce", "triplet", "center"}),
         (LEARNED, {"arcface", "circle", "center"}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)),  # a set has another order in every process
 )
 def test_each_loss_falls_and_is_logged_by_branch(photos, tiny, tmp_path, changes, parts):
     records = train(configure(photos, tiny, epochs=10, **changes), tmp_path / "run", device="cpu")

@@ -22,9 +22,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.checkpoint import Checkpoint, save_model
 from reid.config import FgvcConfig, load_config
 from reid.data.transforms import Preprocessing
+from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
 from service.backup import backup_work
 from service.classification import Classification

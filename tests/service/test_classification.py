@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.checkpoint import load_model, save_model
-from reid.classifier import Classifier
 from reid.config import FgvcConfig, override
+from reid.inference.checkpoint import load_model, save_model
+from reid.inference.classifier import Classifier
 from service import classification as classification_module
 from service.batcher import Closed
 from service.classification import Classification

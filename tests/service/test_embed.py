@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 from service import embed as embed_module
 from service.embed import Share, embed, main
 from service.shards import FeatureFolder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 from service.engines.memory import MemoryEngine
 from service.gallery import Gallery, Upload, Wish
 from service.images import UnknownFormat, UnusableImage, decode

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from reid.checkpoint import load_model, save_model
 from reid.config import ReidConfig
+from reid.inference.checkpoint import load_model, save_model
 from service.gallery import Upload, Wish
 from service.manage import main
 from service.opening import open_gallery

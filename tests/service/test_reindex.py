@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import service.reindex
-from reid.checkpoint import load_model, save_model
 from reid.config import ReidConfig
+from reid.inference.checkpoint import load_model, save_model
 from service.batcher import Busy
 from service.engines.memory import MemoryEngine
 from service.gallery import EVERYTHING, Gallery, Upload, Wish

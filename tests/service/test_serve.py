@@ -13,9 +13,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from reid.checkpoint import fingerprint, load_model, save_model
 from reid.config import ReidConfig
 from reid.export import export
+from reid.inference.checkpoint import fingerprint, load_model, save_model
 from reid.retrieval.calibration import Calibration
 from service.opening import open_gallery
 from service.serve import _calibration, main

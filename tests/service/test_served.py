@@ -5,10 +5,10 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from reid.checkpoint import Checkpoint, save_model
 from reid.config import load_config
 from reid.data.transforms import Preprocessing
 from reid.evaluate import evaluate
+from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
 from service.api.app import create_app
 from service.enrol import enrol

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import service.index
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 from service.api.app import create_app
 from service.gallery import Gallery, Upload, Wish
 from service.index import ServerIndex, collection

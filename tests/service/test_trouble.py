@@ -18,7 +18,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from reid.embedder import Embedder
+from reid.inference.embedder import Embedder
 from service.images import decode
 from service.jobs import JobRunner
 from service.storage.database import Database

@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from reid.checkpoint import load_model, save_model
 from reid.config import ReidConfig
+from reid.inference.checkpoint import load_model, save_model
 from service.backup import backup_work
 from service.gallery import PICTURES_FOLDER, Wish
 from service.images import decode

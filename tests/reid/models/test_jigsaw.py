@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from reid.losses import ReidLoss, branch_losses
 from reid.models.dcal import build_dcal, embedding
 from reid.models.jigsaw import JigsawPatches, shuffled
+from reid.training.losses import ReidLoss, branch_losses
 
 
 def shuffle_unit(features, shift, group):

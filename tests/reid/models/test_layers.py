@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from reid.losses import FgvcLoss, branch_losses, total_loss
 from reid.models.backbones import BACKBONES, build_backbone, embed_tokens
 from reid.models.cross_attention import pair_wise_attention
 from reid.models.dcal import build_dcal
 from reid.models.layers import open_block, open_layers
+from reid.training.losses import FgvcLoss, branch_losses, total_loss
 
 
 def sides(name, rows=4, columns=3):

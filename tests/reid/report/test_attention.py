@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.predictor import Attention
+from reid.inference.predictor import Attention
 from reid.report.attention import OUTLINE, attended, overlay
 from reid.report.strips import Tile
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from reid.config import EvalOptions
 from reid.data.transforms import Preprocessing
-from reid.embedder import Embedder
-from reid.features import Features
+from reid.evaluation.features import Features
+from reid.evaluation.scoring import rank, score
+from reid.inference.embedder import Embedder
 from reid.models.dcal import DCAL, build_dcal
 from reid.report.page import write_report
 from reid.retrieval.calibration import fit_calibration
-from reid.scoring import rank, score
 
 HOSTILE = "<script>alert('a&b')</script>"
 SECTIONS = ["numbers", "cmc", "scores", "cameras", "ranked_lists", "attention", "embeddings"]

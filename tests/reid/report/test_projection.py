@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reid.features import Features
+from reid.evaluation.features import Features
 from reid.report.projection import project
 
 

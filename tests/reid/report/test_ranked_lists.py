@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.features import Features
+from reid.evaluation.features import Features
 from reid.report.ranked_lists import list_title, pick_queries, rank_gallery, ranked_list
 from reid.retrieval.distances import FeatureDistances
 from reid.retrieval.metrics import Metrics, evaluate_distances

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.checkpoint import MODEL_FILE, Checkpoint, model_file, write_text, write_whole
 from reid.config import ReidConfig
 from reid.data.samples import ReidDataset
-from reid.exported import model_fingerprint
-from reid.features import Features
+from reid.evaluation.features import Features
+from reid.evaluation.scoring import Result
+from reid.inference.checkpoint import MODEL_FILE, Checkpoint, model_file, write_text, write_whole
+from reid.inference.exported import model_fingerprint
 from reid.retrieval.calibration import Calibration, fit_calibration
-from reid.scoring import Result
 
 log = logging.getLogger("reid")
 

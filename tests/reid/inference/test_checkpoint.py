@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from reid.checkpoint import Checkpoint, load_model, model_file, save_model, write_text, write_whole
 from reid.config import ReidConfig, load_config
 from reid.data.transforms import Preprocessing
+from reid.inference.checkpoint import Checkpoint, load_model, model_file, save_model, write_text, write_whole
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
 

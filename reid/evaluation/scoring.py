@@ -11,8 +11,8 @@ import numpy as np
 from reid.config import EvalOptions
 from reid.data.samples import ReidDataset, Sample
 from reid.distributed import ALONE, World
-from reid.embedder import Embedder
-from reid.features import Features, Integers, number_labels
+from reid.evaluation.features import Features, Integers, number_labels
+from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from reid.retrieval.distances import Distances, FeatureDistances
 from reid.retrieval.expansion import augment_database, expand_queries

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from reid.config import Config, ConfigError, FgvcConfig, ReidConfig, ReidModelOptions, config_from
 from reid.data.transforms import Preprocessing
+from reid.inference.side_info import Sides
 from reid.models.dcal import DCAL, build_dcal
 from reid.models.weights import WeightsReport
-from reid.sides import Sides
 
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"

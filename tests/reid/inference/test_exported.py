@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.calibrate import load_calibration
-from reid.checkpoint import fingerprint, load_model
-from reid.classifier import Classifier
 from reid.config import ReidConfig, override
-from reid.embedder import Embedder
 from reid.evaluate import main
+from reid.evaluation.calibrate import load_calibration
 from reid.export import export
-from reid.exported import model_fingerprint, open_exported
+from reid.inference.checkpoint import fingerprint, load_model
+from reid.inference.classifier import Classifier
+from reid.inference.embedder import Embedder
+from reid.inference.exported import model_fingerprint, open_exported
+from reid.inference.predictor import open_model
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import embedding
-from reid.predictor import open_model
 from reid.retrieval.calibration import Calibration
 
 onnx = pytest.importorskip("onnx")

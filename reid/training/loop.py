@@ -20,17 +20,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from reid.checkpoint import BEST_FILE, METRICS_FILE, MODEL_FILE, STATE_FILE, write_text
 from reid.config import TrainOptions
 from reid.data.loaders import Batch, TrainingLoader
 from reid.device import choose_precision, peak_memory_mib
 from reid.distributed import ALONE, World
-from reid.losses import BranchLoss, branch_losses, total_loss
+from reid.inference.checkpoint import BEST_FILE, METRICS_FILE, MODEL_FILE, STATE_FILE, write_text
 from reid.models.cross_attention import derangement
 from reid.models.dcal import BRANCHES, DCAL
-from reid.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from reid.progress import duration, track
-from reid.state import TrainingState
+from reid.training.losses import BranchLoss, branch_losses, total_loss
+from reid.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from reid.training.state import TrainingState
 
 log = logging.getLogger("reid")
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from reid.checkpoint import load_model
 from reid.config import ReidConfig, load_config
 from reid.data.samples import ReidDataset, Sample
-from reid.embedder import Embedder
 from reid.evaluate import evaluate
-from reid.sides import Sides
+from reid.inference.checkpoint import load_model
+from reid.inference.embedder import Embedder
+from reid.inference.side_info import Sides
 from reid.train import train
 
 

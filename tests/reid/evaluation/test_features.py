@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.features import Features
+from reid.evaluation.features import Features
 
 
 def some(queries=2, gallery=3, **more):

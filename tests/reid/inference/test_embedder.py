@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.checkpoint import Checkpoint, save_model
 from reid.config import load_config
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
-from reid.embedder import Embedder
+from reid.inference.checkpoint import Checkpoint, save_model
+from reid.inference.embedder import Embedder
 from reid.models.dcal import build_dcal, embedding
 
 PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -10,13 +10,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from reid import cli
-from reid.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
 from reid.distributed import World, joined
-from reid.loop import Interrupted
+from reid.inference.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import BRANCHES, DCAL
 from reid.models.rollout import query_count
+from reid.training.loop import Interrupted
 
 log = logging.getLogger("reid")
 

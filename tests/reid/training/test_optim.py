@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from reid.losses import ArcFace, PerHead
 from reid.models.dcal import build_dcal
-from reid.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from reid.training.losses import ArcFace, PerHead
+from reid.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
 
 
 def model():

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reid.checkpoint import Checkpoint
 from reid.config import ReidConfig
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
 from reid.distributed import ALONE, World
-from reid.exported import ExportedModel
+from reid.inference.checkpoint import Checkpoint
+from reid.inference.exported import ExportedModel
+from reid.inference.predictor import Picture, Predictor, has_glca, open_model
+from reid.inference.side_info import Sides
 from reid.models.dcal import DCAL, Features, embedding
-from reid.predictor import Picture, Predictor, has_glca, open_model
-from reid.sides import Sides
 
 
 class Embedder(Predictor):

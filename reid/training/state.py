@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from reid.checkpoint import write_whole
 from reid.distributed import ALONE, World
-from reid.losses import BranchLoss
+from reid.inference.checkpoint import write_whole
 from reid.models.dcal import DCAL
+from reid.training.losses import BranchLoss
 
 
 @dataclass

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from reid.classifier import Classifier
 from reid.data.transforms import Preprocessing
+from reid.inference.classifier import Classifier
+from reid.inference.predictor import Predictor
 from reid.models.dcal import build_dcal
-from reid.predictor import Predictor
 
 PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.checkpoint import Checkpoint
 from reid.config import FgvcConfig
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
 from reid.distributed import ALONE, World
-from reid.exported import ExportedModel
+from reid.inference.checkpoint import Checkpoint
+from reid.inference.exported import ExportedModel
+from reid.inference.predictor import Picture, Predictor, has_glca, open_model
 from reid.models.dcal import DCAL, Prediction, probabilities
-from reid.predictor import Picture, Predictor, has_glca, open_model
 
 
 class Classifier(Predictor):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from pytorch_metric_learning import losses
 
-from reid.losses import (
+from reid.models.dcal import Branch, DcalOutput
+from reid.training.losses import (
     ArcFace,
     BranchLoss,
     Center,
@@ -18,7 +19,6 @@ from reid.losses import (
     branch_losses,
     total_loss,
 )
-from reid.models.dcal import Branch, DcalOutput
 
 
 def slow_triplet(tokens, labels, margin=None):

@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.checkpoint import Checkpoint, save_model
-from reid.classifier import Classifier
 from reid.config import FgvcConfig, load_config
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
+from reid.inference.checkpoint import Checkpoint, save_model
+from reid.inference.classifier import Classifier
 from reid.models.dcal import build_dcal
 
 PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize=(40, 20))

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reid.checkpoint import write_whole
 from reid.data.images import read_image
+from reid.inference.checkpoint import write_whole
 
 Integers = npt.NDArray[np.int64]
 log = logging.getLogger("reid")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from reid.checkpoint import Checkpoint, Kind, fingerprint, model_file, read_metadata
+from reid.inference.checkpoint import Checkpoint, Kind, fingerprint, model_file, read_metadata
 from reid.models.dcal import Branch, DcalOutput, Features, Method
 
 if TYPE_CHECKING:

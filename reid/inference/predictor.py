@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.checkpoint import Checkpoint, Kind, load_model, model_file
 from reid.data.images import read_image, upright_rgb
 from reid.data.loaders import evaluation_batches, worker_count
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
 from reid.distributed import ALONE, World
-from reid.exported import SUFFIX, ExportedModel, open_exported
+from reid.inference.checkpoint import Checkpoint, Kind, load_model, model_file
+from reid.inference.exported import SUFFIX, ExportedModel, open_exported
 from reid.models.dcal import BRANCHES, DCAL, DcalOutput
 from reid.progress import track
 
