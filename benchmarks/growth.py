@@ -28,7 +28,7 @@ import torch
 from benchmarks.evaluate import make_sides
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
-from service.index import Index, LocalIndex
+from service.gallery.index import Index, LocalIndex
 from service.opening import server_index
 from service.records import Details, EngineName, Filter, Medium, NewItem, Vectors
 from service.settings import Backend

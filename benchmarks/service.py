@@ -44,10 +44,10 @@ from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.embedder import Embedder
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
+from service.bulk.sources import find_photos
 from service.enrol import enrol
 from service.opening import open_gallery
 from service.records import Details, Medium, NewItem
-from service.sources import find_photos
 
 SIZE = (256, 128)
 BATCH = 32  # the service's own

@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from reid.inference.classifier import Classifier
-from service.batcher import Batcher
-from service.gallery import Gallery
-from service.images import UnknownFormat, UnusableImage
+from service.gallery.batcher import Batcher
+from service.gallery.gallery import Gallery
+from service.gallery.pictures import UnknownFormat, UnusableImage
+from service.gallery.predicting import attended, prepared
 from service.metrics import Metrics
-from service.predicting import attended, prepared
 from service.records import Vectors
 
 AT_ONCE = 256  # photos that are prepared and wait for the model; one of 448 x 448 pixels takes 2.4 MB

@@ -17,7 +17,8 @@ from uuid import uuid4
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from service.api.admin_schemas import (
+from service.records import Scope
+from service.wire.admin_schemas import (
     CreatedKey,
     Job,
     JobPage,
@@ -29,7 +30,7 @@ from service.api.admin_schemas import (
     QueryPage,
     Session,
 )
-from service.api.schemas import (
+from service.wire.schemas import (
     MAX_PAGE,
     Cameras,
     Classes,
@@ -48,7 +49,6 @@ from service.api.schemas import (
     QueryAnswer,
     Ready,
 )
-from service.records import Scope
 
 FILES_AT_ONCE = 32  # a service takes so many in one request unless it is told otherwise
 BYTES_AT_ONCE = 48 * 2**20

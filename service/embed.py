@@ -26,12 +26,12 @@ from reid import cli
 from reid.device import choose_device
 from reid.inference.embedder import Embedder
 from reid.progress import Progress, duration
-from service.gallery import described
-from service.images import decode
+from service.bulk.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
+from service.bulk.sources import Photo, add_arguments, chosen_sources, reason
+from service.gallery.gallery import described
+from service.gallery.pictures import decode
 from service.opening import load_embedder
 from service.records import Vectors
-from service.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
-from service.sources import Photo, add_arguments, chosen_sources, reason
 
 log = logging.getLogger("reid")
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from reid import cli
 from reid.progress import Progress
-from service.gallery import Gallery
-from service.importing import Outcome, import_features
+from service.bulk.importing import Outcome, import_features
+from service.bulk.shards import FeatureFolder
+from service.bulk.sources import Photo, add_arguments, chosen_sources, reason
+from service.gallery.gallery import Gallery
 from service.opening import open_gallery
 from service.records import Cause, Details, Filter, Item
 from service.settings import Backend, load
-from service.shards import FeatureFolder
-from service.sources import Photo, add_arguments, chosen_sources, reason
 from service.storage.changes import Changes, Enrolled
 from service.storage.database import Database
 from service.storage.models import Models

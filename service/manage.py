@@ -142,9 +142,9 @@ def _add_backup(
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    from service.backup import back_up  # here, since these bring torch, which takes seconds
-    from service.gallery import PICTURES_FOLDER
-    from service.images import Pictures
+    from service.gallery.gallery import PICTURES_FOLDER
+    from service.gallery.pictures import Pictures
+    from service.upkeep.backup import back_up  # here, since these bring torch, which takes seconds
 
     with open_database(arguments.gallery) as database:
         progress = Progress("backing up")
@@ -171,7 +171,7 @@ def _add_restore(
 
 
 def _restore(arguments: argparse.Namespace) -> None:
-    from service.backup import restore  # here, since it brings torch, which takes seconds
+    from service.upkeep.backup import restore  # here, since it brings torch, which takes seconds
 
     _require_file(arguments.source)
     if arguments.source.resolve() == arguments.gallery.resolve():
@@ -208,7 +208,7 @@ def _add_reindex(
 
 def _reindex(arguments: argparse.Namespace) -> None:
     from service.opening import open_gallery  # here, since these bring torch, which takes seconds
-    from service.reindex import reindex
+    from service.upkeep.reindex import reindex
 
     with open_database(arguments.gallery):
         pass  # it is there, and no service has it: told before the model is loaded
@@ -238,7 +238,7 @@ def _add_reconcile(
 
 def _reconcile(arguments: argparse.Namespace) -> int:
     from service.opening import server_index  # here, since these bring torch, which takes seconds
-    from service.reconcile import reconcile
+    from service.upkeep.reconcile import reconcile
 
     backend = load(Backend)
     if backend.engine != "milvus":

@@ -18,8 +18,8 @@ from reid.inference.exported import model_fingerprint
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
-from service.gallery import Gallery
-from service.index import Index, LocalIndex, ServerIndex, collection
+from service.gallery.gallery import Gallery
+from service.gallery.index import Index, LocalIndex, ServerIndex, collection
 from service.settings import Backend
 from service.storage.database import Database
 

@@ -20,18 +20,18 @@ from reid.inference.classifier import Classifier
 from reid.retrieval.calibration import Calibration
 from service import logs
 from service.api.app import create_app, create_classifier_app
-from service.backup import backup_work
 from service.classification import Classification
-from service.gallery import Gallery
-from service.index import ServerIndex
-from service.jobs import JobRunner
+from service.gallery.gallery import Gallery
+from service.gallery.index import ServerIndex
 from service.opening import load_classifier, open_gallery
-from service.reconcile import reconcile_work
 from service.records import EngineName, Filter, ModelMismatch
-from service.reindex import reindex_work
 from service.settings import Settings, load
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
+from service.upkeep.backup import backup_work
+from service.upkeep.jobs import JobRunner
+from service.upkeep.reconcile import reconcile_work
+from service.upkeep.reindex import reindex_work
 
 log = logging.getLogger("reid")
 

@@ -21,11 +21,11 @@ from service.api.queries import queries
 from service.api.session import session
 from service.api.uploads import MAX_JSON, Utf8Forms
 from service.classification import Classification
-from service.gallery import Gallery
-from service.jobs import JobRunner
+from service.gallery.gallery import Gallery
 from service.metrics import Metrics
 from service.settings import Settings
 from service.storage.keys import AdminKey, Keys
+from service.upkeep.jobs import JobRunner
 
 
 def create_app(

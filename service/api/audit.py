@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.api.admin_schemas import LoggedQuery, LogQuery, Operation, OperationPage, QueryPage
 from service.api.problems import documented
 from service.storage.queries import Queries
 from service.storage.store import Store
+from service.wire.admin_schemas import LoggedQuery, LogQuery, Operation, OperationPage, QueryPage
 
 
 def audit(store: Store, queries: Queries) -> APIRouter:

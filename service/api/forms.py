@@ -6,9 +6,9 @@ from fastapi import UploadFile
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 
-from service.api.schemas import MAX_TOP_K, Conditions, Metadata, Name, Strict
 from service.records import Details
 from service.settings import MAX_FILES
+from service.wire.schemas import MAX_TOP_K, Conditions, Metadata, Name, Strict
 
 
 def _from_one_field(values: list[str]) -> Any:

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from service.api import schemas
 from service.api.problems import documented
 from service.classification import Classification
-from service.gallery import Gallery
+from service.gallery.gallery import Gallery
+from service.wire import schemas
 
 
 def health(gallery: Gallery | None, classification: Classification | None) -> APIRouter:

@@ -9,15 +9,16 @@ from typing import Annotated, Literal
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response
 
-from service.api import forms, schemas
+from service.api import forms
 from service.api.access import caller_of, cause_of
 from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.uploads import ENROLLING, read, refuse_query, source
-from service.gallery import Gallery, Refusal, Upload
+from service.gallery.gallery import Gallery, Refusal, Upload
 from service.records import Caller, Conflict, Item, NotFound
 from service.settings import Settings
 from service.storage.changes import Enrolled
 from service.storage.replies import Replies
+from service.wire import schemas
 
 ItemId = Annotated[str, Path(max_length=200)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api.access import cause_of
-from service.api.admin_schemas import Job, JobPage, JobQuery
 from service.api.problems import documented
-from service.jobs import JobRunner
+from service.upkeep.jobs import JobRunner
+from service.wire.admin_schemas import Job, JobPage, JobQuery
 
 JobId = Annotated[str, Path(max_length=200)]
 

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from service.api.access import cause_of
-from service.api.admin_schemas import CreatedKey, Key, KeyForm, KeyList
 from service.api.problems import documented
 from service.storage.keys import Keys
+from service.wire.admin_schemas import CreatedKey, Key, KeyForm, KeyList
 
 
 def keys_router(keys: Keys) -> APIRouter:

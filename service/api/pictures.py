@@ -8,7 +8,7 @@ from service.api.access import caller_of
 from service.api.attention import png
 from service.api.items import ItemId, visible
 from service.api.problems import documented
-from service.gallery import Gallery
+from service.gallery.gallery import Gallery
 
 
 def pictures(gallery: Gallery) -> APIRouter:

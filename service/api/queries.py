@@ -8,13 +8,14 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Form, Request
 
 from reid.retrieval.calibration import Calibration
-from service.api import forms, schemas
+from service.api import forms
 from service.api.access import caller_of, cause_of
 from service.api.problems import documented
 from service.api.uploads import QUERYING, read, refuse_query
-from service.gallery import Answer, Gallery, Wish
+from service.gallery.gallery import Answer, Gallery, Wish
 from service.records import NotFound
 from service.settings import Settings
+from service.wire import schemas
 
 PROBLEMS = documented(400, 404, 413, 415, 422, 503)
 

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from service.api.access import BEARER, COOKIE, FindKey, caller_of
-from service.api.admin_schemas import Credentials, Session
 from service.api.problems import documented
+from service.wire.admin_schemas import Credentials, Session
 
 MAX_BODY = 10_000  # nobody has shown a key yet
 

@@ -26,12 +26,12 @@ from reid.config import FgvcConfig, load_config
 from reid.data.transforms import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
-from service.backup import backup_work
 from service.classification import Classification
-from service.jobs import JobRunner
 from service.opening import load_classifier, open_gallery
-from service.reindex import reindex_work
 from service.storage.jobs import Jobs
+from service.upkeep.backup import backup_work
+from service.upkeep.jobs import JobRunner
+from service.upkeep.reindex import reindex_work
 from tests.service.milvus_servers import MilvusServer
 
 BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")

@@ -19,13 +19,13 @@ from pydantic import BaseModel, ValidationError
 
 from service import client as client_module
 from service.api.app import create_app
-from service.backup import backup_work
 from service.classification import Classification
 from service.client import Client, ServiceError
-from service.jobs import JobRunner
 from service.opening import load_classifier
 from service.settings import Settings
 from service.storage.jobs import Jobs
+from service.upkeep.backup import backup_work
+from service.upkeep.jobs import JobRunner
 from tests.waiting import wait_until
 
 # What the client leaves out: the same as /v1/query, and the cookie that is for browsers.

@@ -13,8 +13,8 @@ import torch
 
 from reid.inference.embedder import Embedder
 from service import embed as embed_module
+from service.bulk.shards import FeatureFolder
 from service.embed import Share, embed, main
-from service.shards import FeatureFolder
 from tests.waiting import wait_until
 
 PHOTOS = 23

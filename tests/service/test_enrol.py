@@ -12,10 +12,10 @@ from PIL import Image
 
 import service.enrol as enrol_module
 from reid.data.synthetic import generate
+from service.bulk.sources import find_photos
 from service.enrol import AT_ONCE, BATCH, enrol, main
 from service.opening import open_gallery
 from service.records import Details, Filter
-from service.sources import find_photos
 
 
 @pytest.fixture

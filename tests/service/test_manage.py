@@ -5,7 +5,7 @@ import torch
 
 from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
-from service.gallery import Upload, Wish
+from service.gallery.gallery import Upload, Wish
 from service.manage import main
 from service.opening import open_gallery
 from service.records import Cause, Details, Filter

@@ -11,12 +11,12 @@ from reid.evaluate import evaluate
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
 from service.api.app import create_app
+from service.bulk.sources import dataset_photos
 from service.enrol import enrol
-from service.jobs import JobRunner
 from service.opening import open_gallery
 from service.settings import Settings
-from service.sources import dataset_photos
 from service.storage.jobs import Jobs
+from service.upkeep.jobs import JobRunner
 
 
 @pytest.fixture

@@ -5,26 +5,26 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi.testclient import TestClient
 
-import service.index
+import service.gallery.index
 from reid.inference.embedder import Embedder
 from service.api.app import create_app
-from service.gallery import Gallery, Upload, Wish
-from service.index import ServerIndex, collection
-from service.jobs import JobRunner
-from service.reconcile import reconcile, reconcile_work
+from service.gallery.gallery import Gallery, Upload, Wish
+from service.gallery.index import ServerIndex, collection
 from service.records import Details, IndexUnavailable, ModelMismatch
-from service.reindex import reindex
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.jobs import Jobs
+from service.upkeep.jobs import JobRunner
+from service.upkeep.reconcile import reconcile, reconcile_work
+from service.upkeep.reindex import reindex
 from tests.service.rows_server import Engine, Server
 from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch):
-    monkeypatch.setattr(service.index, "PAUSE", 0.01)
-    monkeypatch.setattr(service.index, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(service.gallery.index, "PAUSE", 0.01)
+    monkeypatch.setattr(service.gallery.index, "LONGEST_PAUSE", 0.05)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_gallery_goes_to_another_model_though_the_server_goes_away(
 ):
     items, _ = enrol(gallery, *(picture(n) for n in range(25)))
     gallery.close()
-    monkeypatch.setattr(service.index, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(service.gallery.index, "ROWS_AT_ONCE", 10)
     with opened(tmp_path / "gallery", embedder, server, "two") as other:
         assert not other.serves
         server.answers = 4

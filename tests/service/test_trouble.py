@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from reid.inference.embedder import Embedder
-from service.images import decode
-from service.jobs import JobRunner
+from service.gallery.pictures import decode
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
+from service.upkeep.jobs import JobRunner
 from tests.service.under_way import begin
 from tests.waiting import DEADLINE, wait_until
 
@@ -267,7 +267,7 @@ def test_a_full_disk_is_a_503_and_loses_nothing(serve, picture, tmp_path):
 
 
 def test_a_job_whose_end_could_not_be_written_is_run_again(gallery, monkeypatch):
-    for module in ("service.jobs", "service.storage.jobs"):
+    for module in ("service.upkeep.jobs", "service.storage.jobs"):
         monkeypatch.setattr(f"{module}.LEASE", timedelta(seconds=0.1))
     jobs, errors, write = Jobs(gallery.database), [OSError("disk full")], Jobs.end
 

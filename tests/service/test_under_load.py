@@ -25,17 +25,17 @@ from sqlalchemy import text
 
 from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
-from service.backup import backup_work
-from service.gallery import PICTURES_FOLDER, Wish
-from service.images import decode
-from service.jobs import JobRunner
+from service.gallery.gallery import PICTURES_FOLDER, Wish
+from service.gallery.pictures import decode
 from service.opening import open_gallery
 from service.records import Filter
-from service.reindex import reindex_work
 from service.serve import BACKUPS_FOLDER
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
+from service.upkeep.backup import backup_work
+from service.upkeep.jobs import JobRunner
+from service.upkeep.reindex import reindex_work
 from tests.waiting import DEADLINE, wait_until
 
 ALL = 1000  # more matches than there are items

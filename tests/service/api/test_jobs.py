@@ -8,15 +8,15 @@ from fastapi.testclient import TestClient
 
 from service.api import access, problems
 from service.api.jobs import jobs
-from service.backup import backup_work
-from service.gallery import Upload
-from service.jobs import JobRunner
+from service.gallery.gallery import Upload
 from service.records import Details
-from service.reindex import reindex_work
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys, NewKey
 from service.storage.store import Store
+from service.upkeep.backup import backup_work
+from service.upkeep.jobs import JobRunner
+from service.upkeep.reindex import reindex_work
 from tests.waiting import DEADLINE, wait_until
 
 

@@ -19,17 +19,17 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.api import admin_schemas, schemas
 from service.api.app import create_app, create_classifier_app
 from service.api.description import EXAMPLES
 from service.api.problems import MEDIA_TYPE
 from service.classification import Classification
-from service.gallery import Upload
-from service.jobs import JobRunner
+from service.gallery.gallery import Upload
 from service.opening import load_classifier, open_gallery
 from service.records import Details
 from service.settings import Settings
 from service.storage.jobs import Jobs
+from service.upkeep.jobs import JobRunner
+from service.wire import admin_schemas, schemas
 
 
 def encoded(form, seed, size=(20, 30), **save):

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from service.api.app import create_app
-from service.jobs import JobRunner
 from service.settings import Settings
 from service.storage.jobs import Jobs
+from service.upkeep.jobs import JobRunner
 
 ORIENTATION = 0x0112
 # How the stored pixels (height, width, channels) must be turned to stand upright.

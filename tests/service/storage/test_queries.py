@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from service.batcher import Batcher
+from service.gallery.batcher import Batcher
 from service.records import NOBODY, Asked, Cause
 from service.storage.queries import Queries
 

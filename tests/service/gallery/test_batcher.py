@@ -3,8 +3,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from service import batcher as module
-from service.batcher import Batcher, Busy, Closed
+from service.gallery import batcher as module
+from service.gallery.batcher import Batcher, Busy, Closed
 
 PATIENCE = 30  # seconds until a test that hangs fails; nothing is measured
 

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from reid.inference.embedder import Embedder
-from service.batcher import Batcher, Closed
-from service.images import Pictures, UnknownFormat, UnusableImage, decode, lossless
-from service.index import Index
+from service.gallery.batcher import Batcher, Closed
+from service.gallery.index import Index
+from service.gallery.pictures import Pictures, UnknownFormat, UnusableImage, decode, lossless
+from service.gallery.predicting import attended, prepared
 from service.metrics import Metrics
-from service.predicting import attended, prepared
 from service.records import (
     NOBODY,
     Asked,

@@ -11,14 +11,14 @@ from uuid import uuid4
 
 from sqlalchemy import delete, func, select, text, update
 
-from service.gallery import PICTURES_FOLDER, PICTURES_LOCK
-from service.images import Pictures, sync
-from service.jobs import Progress, Work
+from service.gallery.gallery import PICTURES_FOLDER, PICTURES_LOCK
+from service.gallery.pictures import Pictures, sync
 from service.storage.copying import TABLES
 from service.storage.database import Database
 from service.storage.jobs import Job, cancel_all
 from service.storage.sqlite import GALLERY_FILE
 from service.storage.tables import gallery, indexes, items, media
+from service.upkeep.jobs import Progress, Work
 
 PICTURES_AT_ONCE = 1000
 NAMED = 5  # items in an error

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from reid.data.samples import is_image
-from service.sources import dataset_photos, find_photos
+from service.bulk.sources import dataset_photos, find_photos
 
 
 def below(folder):

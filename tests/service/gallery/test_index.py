@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import service.index
+import service.gallery.index
 from service.engines.memory import MemoryEngine
-from service.index import LocalIndex, ServerIndex, alias, collection
+from service.gallery.index import LocalIndex, ServerIndex, alias, collection
 from service.records import Details, Filter, IndexUnavailable, Medium, NewItem, Row
 from service.storage.database import Database
 from service.storage.indexes import Indexes
@@ -29,7 +29,7 @@ def photo(number, **details):
 
 @pytest.fixture(autouse=True)
 def _small_portions(monkeypatch):
-    monkeypatch.setattr(service.index, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(service.gallery.index, "ROWS_AT_ONCE", 10)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -137,13 +137,13 @@ def test_changes_wait_while_the_server_is_away_and_arrive_when_it_is_back(databa
     assert index.items == 0
     pauses = [index.pause for _ in range(10) if not index.tend()]
     assert pauses == sorted(pauses)
-    assert pauses[-1] == service.index.LONGEST_PAUSE
+    assert pauses[-1] == service.gallery.index.LONGEST_PAUSE
     server.away = False
     with pytest.raises(IndexUnavailable, match="connection refused"):
         found(index, 1)  # only `tend` asks for a server that was away
     settle(index)
     assert found(index, 3)[0] == items[-1].number + 1
-    assert index.pause == service.index.PAUSE
+    assert index.pause == service.gallery.index.PAUSE
     require_same(database, server)
     told = [record.message for record in caplog.records]
     assert len(told) == 2, told
@@ -152,11 +152,11 @@ def test_changes_wait_while_the_server_is_away_and_arrive_when_it_is_back(databa
 
 
 def test_nobody_waits_long_for_a_process_that_is_at_it(database, server, monkeypatch):
-    monkeypatch.setattr(service.index, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(service.gallery.index, "LOCK_SECONDS", 0.1)
     index = index_of(database, server)
     settle(index)
     enrol(database, 0)
-    with ThreadPoolExecutor(1) as elsewhere, database.exclusive(service.index.LOCK):
+    with ThreadPoolExecutor(1) as elsewhere, database.exclusive(service.gallery.index.LOCK):
         assert elsewhere.submit(index.follow).result() is False
         assert elsewhere.submit(index.tend).result() is False
     assert index.trouble is None

@@ -7,11 +7,11 @@ from contextlib import closing
 
 import pytest
 
-import service.jobs
-from service.jobs import JobRunner
+import service.upkeep.jobs
 from service.records import NotServed
 from service.storage.database import Database
 from service.storage.jobs import Jobs
+from service.upkeep.jobs import JobRunner
 from tests.waiting import DEADLINE, wait_until
 
 
@@ -140,7 +140,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_stop_the_thread(database, monk
         failed.set()
         raise OSError("disk is full")
 
-    monkeypatch.setattr(service.jobs, "PAUSE", 0.01)
+    monkeypatch.setattr(service.upkeep.jobs, "PAUSE", 0.01)
     with JobRunner(jobs, {"a": lambda job, progress: {}, "b": lambda job, progress: {}}) as runner:
         monkeypatch.setattr(jobs, "end", refuse)
         first = runner.start("a", {})

@@ -19,10 +19,8 @@ import pytest
 from PIL import Image
 from sqlalchemy import insert, select
 
-from service.backup import back_up, backup_work, restore
-from service.gallery import Upload, Wish
-from service.images import Pictures, lossless
-from service.jobs import JobRunner
+from service.gallery.gallery import Upload, Wish
+from service.gallery.pictures import Pictures, lossless
 from service.opening import open_gallery
 from service.records import Details, Filter, Medium, NewItem
 from service.storage.changes import Changes
@@ -33,6 +31,8 @@ from service.storage.keys import Keys, NewKey
 from service.storage.models import Models
 from service.storage.store import Store
 from service.storage.tables import indexes, jobs
+from service.upkeep.backup import back_up, backup_work, restore
+from service.upkeep.jobs import JobRunner
 from tests.waiting import DEADLINE, wait_until
 
 SIZE = 8

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service import importing
+from service.bulk import importing
+from service.bulk.importing import BATCH
 from service.embed import main as embed_main
 from service.enrol import main
-from service.gallery import Wish
-from service.importing import BATCH
+from service.gallery.gallery import Wish
 from service.opening import open_gallery
 from service.records import Filter
 

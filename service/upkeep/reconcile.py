@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from service.gallery import Gallery
-from service.index import Differences, ServerIndex
-from service.jobs import Progress, Work
+from service.gallery.gallery import Gallery
+from service.gallery.index import Differences, ServerIndex
 from service.records import IndexUnavailable
 from service.storage.jobs import Job
+from service.upkeep.jobs import Progress, Work
 
 
 def reconcile_work(gallery: Gallery, index: ServerIndex) -> Work:

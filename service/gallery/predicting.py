@@ -7,8 +7,8 @@ from torch import Tensor
 
 from reid.inference.predictor import Predictor
 from reid.report.attention import overlay
-from service.batcher import Batcher
-from service.images import decode
+from service.gallery.batcher import Batcher
+from service.gallery.pictures import decode
 from service.metrics import Metrics
 from service.records import NotServed
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from service.shards import Embedding, FeatureFolder, Shard
-from service.sources import Photo, Source
+from service.bulk.shards import Embedding, FeatureFolder, Shard
+from service.bulk.sources import Photo, Source
 
 EMBEDDING = Embedding(
     model_id="m1", dimension=4, description={"features": "sa"}, preprocessing={"image_size": [32, 16]}

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from service.api.schemas import MAX_NUMBER, MAX_PAGE
 from service.records import Caller, Scope
 from service.storage.jobs import Job as StoredJob
 from service.storage.jobs import State
@@ -13,6 +12,7 @@ from service.storage.keys import MAX_NAME, MAX_RATE, NewKey
 from service.storage.keys import Key as StoredKey
 from service.storage.queries import Query as StoredQuery
 from service.storage.store import Operation as StoredOperation
+from service.wire.schemas import MAX_NUMBER, MAX_PAGE
 
 
 class KeyForm(BaseModel):

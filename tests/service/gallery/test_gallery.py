@@ -8,9 +8,9 @@ import torch
 
 from reid.inference.embedder import Embedder
 from service.engines.memory import MemoryEngine
-from service.gallery import Gallery, Upload, Wish
-from service.images import UnknownFormat, UnusableImage, decode
-from service.index import LocalIndex
+from service.gallery.gallery import Gallery, Upload, Wish
+from service.gallery.index import LocalIndex
+from service.gallery.pictures import UnknownFormat, UnusableImage, decode
 from service.opening import open_gallery
 from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound
 from service.storage.changes import Enrolled

@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from service.gallery import PICTURES_FOLDER, PICTURES_LOCK
-from service.images import Pictures, decode, lossless
+from service.bulk.shards import FeatureFolder
+from service.bulk.sources import Photo
+from service.gallery.gallery import PICTURES_FOLDER, PICTURES_LOCK
+from service.gallery.pictures import Pictures, decode, lossless
 from service.records import Cause, Details, Medium, NewItem, Vectors
-from service.shards import FeatureFolder
-from service.sources import Photo
 from service.storage.changes import Enrolled
 from service.storage.database import Database
 from service.storage.store import Store

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from reid.data.images import read_image
-from service.images import MAX_SIDE, Pictures, UnknownFormat, UnusableImage, decode, lossless
+from service.gallery.pictures import MAX_SIDE, Pictures, UnknownFormat, UnusableImage, decode, lossless
 from service.records import NotFound
 
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825

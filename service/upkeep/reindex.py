@@ -6,12 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import sleep
 from typing import Any
 
-from service.batcher import Busy
-from service.gallery import Done, Gallery, described
-from service.images import UnknownFormat, UnusableImage, decode
-from service.jobs import Progress, Work
+from service.gallery.batcher import Busy
+from service.gallery.gallery import Done, Gallery, described
+from service.gallery.pictures import UnknownFormat, UnusableImage, decode
 from service.records import NOBODY, Cause, Filter, Item, NotFound
 from service.storage.jobs import Job
+from service.upkeep.jobs import Progress, Work
 
 log = logging.getLogger("reid")
 

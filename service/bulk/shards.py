@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from reid.inference.checkpoint import write_text, write_whole
+from service.bulk.sources import Photo, Source
 from service.records import Vectors
-from service.sources import Photo, Source
 
 log = logging.getLogger("reid")
 

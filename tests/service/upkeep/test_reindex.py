@@ -13,22 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
-import service.reindex
+import service.upkeep.reindex
 from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
-from service.batcher import Busy
 from service.engines.memory import MemoryEngine
-from service.gallery import EVERYTHING, Gallery, Upload, Wish
-from service.images import decode
-from service.index import LocalIndex
-from service.jobs import JobRunner
+from service.gallery.batcher import Busy
+from service.gallery.gallery import EVERYTHING, Gallery, Upload, Wish
+from service.gallery.index import LocalIndex
+from service.gallery.pictures import decode
 from service.opening import open_gallery
 from service.records import Cause, Details, ModelMismatch
-from service.reindex import reindex, reindex_work
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.models import Models
 from service.storage.store import Store
+from service.upkeep.jobs import JobRunner
+from service.upkeep.reindex import reindex, reindex_work
 from tests.waiting import DEADLINE, wait_until
 
 SIZE = 8
@@ -156,7 +156,7 @@ def test_a_model_that_nobody_asked_for_is_not_switched_to(folder):
 
 
 def test_deleting_and_editing_go_on_meanwhile(folder, monkeypatch):
-    monkeypatch.setattr(service.reindex, "PHOTOS_AT_ONCE", 4)
+    monkeypatch.setattr(service.upkeep.reindex, "PHOTOS_AT_ONCE", 4)
     with opened(folder, 1) as gallery:
         items = gallery.store.page(EVERYTHING, limit=100)
         ahead = [item.item_id for item in (items[1], items[6], items[39])]
@@ -174,7 +174,7 @@ def test_deleting_and_editing_go_on_meanwhile(folder, monkeypatch):
 
 
 def test_a_reindex_that_ended_goes_on_where_it_was(folder, monkeypatch):
-    monkeypatch.setattr(service.reindex, "PHOTOS_AT_ONCE", 4)
+    monkeypatch.setattr(service.upkeep.reindex, "PHOTOS_AT_ONCE", 4)
 
     def end(done, total):
         if done == 12:
@@ -282,7 +282,7 @@ def ended(jobs, job_id):
 
 def reindex_by_a_job(folder, seed, ready):
     """A child: start or go on with a re-index for the model of a seed, until it is killed."""
-    service.reindex.PHOTOS_AT_ONCE = 1
+    service.upkeep.reindex.PHOTOS_AT_ONCE = 1
     with opened(folder, seed) as gallery:
         ready.set()
         with JobRunner(Jobs(gallery.database), {"reindex": reindex_work(gallery)}) as runner:
