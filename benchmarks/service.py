@@ -44,8 +44,8 @@ from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.embedder import Embedder
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
+from service.bulk.enrolling import enrol
 from service.bulk.sources import find_photos
-from service.enrol import enrol
 from service.opening import open_gallery
 from service.records import Details, Medium, NewItem
 

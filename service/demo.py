@@ -19,8 +19,8 @@ from reid import cli
 from reid.data.samples import ReidDataset
 from reid.demo import demo, table
 from reid.progress import duration
+from service.bulk.enrolling import enrol
 from service.bulk.sources import dataset_photos
-from service.enrol import enrol
 from service.opening import open_gallery
 
 log = logging.getLogger("reid")

@@ -1,162 +1,15 @@
 """Command `reid-enrol`: put the photos of folders, tables and datasets into a gallery."""
 
 import argparse
-import logging
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from reid import cli
-from reid.progress import Progress
-from service.bulk.importing import Outcome, import_features
+from service.bulk.enrolling import enrol, enrol_features, told
 from service.bulk.shards import FeatureFolder
-from service.bulk.sources import Photo, add_arguments, chosen_sources, reason
-from service.gallery.gallery import Gallery
+from service.bulk.sources import add_arguments, chosen_sources
 from service.opening import open_gallery
-from service.records import Cause, Details, Filter, Item
+from service.records import Filter
 from service.settings import Backend, load
-from service.storage.changes import Changes, Enrolled
-from service.storage.database import Database
-from service.storage.models import Models
-from service.storage.store import Store
-
-log = logging.getLogger("reid")
-
-BATCH = 32  # photos of one transaction
-AT_ONCE = 3  # batches, so that photos are read and saved while the model works
-CAUSE = Cause(actor="reid-enrol")
-
-
-def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) -> Counter[str]:
-    """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason.
-
-    Of those that are there already, `other` counts the ones of which something else is said here than in the gallery;
-    `update` has the gallery say it too. `pending` are those that wait for the search index, which is away.
-
-    Which of several photos with the same bytes or key is the first is left to chance. An interrupt lets the batches
-    under way finish, and is raised again as KeyboardInterrupt with the counts.
-    """
-    counts: Counter[str] = Counter()
-    progress = Progress("enrolling")
-    pool = ThreadPoolExecutor(AT_ONCE)
-    batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
-    waiting = deque(pool.submit(_enrol_batch, gallery, batch, update) for batch in batches)
-    try:
-        try:
-            for found in _results(waiting):
-                counts += found
-                progress(_done(counts), len(photos))
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            for found in _results(deque(batch for batch in waiting if not batch.cancelled())):
-                counts += found
-            raise KeyboardInterrupt(f"{_told(counts)}; given again, the command goes on from there") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-        progress.close()
-    return counts
-
-
-def enrol_features(
-    folder: Path, features: FeatureFolder, roots: Sequence[Path] = (), *, update: bool = False
-) -> tuple[Counter[str], int]:
-    """Enrol photos that have features into the gallery of a folder, without the model, and count as `enrol` does.
-
-    `roots` are where the sources lie now, if elsewhere. Returns the counts, and how many items the gallery holds then.
-    Raises ModelMismatch for a gallery of another model, ValueError at the end when features are missing or damaged,
-    and KeyboardInterrupt, both with the counts, and what opening a `Database` raises.
-    """
-    counts: Counter[str] = Counter()
-    progress = Progress("enrolling")
-    embedding = features.manifest.embedding
-    with Database(folder, load(Backend).database_url) as database:
-        store = Store(database)
-        Models(database).bind(embedding.model_id, embedding.dimension, embedding.description, CAUSE)
-        edit = partial(store.edit, cause=CAUSE)
-        try:
-            for outcomes in import_features(database, features, roots, CAUSE):
-                found, failures = _count(outcomes, edit, update)
-                for failure in failures:
-                    log.warning("%s", failure)
-                counts += found
-                progress(_done(counts), features.manifest.photos)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{_told(counts)}; given again, the command goes on from there") from None
-        except ValueError as error:
-            raise ValueError(f"{_told(counts)}; {error}") from error
-        finally:
-            progress.close()
-        return counts, store.count(Filter())
-
-
-def _enrol_batch(gallery: Gallery, photos: Sequence[Photo], update: bool) -> tuple[Counter[str], list[str]]:
-    """The counts of a batch, and a line for each failure."""
-    outcomes: list[Outcome] = []
-    uploads = []
-    for photo in photos:
-        try:
-            uploads.append(photo.upload())
-        except (OSError, ValueError) as error:
-            outcomes.append(Outcome(photo.name, error))
-    for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
-        outcomes.append(Outcome(upload.name, result, upload.details))
-    return _count(outcomes, lambda item_id, changes: gallery.edit(item_id, changes, CAUSE), update)
-
-
-def _count(
-    outcomes: Iterable[Outcome], edit: Callable[[str, Changes], Item], update: bool
-) -> tuple[Counter[str], list[str]]:
-    """The counts of photos, and a line for each failure; `update` edits those of which something else is said now."""
-    counts: Counter[str] = Counter()
-    failures = []
-    for name, result, details in outcomes:
-        if isinstance(result, Enrolled):
-            counts["created" if result.created else "existing"] += 1
-            counts["pending"] += result.pending
-            if not result.created and (changes := _changes(result.item.details, details)):
-                counts["other"] += 1
-                if update:
-                    edit(result.item.item_id, changes)
-        else:
-            failures.append(f"{name}: {reason(result)}")
-    counts["failed"] = len(failures)
-    return counts, failures
-
-
-def _changes(there: Details, said: Details) -> Changes:
-    """What is said here and not there; what is left open here stays as it is."""
-    changes = Changes()
-    if said.key not in (None, there.key):
-        changes["key"] = said.key
-    if said.label not in (None, there.label):
-        changes["label"] = said.label
-    if said.camera not in (None, there.camera):
-        changes["camera"] = said.camera
-    if said.captured_at not in (None, there.captured_at):
-        changes["captured_at"] = said.captured_at
-    if not said.attributes.items() <= there.attributes.items():
-        changes["attributes"] = {**there.attributes, **said.attributes}
-    return changes
-
-
-def _results(batches: "deque[Future[tuple[Counter[str], list[str]]]]") -> Iterator[Counter[str]]:
-    """Take the batches in their order, each when it is done; log their failures and yield their counts."""
-    while batches:
-        counts, failures = batches[0].result()
-        batches.popleft()
-        for failure in failures:
-            log.warning("%s", failure)
-        yield counts
-
-
-def _done(counts: Counter[str]) -> int:
-    return counts["created"] + counts["existing"] + counts["failed"]
-
-
-def _told(counts: Counter[str]) -> str:
-    return f"{counts['created']} enrolled, {counts['existing']} there before, {counts['failed']} failed"
 
 
 def _command(arguments: argparse.Namespace) -> int:
@@ -181,7 +34,7 @@ def _command(arguments: argparse.Namespace) -> int:
             counts, size = enrol(gallery, photos, update=arguments.update), gallery.store.count(Filter())
     else:
         raise cli.UsageError("give either --checkpoint RUN with what to enrol, or --features FEATURES")
-    print(f"{_told(counts)}; {arguments.gallery} holds {size} items")
+    print(f"{told(counts)}; {arguments.gallery} holds {size} items")
     if counts["pending"]:
         print(f"{counts['pending']} wait for the search index, which is away, and will be found when it is back")
     if counts["other"] and arguments.update:

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from reid.inference.embedder import Embedder
-from service import embed as embed_module
+from service.bulk import embedding
+from service.bulk.embedding import Share, embed
 from service.bulk.shards import FeatureFolder
-from service.embed import Share, embed, main
+from service.embed import main
 from tests.waiting import wait_until
 
 PHOTOS = 23
@@ -103,7 +104,7 @@ def test_what_is_there_is_not_made_again(folder, run, tmp_path, monkeypatch, cap
         raise AssertionError("the model ran")
 
     with monkeypatch.context() as patched:
-        patched.setattr(embed_module, "_embed_shard", fail)
+        patched.setattr(embedding, "_embed_shard", fail)
         assert run(folder) == 0
     shown = capsys.readouterr()
     assert f"{PHOTOS - 2} photos have features" in shown.out
@@ -260,7 +261,7 @@ def test_a_rank_that_is_none(monkeypatch, given, folder, run, capsys):
 def test_more_processes_than_cards_share_them(monkeypatch, folder, run):
     """No card is here, so that it ends where the model would be loaded, which is told the card."""
     asked = []
-    monkeypatch.setattr(embed_module, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(embedding, "choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
 
@@ -268,7 +269,7 @@ def test_more_processes_than_cards_share_them(monkeypatch, folder, run):
         asked.append(device)
         raise ValueError("enough")
 
-    monkeypatch.setattr(embed_module, "load_embedder", load)
+    monkeypatch.setattr(embedding, "load_embedder", load)
     for name, value in {"RANK": 7, "WORLD_SIZE": 8, "LOCAL_RANK": 3, "LOCAL_WORLD_SIZE": 4}.items():
         monkeypatch.setenv(name, str(value))
     assert run(folder) == 1

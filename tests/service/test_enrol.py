@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
-import service.enrol as enrol_module
 from reid.data.synthetic import generate
+from service.bulk import enrolling
+from service.bulk.enrolling import AT_ONCE, BATCH, enrol
 from service.bulk.sources import find_photos
-from service.enrol import AT_ONCE, BATCH, enrol, main
+from service.enrol import main
 from service.opening import open_gallery
 from service.records import Details, Filter
 
@@ -195,17 +196,17 @@ def test_an_interrupt_finishes_what_is_under_way_and_tells(many, gallery, monkey
     photos = [photo for photo in find_photos(many) if photo.path.stat().st_size][: AT_ONCE * BATCH]
     photos += [replace(photo, name="later") for photo in photos]
     slow = Slow(gallery, together=AT_ONCE + 1)
-    results = enrol_module._results
+    results = enrolling._results
 
     def interrupted(batches):
-        monkeypatch.setattr(enrol_module, "_results", results)
+        monkeypatch.setattr(enrolling, "_results", results)
         while len(slow.begun) < AT_ONCE:
             time.sleep(0.01)
         threading.Timer(0.05, slow.meeting.wait).start()
         yield from ()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(enrol_module, "_results", interrupted)
+    monkeypatch.setattr(enrolling, "_results", interrupted)
     with pytest.raises(KeyboardInterrupt, match=f"^{AT_ONCE * BATCH} enrolled, 0 there before, 0 failed; given again"):
         enrol(slow, photos)
     assert gallery.size() == AT_ONCE * BATCH == len(photos) / 2

@@ -11,8 +11,8 @@ from reid.evaluate import evaluate
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
 from service.api.app import create_app
+from service.bulk.enrolling import enrol
 from service.bulk.sources import dataset_photos
-from service.enrol import enrol
 from service.opening import open_gallery
 from service.settings import Settings
 from service.storage.jobs import Jobs
