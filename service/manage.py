@@ -10,10 +10,10 @@ from typing import get_args
 
 from reid import cli
 from reid.progress import Progress
-from service.records import Cause, Filter, NotFound, Scope
+from service.records import Cause, Filter, Key, NewKey, NotFound, Scope
 from service.settings import Backend, load
 from service.storage.database import Database
-from service.storage.keys import Key, Keys, NewKey
+from service.storage.keys import Keys
 from service.storage.models import Models
 from service.storage.sqlite import GALLERY_FILE
 from service.storage.store import Store

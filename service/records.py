@@ -7,15 +7,20 @@ E is the embedding size.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Scope = Literal["read", "write", "admin"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 EngineName = Literal["memory", "faiss-ivf", "milvus"]
 Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]  # of reads, in the words of Milvus
+
+ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+MAX_NAME = 200  # characters of a key's name
+MAX_RATE = 1_000_000  # requests a minute
 
 
 class NotFound(LookupError):
@@ -147,6 +152,50 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class NewKey:
+    """What a key shall be called and allow: `write` includes `read`, and `admin` includes both.
+
+    `cameras` are those whose items it shows; None is all. `requests_per_minute` None is no limit. Raises ValueError for
+    a name that cannot be shown on one line, for no or unknown scopes, for limits that leave nothing, and for an admin
+    limited to cameras, who could make a key without that limit.
+    """
+
+    name: str
+    scopes: frozenset[Scope]
+    cameras: frozenset[str] | None = None
+    requests_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
+            raise ValueError(f"name {self.name[:MAX_NAME]!r}: expected 1 to {MAX_NAME} printable characters")
+        if not self.scopes or not self.scopes <= ALL_SCOPES:
+            raise ValueError(f"scopes {sorted(self.scopes)}: expected one or more of {sorted(ALL_SCOPES)}")
+        if self.cameras is not None and not self.cameras:
+            raise ValueError("cameras []: expected at least one, or null for all")
+        if self.cameras is not None and "admin" in self.scopes:
+            raise ValueError(f"cameras {sorted(self.cameras)}: a key with scope 'admin' cannot be limited to cameras")
+        if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MAX_RATE:
+            raise ValueError(f"requests_per_minute {self.requests_per_minute}: expected 1 to {MAX_RATE}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret; `scopes` holds all that it allows."""
+
+    key_id: str
+    name: str
+    scopes: frozenset[Scope]
+    cameras: frozenset[str] | None
+    requests_per_minute: int | None
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+    def caller(self) -> Caller:
+        """Someone who shows this key."""
+        return Caller(self.key_id, self.scopes, self.cameras)
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """An item found: its number and its cosine similarity to the query, in [-1, 1]."""
 
@@ -175,6 +224,58 @@ class Asked:
     conditions: Mapping[str, Any]
     candidates: int
     matches: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query that was answered, as the log has it: `seq` rises, and is never used again."""
+
+    seq: int
+    time: datetime
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One change: `target` is the public id of what changed, and the changes of one transaction share `batch_id`."""
+
+    seq: int
+    time: datetime
+    actor: str
+    request_id: str
+    batch_id: str
+    kind: str
+    target: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Long work of one kind. `done` of `total` steps are behind it; `error` is one line.
+
+    A number is never used again, and rises with each job.
+    """
+
+    number: int
+    job_id: str
+    kind: str
+    parameters: Mapping[str, Any]
+    state: JobState
+    done: int
+    total: int | None
+    result: Mapping[str, Any] | None
+    error: str | None
+    actor: str
+    request_id: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def cause(self) -> Cause:
+        """Who started it, and in which request."""
+        return Cause(self.actor, self.request_id)
 
 
 class SearchEngine(Protocol):

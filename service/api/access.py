@@ -15,12 +15,11 @@ from starlette.types import Scope as Connection
 from starlette.websockets import WebSocketClose
 
 from service.api.problems import documented, problem
-from service.records import Caller, Cause, Scope
-from service.storage.keys import ALL, Key
+from service.records import ALL_SCOPES, Caller, Cause, Key, Scope
 
 COOKIE = "reid_key"
 BEARER = {"WWW-Authenticate": "Bearer"}
-LOCAL = Caller("local", ALL)
+LOCAL = Caller("local", ALL_SCOPES)
 FindKey = Callable[[str], Key | None]  # by its secret
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
-from service.records import NOBODY, Cause, Conflict, NotFound
+from service.records import NOBODY, Cause, Conflict, Job, JobState, NotFound
 from service.storage.changes import Batch
 from service.storage.columns import json_text, microseconds, now, time_from
 from service.storage.database import Database
@@ -17,7 +16,6 @@ from service.storage.tables import jobs
 
 LEASE = timedelta(minutes=5)  # of a running job, renewed by its progress
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
 _JOBS = select(
     jobs.c.number,
     jobs.c.job_id,
@@ -35,34 +33,6 @@ _JOBS = select(
     jobs.c.finished_at,
 )
 _IS_OPEN = jobs.c.state.in_(["queued", "running"])
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Long work of one kind. `done` of `total` steps are behind it; `error` is one line.
-
-    A number is never used again, and rises with each job.
-    """
-
-    number: int
-    job_id: str
-    kind: str
-    parameters: Mapping[str, Any]
-    state: State
-    done: int
-    total: int | None
-    result: Mapping[str, Any] | None
-    error: str | None
-    actor: str
-    request_id: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-
-    @property
-    def cause(self) -> Cause:
-        """Who started it, and in which request."""
-        return Cause(self.actor, self.request_id)
 
 
 class Jobs:
@@ -169,7 +139,7 @@ def _end(connection: Connection, job_id: str, state: str, result: str | None, er
 
 def _job(row: tuple[Any, ...]) -> Job:
     number, job_id, kind, parameters, state, done, total, result, error, actor, request_id, *times = row
-    assert state in get_args(State)
+    assert state in get_args(JobState)
     created_at, started_at, finished_at = (None if time is None else time_from(time) for time in times)
     assert created_at is not None
     return Job(

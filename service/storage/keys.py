@@ -7,25 +7,25 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import insert, select, update
 
-from service.records import NOBODY, Caller, Cause, NotFound, Scope
+from service.records import ALL_SCOPES, NOBODY, Cause, Key, NewKey, NotFound, Scope
 from service.storage.changes import Batch
 from service.storage.columns import json_text, microseconds, now, time_from
 from service.storage.database import Database
 from service.storage.tables import keys
 
-MAX_NAME = 200
-MAX_RATE = 1_000_000
 REFRESHED = 0.5  # seconds between looks at the keys that other processes made or revoked
 
-ALL: frozenset[Scope] = frozenset(get_args(Scope))
-_INCLUDED: dict[Scope, frozenset[Scope]] = {"read": frozenset({"read"}), "write": ALL - {"admin"}, "admin": ALL}
+_INCLUDED: dict[Scope, frozenset[Scope]] = {
+    "read": frozenset({"read"}),
+    "write": ALL_SCOPES - {"admin"},
+    "admin": ALL_SCOPES,
+}
 _KEYS = select(
     keys.c.key_id,
     keys.c.name,
@@ -38,57 +38,13 @@ _KEYS = select(
 ).order_by(keys.c.number)
 
 
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """What a key shall be called and allow: `write` includes `read`, and `admin` includes both.
-
-    `cameras` are those whose items it shows; None is all. `requests_per_minute` None is no limit. Raises ValueError for
-    a name that cannot be shown on one line, for no or unknown scopes, for limits that leave nothing, and for an admin
-    limited to cameras, who could make a key without that limit.
-    """
-
-    name: str
-    scopes: frozenset[Scope]
-    cameras: frozenset[str] | None = None
-    requests_per_minute: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
-            raise ValueError(f"name {self.name[:MAX_NAME]!r}: expected 1 to {MAX_NAME} printable characters")
-        if not self.scopes or not self.scopes <= ALL:
-            raise ValueError(f"scopes {sorted(self.scopes)}: expected one or more of {sorted(ALL)}")
-        if self.cameras is not None and not self.cameras:
-            raise ValueError("cameras []: expected at least one, or null for all")
-        if self.cameras is not None and "admin" in self.scopes:
-            raise ValueError(f"cameras {sorted(self.cameras)}: a key with scope 'admin' cannot be limited to cameras")
-        if self.requests_per_minute is not None and not 1 <= self.requests_per_minute <= MAX_RATE:
-            raise ValueError(f"requests_per_minute {self.requests_per_minute}: expected 1 to {MAX_RATE}")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key without its secret; `scopes` holds all that it allows."""
-
-    key_id: str
-    name: str
-    scopes: frozenset[Scope]
-    cameras: frozenset[str] | None
-    requests_per_minute: int | None
-    created_at: datetime
-    revoked_at: datetime | None = None
-
-    def caller(self) -> Caller:
-        """Someone who shows this key."""
-        return Caller(self.key_id, self.scopes, self.cameras)
-
-
 class AdminKey:
     """The key `admin`, which allows everything and is kept nowhere: all that a service without gallery has."""
 
     def __init__(self, secret: str | None) -> None:
         """Without `secret` there is no such key."""
         self._sha256 = None if secret is None else _sha256(secret)
-        self._key = Key("admin", "admin", ALL, None, None, datetime.now(UTC))
+        self._key = Key("admin", "admin", ALL_SCOPES, None, None, datetime.now(UTC))
 
     def find(self, secret: str) -> Key | None:
         """The key of a secret; None for any other."""

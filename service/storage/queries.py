@@ -2,25 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select
 
-from service.records import Asked, Cause
+from service.records import Asked, Cause, Query
 from service.storage.columns import json_text, now, time_from
 from service.storage.database import Database
 from service.storage.tables import queries
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A query that was answered, as the log has it: `seq` rises, and is never used again."""
-
-    seq: int
-    time: datetime
-    asked: Asked
 
 
 class Queries:

@@ -1,15 +1,13 @@
 """The truth of a gallery: its photos, their vectors, and who changed what when. E is the embedding size."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Column, ColumnElement, bindparam, distinct, func, select
 
-from service.records import NOBODY, Cause, Conflict, Filter, Item, ModelMismatch, NewItem, NotFound, Row
+from service.records import NOBODY, Cause, Conflict, Filter, Item, ModelMismatch, NewItem, NotFound, Operation, Row
 from service.storage.changes import Batch, Changes, Enrolled
 from service.storage.columns import (
     APPEARANCE,
@@ -39,21 +37,6 @@ _ROWS = (
     )
     .order_by(vectors.c.owner_number)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One change: `target` is the public id of what changed, and the changes of one transaction share `batch_id`."""
-
-    seq: int
-    time: datetime
-    actor: str
-    request_id: str
-    batch_id: str
-    kind: str
-    target: str
-    before: Mapping[str, Any] | None
-    after: Mapping[str, Any] | None
 
 
 class Change(NamedTuple):

@@ -13,9 +13,10 @@ from sqlalchemy import delete, func, select, text, update
 
 from service.gallery.gallery import PICTURES_FOLDER, PICTURES_LOCK
 from service.gallery.pictures import Pictures, sync
+from service.records import Job
 from service.storage.copying import TABLES
 from service.storage.database import Database
-from service.storage.jobs import Job, cancel_all
+from service.storage.jobs import cancel_all
 from service.storage.sqlite import GALLERY_FILE
 from service.storage.tables import gallery, indexes, items, media
 from service.upkeep.jobs import Progress, Work

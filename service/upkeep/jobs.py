@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from threading import Event, Thread
 from typing import Any, Literal, Self
 
-from service.records import NOBODY, Cause, NotServed
-from service.storage.jobs import LEASE, Job, Jobs
+from service.records import NOBODY, Cause, Job, NotServed
+from service.storage.jobs import LEASE, Jobs
 
 log = logging.getLogger("reid")
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from service.gallery.gallery import Gallery
 from service.gallery.index import Differences, ServerIndex
-from service.records import IndexUnavailable
-from service.storage.jobs import Job
+from service.records import IndexUnavailable, Job
 from service.upkeep.jobs import Progress, Work
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from service.gallery.batcher import Busy
 from service.gallery.gallery import Done, Gallery, described
 from service.gallery.pictures import UnknownFormat, UnusableImage, decode
-from service.records import NOBODY, Cause, Filter, Item, NotFound
-from service.storage.jobs import Job
+from service.records import NOBODY, Cause, Filter, Item, Job, NotFound
 from service.upkeep.jobs import Progress, Work
 
 log = logging.getLogger("reid")

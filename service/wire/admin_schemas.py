@@ -5,13 +5,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from service.records import Caller, Scope
-from service.storage.jobs import Job as StoredJob
-from service.storage.jobs import State
-from service.storage.keys import MAX_NAME, MAX_RATE, NewKey
-from service.storage.keys import Key as StoredKey
-from service.storage.queries import Query as StoredQuery
-from service.storage.store import Operation as StoredOperation
+from service.records import MAX_NAME, MAX_RATE, Caller, JobState, NewKey, Scope
+from service.records import Job as StoredJob
+from service.records import Key as StoredKey
+from service.records import Operation as StoredOperation
+from service.records import Query as StoredQuery
 from service.wire.schemas import MAX_NUMBER, MAX_PAGE
 
 
@@ -190,7 +188,7 @@ class Job(BaseModel):
 
     job_id: str
     kind: str
-    state: State
+    state: JobState
     done: int
     total: int | None
     progress: float | None

@@ -18,9 +18,10 @@ from reid.export import export
 from reid.inference.checkpoint import fingerprint, load_model, save_model
 from reid.retrieval.calibration import Calibration
 from service.opening import open_gallery
+from service.records import NewKey
 from service.serve import _calibration, main
 from service.storage.database import Database
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 from tests.waiting import DEADLINE, wait_until
 
 get, post = (partial(ask, timeout=DEADLINE) for ask in (httpx2.get, httpx2.post))

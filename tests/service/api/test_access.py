@@ -7,8 +7,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from service.api import access, problems
 from service.api.access import caller_of, cause_of
+from service.records import NewKey
 from service.storage.database import Database
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 NOTHING = [

@@ -12,9 +12,10 @@ from reid.retrieval.calibration import Calibration
 from service.api.app import create_app
 from service.gallery.batcher import Busy
 from service.opening import open_gallery
+from service.records import NewKey
 from service.settings import Settings
 from service.storage.jobs import Jobs
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 from service.upkeep.jobs import JobRunner
 
 LIMITS = {"max_body_bytes": 40_000, "max_upload_bytes": 10_000, "max_images": 4, "allowed_hosts": ["testserver"]}

@@ -12,8 +12,9 @@ from reid.models.dcal import DCAL
 from service.api.app import create_app, create_classifier_app
 from service.classification import Classification
 from service.opening import load_classifier
+from service.records import NewKey
 from service.settings import Settings
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 
 LIMITS = {"max_body_bytes": 40_000, "max_upload_bytes": 10_000, "max_images": 4}
 HERE = "http://localhost"

@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 from service.api import access, problems
 from service.api.jobs import jobs
 from service.gallery.gallery import Upload
-from service.records import Details
+from service.records import Details, NewKey
 from service.storage.database import Database
 from service.storage.jobs import Jobs
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 from service.storage.store import Store
 from service.upkeep.backup import backup_work
 from service.upkeep.jobs import JobRunner

@@ -7,8 +7,9 @@ from fastapi.testclient import TestClient
 from service.api import access, problems
 from service.api.description import EXAMPLES
 from service.api.keys import keys_router
+from service.records import NewKey
 from service.storage.database import Database
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 from service.storage.store import Store
 
 

@@ -8,8 +8,9 @@ from fastapi.testclient import TestClient
 
 from service.api import access, problems
 from service.api.session import session
+from service.records import NewKey
 from service.storage.database import Database
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 
 ADMIN_KEY = 'it has; "all", the\\characters = of a header'
 

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from service.records import Cause, NotFound
+from service.records import MAX_NAME, MAX_RATE, Cause, NewKey, NotFound
 from service.storage.database import Database
-from service.storage.keys import MAX_NAME, MAX_RATE, Keys, NewKey
+from service.storage.keys import Keys
 from service.storage.store import Store
 from tests.waiting import wait_until
 

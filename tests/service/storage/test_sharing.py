@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, select
 
-from service.records import Asked, Cause, Conflict, Details, Filter, Medium, NewItem, NotFound
+from service.records import Asked, Cause, Conflict, Details, Filter, Medium, NewItem, NewKey, NotFound
 from service.storage.database import Database
 from service.storage.jobs import Jobs
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 from service.storage.models import Models
 from service.storage.queries import Queries
 from service.storage.replies import Replies

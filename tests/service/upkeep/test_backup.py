@@ -22,12 +22,12 @@ from sqlalchemy import insert, select
 from service.gallery.gallery import Upload, Wish
 from service.gallery.pictures import Pictures, lossless
 from service.opening import open_gallery
-from service.records import Details, Filter, Medium, NewItem
+from service.records import Details, Filter, Medium, NewItem, NewKey
 from service.storage.changes import Changes
 from service.storage.copying import TABLES
 from service.storage.database import Database
 from service.storage.jobs import Jobs
-from service.storage.keys import Keys, NewKey
+from service.storage.keys import Keys
 from service.storage.models import Models
 from service.storage.store import Store
 from service.storage.tables import indexes, jobs
