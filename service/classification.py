@@ -21,7 +21,7 @@ from reid.inference.classifier import Classifier
 from service.gallery.batcher import Batcher
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import UnknownFormat, UnusableImage
-from service.gallery.predicting import attended, prepared
+from service.gallery.worker import Worker, draw_attention, prepare_upload
 from service.metrics import Metrics
 from service.records import Vectors
 
@@ -50,12 +50,12 @@ class Classification:
         self._gallery = gallery
         self._room = Semaphore(AT_ONCE)
         self.batcher: Batcher[_Job, Vectors] = Batcher(self._work, max_waiting=AT_ONCE)
-        self._owner: Batcher[Any, Any]
+        self._owner: Batcher[Any, Any] | Worker
         if gallery is None:
             self.metrics, self._owner = Metrics(), self.batcher
             self._decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")  # no more than processors, as in a gallery
         else:
-            self.metrics, self._owner, self._decoding = gallery.metrics, gallery.batcher, gallery.decoding
+            self.metrics, self._owner, self._decoding = gallery.metrics, gallery.worker, gallery.decoding
         described = {"model_id": model_id, "classes": str(len(self.classes)), "prediction": classifier.prediction}
         self.metrics.watch_classifier(described, waiting=lambda: self.batcher.waiting["urgent"])
 
@@ -73,8 +73,8 @@ class Classification:
         return [_result(one) for one in taken]
 
     def attention(self, data: bytes) -> Image.Image:
-        """A photo with the model's attention over it, as `attended` makes it."""
-        return self._decoding.submit(attended, self.classifier, data, self._owner).result()
+        """A photo with the model's attention over it, as `draw_attention` makes it."""
+        return self._decoding.submit(draw_attention, self.classifier, data, self._owner.run).result()
 
     def check(self) -> None:
         """Return once the threads that the model needs answer."""
@@ -95,7 +95,7 @@ class Classification:
 
     def _take(self, data: bytes) -> "Future[Vectors]":
         try:
-            waiting = self.batcher.submit(_Job(prepared(self.classifier, data, self.metrics)))
+            waiting = self.batcher.submit(_Job(prepare_upload(self.classifier, data, self.metrics)))
         except BaseException:
             self._room.release()
             raise

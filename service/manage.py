@@ -142,8 +142,7 @@ def _add_backup(
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    from service.gallery.gallery import PICTURES_FOLDER
-    from service.gallery.pictures import Pictures
+    from service.gallery.pictures import PICTURES_FOLDER, Pictures
     from service.upkeep.backup import back_up  # here, since these bring torch, which takes seconds
 
     with open_database(arguments.gallery) as database:

@@ -73,6 +73,15 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """The bytes of an image file, its name, and what is said of it."""
+
+    name: str
+    data: bytes
+    details: Details
+
+
+@dataclass(frozen=True, slots=True)
 class NewItem:
     """A photo to be enrolled, with its unit embedding (E,) float32."""
 

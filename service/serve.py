@@ -137,7 +137,7 @@ def _announce(
             "serve a model of your own with REID_CHECKPOINT or --checkpoint"
         )
     try:
-        gallery.require_model()
+        gallery.worker.require_model()
     except ModelMismatch as mismatch:
         log.warning("warning: %s: POST /v1/admin/reindex; until then queries are refused", mismatch)
     if gallery.index.items > LARGE and settings.engine == "memory" and gallery.embedder.device.type == "cpu":

@@ -26,8 +26,8 @@ def health(gallery: Gallery | None, classification: Classification | None) -> AP
             model_id, count = classification.model_id, len(classification.classes)
             ready.classifier = schemas.ServedClassifier(model_id=model_id, classes=count)
         if gallery is not None:
-            ready.model_id, ready.items, ready.trained_on = gallery.model_id, gallery.size(), gallery.trained_on
-            gallery.require_model()
+            ready.model_id, ready.items, ready.trained_on = gallery.model_id, gallery.worker.size(), gallery.trained_on
+            gallery.worker.require_model()
         return ready
 
     return router

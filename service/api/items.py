@@ -13,8 +13,9 @@ from service.api import forms
 from service.api.access import caller_of, cause_of
 from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.uploads import ENROLLING, read, refuse_query, source
-from service.gallery.gallery import Gallery, Refusal, Upload
-from service.records import Caller, Conflict, Item, NotFound
+from service.gallery.enrolment import Refusal
+from service.gallery.gallery import Gallery
+from service.records import Caller, Conflict, Item, NotFound, Upload
 from service.settings import Settings
 from service.storage.changes import Enrolled
 from service.storage.replies import Replies

@@ -12,7 +12,8 @@ from service.api import forms
 from service.api.access import caller_of, cause_of
 from service.api.problems import documented
 from service.api.uploads import QUERYING, read, refuse_query
-from service.gallery.gallery import Answer, Gallery, Wish
+from service.gallery.gallery import Gallery
+from service.gallery.search import Answer, SearchOptions
 from service.records import NotFound
 from service.settings import Settings
 from service.wire import schemas
@@ -31,7 +32,7 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
         chosen = caller.narrow(form.chosen())
         conditions = schemas.Conditions.of(chosen)
         asked = form.model_dump(mode="json", include={"top_k", "min_score", "group_by"})
-        wish = Wish(
+        options = SearchOptions(
             chosen,
             form.top_k,
             form.min_score,
@@ -39,9 +40,9 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
             conditions={**asked, **conditions.model_dump(mode="json", by_alias=True, exclude_none=True)},
         )
         if form.item_id is None:
-            found = gallery.query([read(file, settings) for file in form.image], wish, cause)
+            found = gallery.query([read(file, settings) for file in form.image], options, cause)
         elif caller.sees(gallery.store.get(form.item_id).details.camera):
-            found = gallery.query_item(form.item_id, wish, cause)
+            found = gallery.query_item(form.item_id, options, cause)
         else:
             raise NotFound(f"no item {form.item_id!r}")
         return schemas.QueryAnswer(

@@ -25,8 +25,8 @@ from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from service.bulk.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
 from service.bulk.sources import Photo, Source, reason
-from service.gallery.gallery import described
 from service.gallery.pictures import decode
+from service.gallery.worker import describe_model
 from service.opening import load_embedder
 from service.records import Vectors
 
@@ -94,7 +94,7 @@ def embed_sources(
     embedding = Embedding(
         model_id=model_id,
         dimension=embedder.size,
-        description=described(embedder),
+        description=describe_model(embedder),
         preprocessing=trained.preprocessing.as_json(),
     )
     if share.rank == 0 and not (folder / MANIFEST).exists():

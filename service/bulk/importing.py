@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo
-from service.gallery.gallery import PICTURES_FOLDER, PICTURES_LOCK
-from service.gallery.pictures import Pictures, decode, lossless
+from service.gallery.holdings import Holdings
+from service.gallery.pictures import decode, lossless
 from service.records import Cause, Details, Medium, NewItem, Vectors
 from service.storage.changes import Enrolled
 from service.storage.database import Database
@@ -60,18 +60,17 @@ def import_features(
     others now is refused. Raises ModelMismatch if another process gives the gallery to another model meanwhile, and
     ValueError at the end for shards that are damaged or not there.
     """
-    store, model_id = Store(database), features.manifest.embedding.model_id
-    pictures = Pictures(database.folder / PICTURES_FOLDER)
+    holdings, model_id = Holdings(database), features.manifest.embedding.model_id
     waiting: deque[_Batch] = deque()
     problems: list[str] = []
     with ThreadPoolExecutor(os.cpu_count(), "decoding") as pool:
         try:
             for batch in _batches(features, roots, problems):
-                waiting.append(_begin(store, batch, pool))
+                waiting.append(_begin(holdings.store, batch, pool))
                 if len(waiting) == AT_ONCE:
-                    yield _finish(database, store, pictures, waiting.popleft(), model_id, cause)
+                    yield _finish(holdings, waiting.popleft(), model_id, cause)
             while waiting:
-                yield _finish(database, store, pictures, waiting.popleft(), model_id, cause)
+                yield _finish(holdings, waiting.popleft(), model_id, cause)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     if problems:
@@ -125,9 +124,7 @@ def _take(one: _Embedded) -> _Taken:
     return _Taken(NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, upload.details), lossless(image))
 
 
-def _finish(
-    database: Database, store: Store, pictures: Pictures, batch: _Batch, model_id: str, cause: Cause
-) -> list[Outcome]:
+def _finish(holdings: Holdings, batch: _Batch, model_id: str, cause: Cause) -> list[Outcome]:
     results: dict[int, Enrolled | Exception] = {}
     taken: dict[int, _Taken] = {}
     for place, (one, begun) in enumerate(batch):
@@ -141,13 +138,9 @@ def _finish(
         except (OSError, ValueError) as error:
             results[place] = error
     copies = {one.item.medium.sha256: one.copy for one in taken.values()}
-    with database.exclusive(PICTURES_LOCK):  # a picture is written before its item and removed after it
-        pictures.save(copies)
-        try:
-            results |= zip(taken, store.enrol([one.item for one in taken.values()], cause, model_id), strict=True)
-        finally:
-            for sha256 in copies.keys() - store.by_content(copies).keys():
-                pictures.delete(sha256)
+    with holdings.saved(copies):
+        added = holdings.add([one.item for one in taken.values()], copies, cause, model_id)
+    results |= zip(taken, added, strict=True)
     outcomes = []
     for place, (one, _) in enumerate(batch):
         result = results[place]

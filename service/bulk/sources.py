@@ -15,8 +15,7 @@ from reid import cli
 from reid.data.custom import BOX_COLUMNS, SPLITS
 from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.samples import is_image
-from service.gallery.gallery import Upload
-from service.records import Details
+from service.records import Details, Upload
 from service.wire.schemas import Metadata
 
 log = logging.getLogger("reid")

@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Semaphore
@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from reid.data.images import upright_rgb
 from service.records import NotFound
+
+PICTURES_FOLDER = "pictures"  # of a gallery
+PICTURES_LOCK = "pictures"  # of its database, for those who write a picture before its item or remove it after
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_SIDE = 16_383  # pixels; the most that WebP, the format of the copies, can hold
@@ -100,8 +103,8 @@ class Pictures:
         self._unwanted: set[str] = set()
         # A photo of 50 megapixels takes 700 MiB until it is small: no more at a time than processors.
         self._shrinking = Semaphore(os.cpu_count() or 1)
-        for shard in range(256):
-            (folder / f"{shard:02x}").mkdir(parents=True, exist_ok=True)
+        self._durable: set[Path] = set()  # folders of copies whose names are on the disk, as far as is known
+        folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
         """The file of a copy, there or not, which never changes; raises ValueError for what is no SHA-256."""
@@ -115,6 +118,16 @@ class Pictures:
         with self._deleting:
             return sha256 not in self._unwanted and path.exists()
 
+    def make_folders(self, sha256s: Collection[str]) -> None:
+        """Have the folders in which these copies lie, durable on return; raises OSError where one cannot be made."""
+        # Also those that are there: another thread or process may have made one a moment ago.
+        if new := {self.path(sha256).parent for sha256 in sha256s} - self._durable:
+            for folder in new:
+                folder.mkdir(exist_ok=True)
+            sync(self._folder)
+            sync(self._folder.parent)
+            self._durable |= new
+
     def save(self, copies: Mapping[str, bytes]) -> None:
         """Keep copies as `lossless` makes them, by their SHA-256, durable on return; those that are there already stay.
 
@@ -126,6 +139,7 @@ class Pictures:
         written: dict[Path, Path] = {}
         path = self._folder
         try:
+            self.make_folders(copies)
             # Step by step for all: the first fsync of each step takes along what the next ones ask for.
             for sha256, path in paths.items():
                 if not path.exists():

@@ -11,8 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete, func, select, text, update
 
-from service.gallery.gallery import PICTURES_FOLDER, PICTURES_LOCK
-from service.gallery.pictures import Pictures, sync
+from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures, sync
 from service.records import Job
 from service.storage.copying import TABLES
 from service.storage.database import Database
@@ -147,6 +146,7 @@ def _link_all(source: Pictures, target: Pictures, sha256s: Sequence[str], progre
 
     Those that are lost are left out, for `_require_sound` tells of all of them.
     """
+    target.make_folders(sha256s)
     for done, sha256 in enumerate(sha256s):
         if done % PICTURES_AT_ONCE == 0:
             progress(done)

@@ -14,8 +14,8 @@ def reconcile_work(gallery: Gallery, index: ServerIndex) -> Work:
     """The work of jobs of the kind `reconcile`: portions go between other work of the owner thread."""
 
     def work(job: Job, progress: Progress) -> dict[str, Any]:
-        gallery.require_model()
-        found = reconcile(index, progress, run=lambda some: gallery.batcher.run(some).result())
+        gallery.worker.require_model()
+        found = reconcile(index, progress, run=lambda some: gallery.worker.run(some).result())
         return found._asdict()
 
     return work

@@ -7,8 +7,9 @@ from time import sleep
 from typing import Any
 
 from service.gallery.batcher import Busy
-from service.gallery.gallery import Done, Gallery, described
+from service.gallery.gallery import Gallery
 from service.gallery.pictures import UnknownFormat, UnusableImage, decode
+from service.gallery.worker import Embedded, describe_model
 from service.records import NOBODY, Cause, Filter, Item, Job, NotFound
 from service.upkeep.jobs import Progress, Work
 
@@ -38,7 +39,7 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
     gallery keeps its model, and what was embedded stays.
     """
     models, model_id = gallery.models, gallery.model_id
-    models.prepare(model_id, gallery.embedder.size, described(gallery.embedder))
+    models.prepare(model_id, gallery.embedder.size, describe_model(gallery.embedder))
     items = gallery.store.count(Filter())
     done = items - models.count_missing(model_id)
     after = 0
@@ -57,13 +58,13 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
                 after = portion[-1].number
                 done = min(done + len(portion), items)
                 progress(done, items)
-            if gallery.serves:
+            if gallery.worker.serves:
                 break
-            while not gallery.prepare():
+            while not gallery.worker.fill():
                 progress(done, items)
                 sleep(PAUSE)
             try:
-                gallery.adopt(cause)
+                gallery.worker.adopt(cause)
                 break
             except ValueError:
                 # Processes that still have the former model may have enrolled more.
@@ -72,10 +73,10 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
     return {"model_id": model_id, "items": items}
 
 
-def _submit(gallery: Gallery, item: Item) -> "Future[Done]":
+def _submit(gallery: Gallery, item: Item) -> "Future[Embedded]":
     image = decode(gallery.pictures.read(item.medium.sha256))
     while True:
         try:
-            return gallery.submit(image)
+            return gallery.worker.embed(image)
         except Busy as busy:
             sleep(busy.retry_after)

@@ -95,7 +95,7 @@ def owner_of(work, gallery, monkeypatch):
     monkeypatch.setattr(
         work.classifier, "forward", lambda *given, **more: threads.append(current_thread()) or ask(*given, **more)
     )
-    return threads, gallery.batcher.run(current_thread).result()
+    return threads, gallery.worker.run(current_thread).result()
 
 
 def test_two_models_of_a_service_run_on_one_thread(gallery, classifier, picture, monkeypatch):
@@ -106,7 +106,7 @@ def test_two_models_of_a_service_run_on_one_thread(gallery, classifier, picture,
         classification.check()
         assert threads == [owner, owner]
         assert classification.metrics is gallery.metrics
-    assert gallery.size() == 0  # it goes on without the classifier
+    assert gallery.worker.size() == 0  # it goes on without the classifier
 
 
 def test_attention_is_drawn_over_the_photo(classification, picture):

@@ -179,7 +179,7 @@ def test_batches_overlap_and_no_more_than_said(many, gallery):
     slow = Slow(gallery, together=AT_ONCE)  # would wait in vain for batches one after the other
     counts = enrol(slow, photos)
     assert slow.most == AT_ONCE
-    assert counts["created"] == len({photo.path for photo in photos}) == gallery.size()
+    assert counts["created"] == len({photo.path for photo in photos}) == gallery.worker.size()
     assert counts.total() == len(photos)
 
 
@@ -209,7 +209,7 @@ def test_an_interrupt_finishes_what_is_under_way_and_tells(many, gallery, monkey
     monkeypatch.setattr(enrolling, "_results", interrupted)
     with pytest.raises(KeyboardInterrupt, match=f"^{AT_ONCE * BATCH} enrolled, 0 there before, 0 failed; given again"):
         enrol(slow, photos)
-    assert gallery.size() == AT_ONCE * BATCH == len(photos) / 2
+    assert gallery.worker.size() == AT_ONCE * BATCH == len(photos) / 2
     assert not [name for name in slow.begun if name == "later"]
 
 

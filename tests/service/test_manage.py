@@ -5,10 +5,10 @@ import torch
 
 from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
-from service.gallery.gallery import Upload, Wish
+from service.gallery.search import SearchOptions
 from service.manage import main
 from service.opening import open_gallery
-from service.records import Cause, Details, Filter
+from service.records import Cause, Details, Filter, Upload
 from service.storage.database import Database
 from service.storage.keys import Keys
 from service.storage.store import Store
@@ -136,7 +136,7 @@ def test_a_gallery_moves_to_postgresql(filled, checkpoint, picture, shared_url, 
     command = ["restore", "--gallery", str(target), str(filled)]
     assert (main(command), *capsys.readouterr()) == (0, f"{target}: 5 items\n", "")
     with open_gallery(target, checkpoint, "cpu") as gallery:
-        assert gallery.query([picture(3)], Wish()).matches[0].item.medium.source == "3.png"
+        assert gallery.query([picture(3)], SearchOptions()).matches[0].item.medium.source == "3.png"
     code, out, err = main(command), *capsys.readouterr()
     assert (code, out) == (1, "")
     assert err.endswith("has identities already; expected a new or empty gallery\n")
@@ -169,7 +169,7 @@ def test_a_gallery_is_given_to_another_model(filled, manage, checkpoint, tmp_pat
     code, out, err = manage("reindex", "--checkpoint", tmp_path / "run", "--device", "cpu")
     with open_gallery(filled, tmp_path / "run", "cpu") as gallery:
         assert (code, out, err) == (0, f"{filled}: 5 items of model {gallery.model_id}\n", "")
-        assert gallery.query([picture(3)], Wish()).matches[0].item.medium.source == "3.png"
+        assert gallery.query([picture(3)], SearchOptions()).matches[0].item.medium.source == "3.png"
         assert gallery.store.operations()[-1].actor == "reid-gallery"
 
 

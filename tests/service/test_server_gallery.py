@@ -8,9 +8,10 @@ from fastapi.testclient import TestClient
 import service.gallery.index
 from reid.inference.embedder import Embedder
 from service.api.app import create_app
-from service.gallery.gallery import Gallery, Upload, Wish
+from service.gallery.gallery import Gallery
 from service.gallery.index import ServerIndex, collection
-from service.records import Details, IndexUnavailable, ModelMismatch
+from service.gallery.search import SearchOptions
+from service.records import Details, IndexUnavailable, ModelMismatch, Upload
 from service.settings import Settings
 from service.storage.database import Database
 from service.storage.jobs import Jobs
@@ -65,35 +66,36 @@ def sources(answer):
 def test_photos_are_taken_while_the_server_is_away_and_found_when_it_is_back(gallery, server, picture):
     (first,), (pending,) = enrol(gallery, picture(1))
     assert not pending
-    assert sources(gallery.query([picture(1)], Wish())) == [first.item_id]
+    assert sources(gallery.query([picture(1)], SearchOptions())) == [first.item_id]
     server.away = True
     with pytest.raises(IndexUnavailable, match="connection refused"):
-        gallery.query([picture(1)], Wish())
+        gallery.query([picture(1)], SearchOptions())
     (second, again), pending = enrol(gallery, picture(2), picture(1))
     assert (pending, again) == ([True, True], first)
     assert gallery.edit(first.item_id, {"camera": "north"}).details.camera == "north"
-    for ask in (lambda: gallery.query_item(second.item_id, Wish()), gallery.size):
+    for ask in (lambda: gallery.query_item(second.item_id, SearchOptions()), gallery.worker.size):
         with pytest.raises(IndexUnavailable, match="connection refused"):
             ask()
     assert gallery.index.waiting == 2
     server.away = False
     wait_until(lambda: gallery.index.items == 2)
-    assert sources(gallery.query([picture(2)], Wish())) == [second.item_id, first.item_id]
+    assert sources(gallery.query([picture(2)], SearchOptions())) == [second.item_id, first.item_id]
     assert gallery.index.waiting == 0
 
 
 def test_a_photo_is_enrolled_in_the_batch_of_a_query_that_fails(gallery, server, picture, monkeypatch):
     """The model embeds both at once; the query alone needs the server."""
     jobs = []
-    monkeypatch.setattr(gallery.batcher, "_work", lambda batch: [jobs.append(len(batch)), *gallery._work(batch)][1:])
+    worker = gallery.worker
+    monkeypatch.setattr(worker._batcher, "_work", lambda batch: [jobs.append(len(batch)), *worker._work(batch)][1:])
 
     def go_away_and_wait():  # on the thread that would notice
         server.away = True
-        wait_until(lambda: gallery.batcher.waiting["urgent"] == gallery.batcher.waiting["bulk"] == 1)
+        wait_until(lambda: worker.waiting["urgent"] == worker.waiting["bulk"] == 1)
 
-    held = gallery.batcher.run(go_away_and_wait)
+    held = gallery.worker.run(go_away_and_wait)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(gallery.query, [picture(1)], Wish())
+        asked = pool.submit(gallery.query, [picture(1)], SearchOptions())
         (_,), (pending,) = enrol(gallery, picture(2))
         held.result()
         assert jobs == [2]
@@ -104,17 +106,17 @@ def test_a_photo_is_enrolled_in_the_batch_of_a_query_that_fails(gallery, server,
 
 def test_what_is_deleted_is_not_found_whatever_the_server_thinks(gallery, server, picture):
     enrol(gallery, *(picture(n) for n in range(12)))
-    everything = sources(gallery.query([picture(0)], Wish(top_k=12)))
+    everything = sources(gallery.query([picture(0)], SearchOptions(top_k=12)))
     gone = set(everything[:8])
     gallery.store.delete(gone)  # as another process does that ends before the server hears of it
     gallery.index.tend = lambda: False
-    answer = gallery.query([picture(0)], Wish(top_k=3))
+    answer = gallery.query([picture(0)], SearchOptions(top_k=3))
     assert sources(answer) == everything[8:11], "others take the places of those that are gone"
-    by_item = gallery.query_item(everything[8], Wish(top_k=3))
+    by_item = gallery.query_item(everything[8], SearchOptions(top_k=3))
     assert not {*sources(by_item)} & {*gone, everything[8]}
     assert len(by_item.matches) == 3
     assert gallery.index.follow()
-    assert gallery.query([picture(0)], Wish()).candidates == 4
+    assert gallery.query([picture(0)], SearchOptions()).candidates == 4
 
 
 def test_a_gallery_goes_to_another_model_though_the_server_goes_away(
@@ -124,13 +126,13 @@ def test_a_gallery_goes_to_another_model_though_the_server_goes_away(
     gallery.close()
     monkeypatch.setattr(service.gallery.index, "ROWS_AT_ONCE", 10)
     with opened(tmp_path / "gallery", embedder, server, "two") as other:
-        assert not other.serves
+        assert not other.worker.serves
         server.answers = 4
         told = []
         reindex(other, lambda done, total: told.append((done, total)))
-        assert other.serves
+        assert other.worker.serves
         wait_until(lambda: other.index.items == 25 and not other.index.waiting)
-        assert sources(other.query([picture(7)], Wish(top_k=1))) == [items[7].item_id]
+        assert sources(other.query([picture(7)], SearchOptions(top_k=1))) == [items[7].item_id]
         assert [*server.collections] == [collection(other.database.gallery_id, "two")]
         assert server.answers < 0, "the server did not go away"
 
@@ -154,7 +156,7 @@ def test_a_reconciliation_compares_all_rows(gallery, server, picture):
     assert kept.keys() == {item.number for item in items}
     server.away = True
     with pytest.raises(IndexUnavailable):
-        gallery.size()
+        gallery.worker.size()
     with pytest.raises(IndexUnavailable, match="connection refused"):
         reconcile(gallery.index, lambda done, total: None)
 
@@ -191,7 +193,7 @@ def test_a_photo_embedded_before_a_switch_of_models_is_not_enrolled_after_it(gal
     save = gallery.pictures.save
 
     def switched_meanwhile(copies):
-        if gallery.serves:
+        if gallery.worker.serves:
             gallery.models.switch("two")  # by another process, while the former model works here
         save(copies)
 

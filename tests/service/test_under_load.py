@@ -25,8 +25,8 @@ from sqlalchemy import text
 
 from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
-from service.gallery.gallery import PICTURES_FOLDER, Wish
-from service.gallery.pictures import decode
+from service.gallery.pictures import PICTURES_FOLDER, decode
+from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Filter
 from service.serve import BACKUPS_FOLDER
@@ -210,7 +210,7 @@ def check(folder, checkpoint, clients):
                 return {job.state for job in runner.jobs.page(None, ALL)} <= {"done", "failed"}
 
             wait_until(ended)
-            if not gallery.serves:
+            if not gallery.worker.serves:
                 runner.start("reindex", {})
                 wait_until(ended)
             jobs = runner.jobs.page(None, 10**6)
@@ -251,7 +251,7 @@ def check_vectors(gallery, items, sent):
     if items:
         vectors = np.concatenate([gallery.embedder.embed([decode(data)]) for data in sent])
         np.testing.assert_allclose(np.stack([row.vector for row in rows]), vectors, atol=1e-5)
-        answer = gallery.query([sent[0]], Wish(top_k=ALL))
+        answer = gallery.query([sent[0]], SearchOptions(top_k=ALL))
         scores = {match.item.number: match.score for match in answer.matches}
         assert sorted(scores) == [item.number for item in items]
         np.testing.assert_allclose([scores[item.number] for item in items], vectors @ vectors[0], atol=1e-5)

@@ -8,8 +8,7 @@ from fastapi.testclient import TestClient
 
 from service.api import access, problems
 from service.api.jobs import jobs
-from service.gallery.gallery import Upload
-from service.records import Details, NewKey
+from service.records import Details, NewKey, Upload
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys

@@ -23,9 +23,8 @@ from service.api.app import create_app, create_classifier_app
 from service.api.description import EXAMPLES
 from service.api.problems import MEDIA_TYPE
 from service.classification import Classification
-from service.gallery.gallery import Upload
 from service.opening import load_classifier, open_gallery
-from service.records import Details
+from service.records import Details, Upload
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.upkeep.jobs import JobRunner

@@ -233,7 +233,7 @@ def test_a_file_name_is_text_that_the_gallery_never_opens(client, gallery, tmp_p
     if answer.status_code == 201:
         assert answer.json()["results"][0]["item"]["source"] == name.decode()[-255:]
     else:
-        assert answer.status_code in (400, 422) and gallery.size() == 0
+        assert answer.status_code in (400, 422) and gallery.worker.size() == 0
         assert "\0" in trick or len(trick) > 200
     assert all(path.suffix == ".webp" and len(path.stem) == 64 for path in (gallery.folder / "pictures").glob("*/*"))
     assert others(tmp_path) == before
@@ -251,7 +251,7 @@ def test_a_form_is_read_as_utf_8_alone(client, gallery, charset):
     if charset.strip('"').lower() in ("utf-8", "utf8"):
         assert answer.json()["results"][0]["item"]["source"] == "\\ud800+2AA-"
     else:
-        assert (answer.status_code, answer.json()["code"], gallery.size()) == (400, "bad_request", 0)
+        assert (answer.status_code, answer.json()["code"], gallery.worker.size()) == (400, "bad_request", 0)
 
 
 def test_a_form_that_is_wrong_a_thousand_times_is_told_a_few(client):

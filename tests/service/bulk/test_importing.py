@@ -13,7 +13,8 @@ from service.bulk import importing
 from service.bulk.importing import BATCH
 from service.embed import main as embed_main
 from service.enrol import main
-from service.gallery.gallery import Wish
+from service.gallery.pictures import Pictures
+from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Filter
 
@@ -96,7 +97,7 @@ def test_the_gallery_is_that_of_direct_enrolment(run, table, checkpoint, tmp_pat
     answers = []
     for folder in ("gallery", "direct"):
         with open_gallery(tmp_path / folder, checkpoint, "cpu") as gallery:
-            found = gallery.query([picture(600)], Wish(Filter(cameras=frozenset({"c1"})))).matches
+            found = gallery.query([picture(600)], SearchOptions(Filter(cameras=frozenset({"c1"})))).matches
             answers.append([(match.item.details.key, round(match.score, 5)) for match in found])
     assert len(answers[0]) == 10
     assert answers[0] == answers[1]
@@ -231,14 +232,14 @@ def test_neither_features_nor_a_model_is_too_little(tmp_path, capsys):
 
 
 def test_features_are_refused_once_another_process_has_switched_models(run, tmp_path, monkeypatch, capsys):
-    save = importing.Pictures.save
+    save = Pictures.save
 
     def switched_meanwhile(pictures, copies):
         with closing(sqlite3.connect(tmp_path / "gallery" / "gallery.db")) as other, other:
             other.execute("UPDATE models SET model_id = 'other' WHERE active")
         save(pictures, copies)
 
-    monkeypatch.setattr(importing.Pictures, "save", switched_meanwhile)
+    monkeypatch.setattr(Pictures, "save", switched_meanwhile)
     capsys.readouterr()
     assert run() == 1
     error = capsys.readouterr().err.splitlines()[-1]

@@ -8,11 +8,12 @@ import torch
 
 from reid.inference.embedder import Embedder
 from service.engines.memory import MemoryEngine
-from service.gallery.gallery import Gallery, Upload, Wish
+from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
 from service.gallery.pictures import UnknownFormat, UnusableImage, decode
+from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound
+from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound, Upload
 from service.storage.changes import Enrolled
 from service.storage.database import Database
 
@@ -46,7 +47,7 @@ def test_an_enrolled_photo_finds_itself_first_and_scores_are_cosines(gallery, pi
     photos = [picture(i) for i in range(40)]
     items = enrolled(gallery, *map(upload, photos))
     vectors = gallery.embedder.embed([decode(data) for data in photos])
-    answer = gallery.query([photos[3]], Wish(top_k=40))
+    answer = gallery.query([photos[3]], SearchOptions(top_k=40))
     assert answer.candidates == 40
     cosines = vectors @ vectors[3]
     assert found(answer) == [items[i].item_id for i in np.argsort(-cosines, kind="stable")]
@@ -61,7 +62,7 @@ def test_several_images_are_asked_as_the_mean_of_their_vectors(gallery, picture)
     vectors = gallery.embedder.embed([decode(data) for data in photos])
     mean = vectors[:3].mean(axis=0)
     cosines = vectors @ (mean / np.linalg.norm(mean))
-    answer = gallery.query(photos[:3], Wish(top_k=6))
+    answer = gallery.query(photos[:3], SearchOptions(top_k=6))
     assert found(answer) == [items[i].item_id for i in np.argsort(-cosines)]
     np.testing.assert_allclose([match.score for match in answer.matches], -np.sort(-cosines), atol=1e-5)
 
@@ -69,27 +70,27 @@ def test_several_images_are_asked_as_the_mean_of_their_vectors(gallery, picture)
 def test_an_item_is_asked_by_its_vector_and_is_no_match_of_its_own(gallery, picture):
     photos = [picture(i) for i in range(5)]
     items = enrolled(gallery, *map(upload, photos))
-    by_image = gallery.query([photos[2]], Wish(top_k=5))
-    by_item = gallery.query_item(items[2].item_id, Wish(top_k=4))
+    by_image = gallery.query([photos[2]], SearchOptions(top_k=5))
+    by_item = gallery.query_item(items[2].item_id, SearchOptions(top_k=4))
     assert found(by_item) == found(by_image)[1:]
     assert by_item.candidates == 5
-    assert len(gallery.query_item(items[2].item_id, Wish(top_k=2)).matches) == 2
+    assert len(gallery.query_item(items[2].item_id, SearchOptions(top_k=2)).matches) == 2
     with pytest.raises(NotFound, match="'nobody'"):
-        gallery.query_item("nobody", Wish(top_k=1))
+        gallery.query_item("nobody", SearchOptions(top_k=1))
 
 
 def test_a_minimum_score_leaves_out_the_rest_and_the_best_score_stays(gallery, picture):
     enrolled(gallery, *(upload(picture(i)) for i in range(5)))
-    every = gallery.query([picture(9)], Wish(top_k=5))
+    every = gallery.query([picture(9)], SearchOptions(top_k=5))
     least = every.matches[2].score
-    some = gallery.query([picture(9)], Wish(top_k=5, min_score=least))
+    some = gallery.query([picture(9)], SearchOptions(top_k=5, min_score=least))
     assert some.matches == every.matches[:3]
-    none = gallery.query([picture(9)], Wish(top_k=5, min_score=1.0))
+    none = gallery.query([picture(9)], SearchOptions(top_k=5, min_score=1.0))
     assert (none.matches, none.candidates, none.best_score) == ((), 5, every.matches[0].score)
 
 
 def test_an_empty_gallery_answers(gallery, picture):
-    answer = gallery.query([picture(0)], Wish(top_k=3))
+    answer = gallery.query([picture(0)], SearchOptions(top_k=3))
     assert (answer.matches, answer.candidates, answer.best_score) == ((), 0, None)
 
 
@@ -121,14 +122,14 @@ def test_a_photo_that_is_refused_leaves_no_picture_and_harms_none(gallery, pictu
     (conflict,) = gallery.enrol([upload(picture(2), key="a")])
     assert isinstance(conflict, Conflict)
     assert pictures_of(gallery, tmp_path) == {item.medium.sha256}
-    assert gallery.size() == 1
+    assert gallery.worker.size() == 1
 
 
 def test_a_failure_of_the_store_leaves_nothing_behind(gallery, picture, tmp_path):
     with pytest.raises(ValueError, match="no time zone"):
         gallery.enrol([upload(picture(1)), upload(picture(2), captured_at=datetime(2024, 1, 1))])
     assert pictures_of(gallery, tmp_path) == set()
-    assert gallery.size() == 0
+    assert gallery.worker.size() == 0
     enrolled(gallery, upload(picture(1)))
 
 
@@ -153,7 +154,7 @@ def test_an_embedding_that_is_not_finite_fails_its_photo_alone(gallery, picture,
     assert isinstance(bad, UnusableImage)
     assert pictures_of(gallery, tmp_path) == {good.item.medium.sha256}
     with pytest.raises(UnusableImage, match="not finite"):
-        gallery.query([picture(2)], Wish(top_k=1))
+        gallery.query([picture(2)], SearchOptions(top_k=1))
 
 
 def test_edits_count_at_once_for_filters(gallery, picture):
@@ -167,7 +168,7 @@ def test_edits_count_at_once_for_filters(gallery, picture):
         (Filter(labels=frozenset({"ada"})), 0),
         (Filter(since=may), 1),
     ]:
-        assert gallery.query([picture(1)], Wish(chosen, top_k=3)).candidates == count
+        assert gallery.query([picture(1)], SearchOptions(chosen, top_k=3)).candidates == count
         assert len(gallery.store.page(chosen, 0, 10)) == count
 
 
@@ -181,14 +182,14 @@ def test_no_match_fails_the_filter_by_an_edit_while_it_was_searched(gallery, pic
         return answers
 
     monkeypatch.setattr(gallery.index, "search", search_and_edit)
-    answer = gallery.query([picture(0)], Wish(Filter(cameras=frozenset({"north"}))))
+    answer = gallery.query([picture(0)], SearchOptions(Filter(cameras=frozenset({"north"}))))
     assert (found(answer), answer.candidates) == ([kept.item_id], 1)
 
 
 def test_what_is_deleted_is_gone(gallery, picture, tmp_path):
     first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
     assert gallery.delete([first.item_id, "nobody"]) == [first]
-    assert found(gallery.query([picture(1)], Wish(top_k=3))) == [second.item_id]
+    assert found(gallery.query([picture(1)], SearchOptions(top_k=3))) == [second.item_id]
     assert pictures_of(gallery, tmp_path) == {second.medium.sha256}
     assert gallery.delete([first.item_id]) == []
     with pytest.raises(NotFound):
@@ -197,7 +198,7 @@ def test_what_is_deleted_is_gone(gallery, picture, tmp_path):
         gallery.pictures.read(first.medium.sha256)
     (again,) = enrolled(gallery, upload(picture(1)))
     assert again.item_id != first.item_id
-    assert found(gallery.query([picture(1)], Wish(top_k=1))) == [again.item_id]
+    assert found(gallery.query([picture(1)], SearchOptions(top_k=1))) == [again.item_id]
 
 
 def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, picture, tmp_path):
@@ -205,11 +206,12 @@ def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, pict
     with open_gallery(folder, checkpoint, "cpu") as gallery:
         first, second, third = enrolled(gallery, *(upload(picture(i), camera=f"c{i}") for i in range(3)))
         gallery.delete([second.item_id])
-        before = gallery.query([picture(2)], Wish(top_k=3))
+        before = gallery.query([picture(2)], SearchOptions(top_k=3))
         orphan = folder / "pictures" / "ab" / f"{'ab' * 32}.webp"
+        orphan.parent.mkdir(exist_ok=True)
         orphan.write_bytes(b"")
     with open_gallery(folder, checkpoint, "cpu") as gallery:
-        assert gallery.query([picture(2)], Wish(top_k=3)) == before
+        assert gallery.query([picture(2)], SearchOptions(top_k=3)) == before
         assert gallery.store.page(EVERYTHING, 0, 10) == [first, third]
         assert gallery.pictures.read(first.medium.sha256).startswith(b"RIFF")
         assert gallery.enrol([upload(picture(0))]) == [Enrolled(first, created=False)]
@@ -221,12 +223,12 @@ def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
     embedder, _ = Embedder.from_checkpoint(checkpoint)
     with opened(tmp_path / "gallery", embedder, "one") as gallery:
         first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
-        before = gallery.query([picture(2)], Wish())
+        before = gallery.query([picture(2)], SearchOptions())
     with opened(tmp_path / "gallery", embedder, "other") as gallery:
-        assert not gallery.serves
+        assert not gallery.worker.serves
         for action in (
-            lambda: gallery.query([picture(1)], Wish()),
-            lambda: gallery.query_item(first.item_id, Wish()),
+            lambda: gallery.query([picture(1)], SearchOptions()),
+            lambda: gallery.query_item(first.item_id, SearchOptions()),
             lambda: gallery.enrol([upload(picture(3))]),
         ):
             with pytest.raises(ModelMismatch, match="belongs to model one, but model other is loaded"):
@@ -235,7 +237,7 @@ def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
         assert gallery.delete([first.item_id]) == [first]
         assert gallery.store.page(EVERYTHING) == [moved]
     with opened(tmp_path / "gallery", embedder, "one") as gallery:
-        (match,) = gallery.query([picture(2)], Wish()).matches
+        (match,) = gallery.query([picture(2)], SearchOptions()).matches
         assert (match.item, match.score) == (moved, before.matches[0].score)
 
 
@@ -243,30 +245,32 @@ def test_one_item_stands_for_each_label(gallery, picture, monkeypatch):
     labels = ["ada", "bob", None, "ada", "eve", None, "bob", "ada"]
     photos = [picture(i) for i in range(40)]
     enrolled(gallery, *(upload(data, label=labels[i % 8]) for i, data in enumerate(photos)))
-    every = gallery.query([picture(50)], Wish(top_k=40)).matches
+    every = gallery.query([picture(50)], SearchOptions(top_k=40)).matches
     best, seen = [], set()
     for match in every:
         if match.item.details.label is None or match.item.details.label not in seen:
             best.append(match)
             seen.add(match.item.details.label)
     for count in (1, 2, 5, 13, 40):
-        answer = gallery.query([picture(50)], Wish(top_k=count, by_label=True))
+        answer = gallery.query([picture(50)], SearchOptions(top_k=count, by_label=True))
         assert list(answer.matches) == best[:count]
         assert answer.candidates == 40
     least = best[4].score
-    assert list(gallery.query([picture(50)], Wish(top_k=13, by_label=True, min_score=least)).matches) == best[:5]
-    monkeypatch.setattr(gallery, "_search", lambda *_: pytest.fail("asked for more than there can be"))
-    assert list(gallery.query([picture(50)], Wish(top_k=14, by_label=True)).matches) == best
+    assert (
+        list(gallery.query([picture(50)], SearchOptions(top_k=13, by_label=True, min_score=least)).matches) == best[:5]
+    )
+    monkeypatch.setattr(gallery.worker, "search", lambda *_: pytest.fail("asked for more than there can be"))
+    assert list(gallery.query([picture(50)], SearchOptions(top_k=14, by_label=True)).matches) == best
     monkeypatch.undo()
-    of_item = gallery.query_item(best[0].item.item_id, Wish(top_k=40, by_label=True))
+    of_item = gallery.query_item(best[0].item.item_id, SearchOptions(top_k=40, by_label=True))
     assert best[0].item not in [match.item for match in of_item.matches]
 
 
 def test_queries_are_in_the_log_when_they_are_answered(gallery, picture):
     first, second = enrolled(gallery, upload(picture(1)), upload(picture(2)))
     cause = Cause("key-1", "request-1")
-    answer = gallery.query([picture(1), picture(3)], Wish(top_k=1, conditions={"top_k": 1}), cause)
-    gallery.query_item(second.item_id, Wish())
+    answer = gallery.query([picture(1), picture(3)], SearchOptions(top_k=1, conditions={"top_k": 1}), cause)
+    gallery.query_item(second.item_id, SearchOptions())
     by_image, by_item = gallery.queries.page(0, 10)
     assert by_image.asked.cause == cause
     assert by_image.asked.images == (sha256(picture(1)).hexdigest(), sha256(picture(3)).hexdigest())
@@ -295,4 +299,4 @@ def test_many_threads_that_enrol_and_delete_the_same_photos_leave_one_truth(gall
         list(pool.map(work, range(60)))
     items = gallery.store.page(EVERYTHING, 0, 10)
     assert {item.medium.sha256 for item in items} == pictures_of(gallery, tmp_path)
-    assert sorted(found(gallery.query([photos[0]], Wish(top_k=10)))) == sorted(item.item_id for item in items)
+    assert sorted(found(gallery.query([photos[0]], SearchOptions(top_k=10)))) == sorted(item.item_id for item in items)

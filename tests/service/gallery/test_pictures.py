@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import random
 import struct
 import threading
@@ -253,8 +254,25 @@ def test_many_threads_may_save_the_same_picture(tmp_path):
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 6
 
 
+def test_a_folder_is_made_with_its_first_copy_and_is_durable_with_it(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr("os.fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    pictures, copies = Pictures(tmp_path / "pictures"), {"a" * 64: lossless(noise())}
+    assert not list((tmp_path / "pictures").iterdir())
+    pictures.save(copies)
+    assert {str(tmp_path), str(tmp_path / "pictures"), str(tmp_path / "pictures" / "aa")} <= {*synced}
+    synced.clear()
+    Pictures(tmp_path / "pictures").save(copies)  # another process, which cannot know that the first got so far
+    assert str(tmp_path / "pictures") in synced
+    synced.clear()
+    pictures.save(copies)
+    assert synced == [str(tmp_path / "pictures" / "aa")]
+
+
 def test_a_copy_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     pictures = Pictures(tmp_path)
+    pictures.make_folders(["a" * 64])
 
     def full(*_):
         raise OSError(28, "No space left on device")

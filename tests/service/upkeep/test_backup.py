@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 from sqlalchemy import insert, select
 
-from service.gallery.gallery import Upload, Wish
 from service.gallery.pictures import Pictures, lossless
+from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Details, Filter, Medium, NewItem, NewKey
+from service.records import Details, Filter, Medium, NewItem, NewKey, Upload
 from service.storage.changes import Changes
 from service.storage.copying import TABLES
 from service.storage.database import Database
@@ -484,11 +484,11 @@ def test_a_backup_is_served_in_place_of_the_gallery(gallery, checkpoint, picture
     photos = [picture(n) for n in range(6)]
     gallery.enrol([Upload(f"{n}.png", data, Details(label=f"L{n}")) for n, data in enumerate(photos)])
     _, secret = Keys(gallery.database).add(NewKey("ada", frozenset({"read"})))
-    expected = gallery.query([photos[2]], Wish(top_k=6))
+    expected = gallery.query([photos[2]], SearchOptions(top_k=6))
     back_up(gallery.database, gallery.pictures, tmp_path / "backup", nothing)
     gallery.delete([match.item.item_id for match in expected.matches])
     with open_gallery(tmp_path / "backup", checkpoint, "cpu") as restored:
-        assert restored.query([photos[2]], Wish(top_k=6)) == expected
+        assert restored.query([photos[2]], SearchOptions(top_k=6)) == expected
         assert restored.pictures.read(expected.matches[0].item.medium.sha256).startswith(b"RIFF")
         assert Keys(restored.database).find(secret).name == "ada"
         restored.delete([expected.matches[0].item.item_id])

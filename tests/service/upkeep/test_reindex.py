@@ -18,15 +18,16 @@ from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
 from service.engines.memory import MemoryEngine
 from service.gallery.batcher import Busy
-from service.gallery.gallery import EVERYTHING, Gallery, Upload, Wish
+from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
 from service.gallery.pictures import decode
+from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Cause, Details, ModelMismatch
+from service.records import Cause, Details, ModelMismatch, Upload
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.models import Models
-from service.storage.store import Store
+from service.storage.store import EVERYTHING, Store
 from service.upkeep.jobs import JobRunner
 from service.upkeep.reindex import reindex, reindex_work
 from tests.waiting import DEADLINE, wait_until
@@ -105,9 +106,9 @@ def folder(tmp_path):
 
 def test_a_gallery_of_another_model_is_served_after_a_reindex(folder):
     with opened(folder, 1) as gallery:
-        assert not gallery.serves
+        assert not gallery.worker.serves
         for refused in (
-            lambda: gallery.query([picture(1)], Wish()),
+            lambda: gallery.query([picture(1)], SearchOptions()),
             lambda: gallery.enrol([Upload("new", picture(99), Details())]),
         ):
             with pytest.raises(ModelMismatch, match="belongs to model model-0, but model model-1 is loaded"):
@@ -116,10 +117,10 @@ def test_a_gallery_of_another_model_is_served_after_a_reindex(folder):
         result = reindex(gallery, lambda done, total: steps.append((done, total)), Cause("ada", "r1"))
         assert result == {"model_id": "model-1", "items": 40}
         assert steps == [(0, 40), (32, 40), (40, 40)]
-        assert gallery.serves
+        assert gallery.worker.serves
         require_exact(vectors(gallery.store, 1), range(40), 1)
         assert vectors(gallery.store, 0) == {}
-        answer = gallery.query([picture(7)], Wish(top_k=3))
+        answer = gallery.query([picture(7)], SearchOptions(top_k=3))
         assert (answer.candidates, answer.matches[0].item.medium.source) == (40, "7")
         cosines = sorted((afresh(7, 1) @ afresh(n, 1) for n in range(40)), reverse=True)
         np.testing.assert_allclose([match.score for match in answer.matches], cosines[:3], atol=1e-5)
@@ -128,9 +129,9 @@ def test_a_gallery_of_another_model_is_served_after_a_reindex(folder):
         switched = [entry for entry in gallery.store.operations() if entry.kind == "model.switch"]
         assert [(entry.actor, entry.request_id) for entry in switched] == [("ada", "r1")]
     with opened(folder, 1) as gallery:
-        assert gallery.size() == 41
+        assert gallery.worker.size() == 41
     with opened(folder, 0) as gallery:
-        assert not gallery.serves
+        assert not gallery.worker.serves
 
 
 def test_the_model_that_serves_finds_nothing_to_do(folder):
@@ -139,7 +140,7 @@ def test_the_model_that_serves_finds_nothing_to_do(folder):
         assert reindex(gallery, nothing) == {"model_id": "model-0", "items": 40}
         assert gallery.embedder.embedded == 0
         assert gallery.store.operations() == before
-        assert gallery.size() == 40
+        assert gallery.worker.size() == 40
 
 
 def test_a_model_that_nobody_asked_for_is_not_switched_to(folder):
@@ -169,7 +170,7 @@ def test_deleting_and_editing_go_on_meanwhile(folder, monkeypatch):
 
         reindex(gallery, change)
         require_exact(vectors(gallery.store, 1), sorted(set(range(40)) - {1, 6, 39}), 1)
-        answer = gallery.query([picture(2)], Wish(EVERYTHING, 1))
+        answer = gallery.query([picture(2)], SearchOptions(EVERYTHING, 1))
         assert (answer.candidates, answer.matches[0].item.details.camera) == (37, "north")
 
 
@@ -183,11 +184,11 @@ def test_a_reindex_that_ended_goes_on_where_it_was(folder, monkeypatch):
     with opened(folder, 1) as gallery:
         with pytest.raises(KeyboardInterrupt):
             reindex(gallery, end)
-        assert not gallery.serves
+        assert not gallery.worker.serves
         assert gallery.embedder.embedded == 12
         require_exact(vectors(gallery.store, 0), range(40), 0)
     with opened(folder, 0) as gallery:  # the former model still serves
-        assert gallery.query([picture(3)], Wish()).matches[0].item.medium.source == "3"
+        assert gallery.query([picture(3)], SearchOptions()).matches[0].item.medium.source == "3"
         gallery.enrol([Upload("40", picture(40), Details())])
     steps = []
     with opened(folder, 1) as gallery:
@@ -210,26 +211,26 @@ def test_pictures_that_cannot_be_read_are_named_and_nothing_is_switched(folder, 
         assert [record.getMessage().split(":")[0] for record in caplog.records] == [
             f"item {item.item_id}" for item in (lost, damaged)
         ]
-        assert not gallery.serves
+        assert not gallery.worker.serves
         require_exact(vectors(gallery.store, 0), range(40), 0)
         assert gallery.embedder.embedded == 38
         gallery.delete([lost.item_id, damaged.item_id])
         reindex(gallery, nothing)
         assert gallery.embedder.embedded == 38
-        assert gallery.serves
-        assert gallery.size() == 38
+        assert gallery.worker.serves
+        assert gallery.worker.size() == 38
 
 
 def test_a_queue_that_is_full_is_waited_for(folder, monkeypatch):
     with opened(folder, 1) as gallery:
-        submit, refusals = gallery.submit, iter(range(50))
+        embed, refusals = gallery.worker.embed, iter(range(50))
 
         def refuse_at_times(image):
             if next(refusals, 1) % 2 == 0:
                 raise Busy(256, 0)
-            return submit(image)
+            return embed(image)
 
-        monkeypatch.setattr(gallery, "submit", refuse_at_times)
+        monkeypatch.setattr(gallery.worker, "embed", refuse_at_times)
         reindex(gallery, nothing)
         require_exact(vectors(gallery.store, 1), range(40), 1)
 
@@ -241,7 +242,7 @@ def test_queries_meet_the_old_model_or_all_vectors_of_the_new_one(folder):
         def ask(_):
             while True:
                 try:
-                    return gallery.query([picture(5)], Wish(top_k=1)).candidates
+                    return gallery.query([picture(5)], SearchOptions(top_k=1)).candidates
                 except ModelMismatch:
                     assert not stopped
 
@@ -330,7 +331,7 @@ def kill_rounds(folder, rounds, seed):
                 job = runner.start("reindex", {})
             assert ended(runner.jobs, job.job_id).state == "done"
         assert gallery.embedder.embedded == missing
-        assert gallery.serves
+        assert gallery.worker.serves
         require_exact(vectors(gallery.store, served + 1), range(40), served + 1)
     return met, served
 
