@@ -106,15 +106,27 @@ def tracked() -> list[str]:
     return listed.stdout.splitlines()
 
 
-def test_the_readme_tree_names_every_file_of_the_packages():
-    text = (ROOT / "README.md").read_text()
-    block = re.search(r"## Layout\n+```\n(.*?)```", text, re.S)
-    assert block, "README.md has no tree under '## Layout'"
+def test_the_layout_names_every_file_of_the_packages():
+    text = (ROOT / "docs" / "layout.md").read_text()
+    block = re.search(r"# Layout\n+```\n(.*?)```", text, re.S)
+    assert block, "docs/layout.md has no tree"
     named = set(re.findall(r"[\w.]+\.(?:py|yaml)\b", block.group(1)))
     ours = [path for path in tracked() if path.split("/")[0] in (*PACKAGES, "configs", "benchmarks", "docker")]
     files = {Path(path).name for path in ours if path.endswith((".py", ".yaml")) and not path.endswith("__init__.py")}
     assert files - named == set(), "files that the tree does not name"
     assert {name for name in named if name not in files} <= {"test_layout.py", "conftest.py"}, "names without a file"
+
+
+def test_the_readme_can_be_read_in_one_sitting():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} points to {target}"
 
 
 def test_every_command_exists():

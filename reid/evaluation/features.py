@@ -69,7 +69,7 @@ class Features:
         return read_image(getattr(self, f"{split}_paths")[index], tuple(box) if box else None)
 
     def save(self, path: Path) -> None:
-        """Write the `.npz` whose keys the README documents."""
+        """Write the `.npz` whose keys docs/evaluation.md documents."""
         arrays: dict[str, np.ndarray] = {}
         for split in SPLITS:
             arrays[f"{split}_features"] = getattr(self, split)

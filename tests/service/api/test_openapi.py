@@ -1,6 +1,8 @@
 """The OpenAPI description: that it is complete, and that the service does what it says, whatever is sent."""
 
 import io
+import re
+from pathlib import Path
 from zlib import crc32
 
 import jsonschema_rs
@@ -29,6 +31,8 @@ from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.upkeep.jobs import JobRunner
 from service.wire import admin_schemas, schemas
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def encoded(form, seed, size=(20, 30), **save):
@@ -274,3 +278,14 @@ def test_whatever_is_sent_in_greater_number(app, schema, subtests, mode):
     for operation in operations(schema, mode):
         with subtests.test(f"{operation.method} {operation.path}"):
             ask(operation, mode, 30, TestClient(app))
+
+
+def test_the_pages_name_routes_that_there_are(app):
+    """A route in `docs` or the README, with or without its methods, is one that the service has."""
+    paths = {path.replace("{item_id}", "{id}"): set(methods) for path, methods in app.openapi()["paths"].items()}
+    text = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    told = re.findall(r"`([A-Z, ]*)(/(?:v1|query|health|metrics)[^`?]*)`", text)
+    assert len(told) > 20
+    for methods, path in told:
+        assert path in paths, path
+        assert {method.lower() for method in re.findall("[A-Z]+", methods)} <= paths[path], f"{methods} {path}"
