@@ -99,7 +99,7 @@ class Client:
     Methods raise ServiceError for what the service refuses, ConnectionError where it cannot be reached, and
     TimeoutError where it takes longer than `timeout` seconds. A request that does no harm when it is sent twice is sent
     up to TRIES times: when the connection broke, and when the service is busy, or the key has asked too often, and the
-    answer says for how long.
+    answer says for how long. A service that starts is waited for, for `timeout` seconds.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 60) -> None:
@@ -325,21 +325,26 @@ class Client:
     def _send(self, method: str, path: str, once: bool = False, **sent: Any) -> httpx2.Response:
         """The answer to a request that succeeds; `once` for one that must not be sent twice."""
         tries = 1 if once else TRIES
+        latest = time.monotonic() + self._timeout
         while True:
-            tries -= 1
             try:
                 response = self._http.request(method, path, **sent)
             except httpx2.TimeoutException as error:
                 raise TimeoutError(f"{self._http.base_url}: no answer within {self._timeout:g} s") from error
             except httpx2.TransportError as error:
+                tries -= 1
                 if tries:
                     continue
                 raise ConnectionError(f"{self._http.base_url}: {error}") from error
             if response.is_success:
                 return response
-            pause = response.headers.get("Retry-After", "")
-            if not (tries and response.status_code in (429, 503) and pause.isdecimal() and int(pause) <= self._timeout):
-                raise _refusal(response)
+            refusal, pause = _refusal(response), response.headers.get("Retry-After", "")
+            if refusal.code != "starting":
+                tries -= 1
+            elif time.monotonic() > latest:  # until then nothing was done, so that any request can be sent again
+                tries = 0
+            if not (tries and refusal.status in (429, 503) and pause.isdecimal() and int(pause) <= self._timeout):
+                raise refusal
             time.sleep(int(pause))
 
 

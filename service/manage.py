@@ -13,9 +13,9 @@ from reid.progress import Progress
 from service.records import Cause, Filter, Key, NewKey, NotFound, Scope
 from service.settings import Backend, load
 from service.storage.database import Database
+from service.storage.folder import GALLERY_FILE
 from service.storage.keys import Keys
 from service.storage.models import Models
-from service.storage.sqlite import GALLERY_FILE
 from service.storage.store import Store
 
 log = logging.getLogger("reid")

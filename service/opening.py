@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,21 @@ from service.storage.database import Database
 log = logging.getLogger("reid")
 
 
-def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", backend: Backend | None = None) -> Gallery:
+def open_gallery(
+    folder: Path,
+    checkpoint: Path,
+    device: str = "auto",
+    backend: Backend | None = None,
+    doing: Callable[[str], object] = log.debug,
+) -> Gallery:
     """Open a gallery with the model of a run folder, model file or export, as that was trained to be evaluated.
 
-    By default the environment tells where it is kept and what finds its items. Raises what loading a model, opening a
-    `Database` and making an engine raise.
+    By default the environment tells where it is kept and what finds its items. `doing` is told what is under way.
+    Raises what loading a model, opening a `Database` and making an engine raise.
     """
+    doing("loading the model")
     embedder, trained, model_id = load_embedder(checkpoint, device)
+    doing("opening the gallery")
     kept = backend or Backend()
     database = Database(folder, kept.database_url)
     try:
@@ -42,6 +50,7 @@ def open_gallery(folder: Path, checkpoint: Path, device: str = "auto", backend: 
         else:
             engine = IvfEngine() if kept.engine == "faiss-ivf" else MemoryEngine(choose_device(device))
             index = LocalIndex(database, engine, model_id)
+        doing("filling the index")
         return Gallery(database, embedder, model_id, index, trained.protocol.get("dataset"))
     except BaseException:
         database.close()

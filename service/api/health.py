@@ -19,7 +19,10 @@ def health(gallery: Gallery | None, classification: Classification | None) -> AP
 
     @router.get("/ready", responses=documented(503))
     def ready() -> schemas.Ready:
-        """Whether all that is served is answered: models are warm, and the gallery belongs to its own."""
+        """Whether all that is served is answered: models are warm, and the gallery belongs to its own.
+
+        While the service starts, this and every other route but `/health/live` answers 503 `starting`.
+        """
         ready = schemas.Ready(model_id=None, items=None, trained_on=None, classifier=None)
         if classification is not None:
             classification.check()

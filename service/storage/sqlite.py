@@ -1,20 +1,17 @@
 """A gallery in one SQLite file: one process holds it, and every commit is on the disk."""
 
-import fcntl
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from service.storage.folder import GALLERY_FILE, hold
 from service.storage.migrations import migrate
 
-GALLERY_FILE = "gallery.db"
-LOCK_FILE = "gallery.lock"
 PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
@@ -41,7 +38,7 @@ class Sqlite:
     def open(self) -> None:
         """Lock the folder, and bring the tables to the newest version."""
         with ExitStack() as opened:
-            opened.enter_context(_hold(self._folder))
+            opened.enter_context(hold(self._folder))
             self._writer = opened.enter_context(open_file(self._path))
             self._reader = opened.enter_context(_open_reader(self._path))
             self._opened = opened.pop_all()
@@ -138,24 +135,3 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _opened(connect: Callable[[], sqlite3.Connection]) -> Connection:
     return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True).connect()
-
-
-def _hold(folder: Path) -> BinaryIO:
-    """Lock a folder for this process until the file returned is closed; a folder that is not there is made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir()}
-        # A disk that was just made holds lost+found, and an opening that was cut short the lock file alone.
-        if GALLERY_FILE not in names and names - {LOCK_FILE, "lost+found"}:
-            raise ValueError(
-                f"{folder}: holds files but no {GALLERY_FILE}; expected a gallery, or a new or empty folder"
-            )
-        with ExitStack() as opened:
-            file = opened.enter_context(open(folder / LOCK_FILE, "ab"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            opened.pop_all()
-            return file
-    except BlockingIOError as error:
-        raise OSError(f"{folder}: another process has this gallery open") from error
-    except OSError as error:
-        raise OSError(f"{folder}: not a folder that can be written ({error.strerror})") from error

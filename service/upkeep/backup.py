@@ -15,8 +15,8 @@ from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures, s
 from service.records import Job
 from service.storage.copying import TABLES
 from service.storage.database import Database
+from service.storage.folder import GALLERY_FILE
 from service.storage.jobs import cancel_all
-from service.storage.sqlite import GALLERY_FILE
 from service.storage.tables import gallery, indexes, items, media
 from service.upkeep.jobs import Progress, Work
 

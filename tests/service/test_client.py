@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import jsonschema_rs
@@ -26,6 +27,7 @@ from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.upkeep.backup import backup_work
 from service.upkeep.jobs import JobRunner
+from service.wire.schemas import Problem
 from tests.waiting import wait_until
 
 # What the client leaves out: the same as /v1/query, and the cookie that is for browsers.
@@ -366,6 +368,21 @@ def test_a_service_that_does_not_say_when_to_come_again_is_not_asked_again(liste
     with Client(listen(app)) as client, pytest.raises(ServiceError):
         client.live()
     assert len(app.sent) == 1
+
+
+def test_a_service_that_starts_is_waited_for_whatever_is_asked(listen, monkeypatch):
+    told = Problem(title="Service Unavailable", status=503, detail="d", code="starting", request_id="r", errors=[])
+    refused = told.model_dump_json().encode()
+    app = Scripted(*[503] * 9, 204, headers=BUSY, body=refused)
+    with Client(listen(app)) as client:
+        client.delete("x")
+    assert len(app.sent) == 10
+    app = Scripted(*[503] * 9, headers=BUSY, body=refused)
+    clock = iter(range(0, 100, 25))  # seconds: at the beginning, and after each answer
+    monkeypatch.setattr(client_module, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=time.sleep))
+    with Client(listen(app)) as client, pytest.raises(ServiceError, match="503 starting"):
+        client.live()
+    assert len(app.sent) == 3  # after 25, 50 and 75 s
 
 
 def test_a_repeated_enrolment_is_the_same_request(listen, picture):

@@ -27,9 +27,9 @@ from reid.config import ReidConfig
 from reid.inference.checkpoint import load_model, save_model
 from service.gallery.pictures import PICTURES_FOLDER, decode
 from service.gallery.search import SearchOptions
+from service.loading import BACKUPS_FOLDER
 from service.opening import open_gallery
 from service.records import Filter
-from service.serve import BACKUPS_FOLDER
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
