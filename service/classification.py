@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reid.data.images import UnknownFormat, UnusableImage
 from reid.inference.classifier import Classifier
 from service.gallery.batcher import Batcher
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import UnknownFormat, UnusableImage
 from service.gallery.worker import Worker, draw_attention, prepare_upload
 from service.metrics import Metrics
 from service.records import Vectors

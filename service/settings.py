@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reid import cli
+from reid.data.images import MAX_MEGAPIXELS
 from service.records import Consistency, EngineName
 
 MAX_FILES = 256  # that may ever come in one request; as many may wait for the model
@@ -24,6 +25,8 @@ class Backend(BaseSettings):
     milvus_uri: str | None = None
     milvus_token: SecretStr | None = None
     milvus_consistency: Consistency = "Strong"
+    # Read from the environment wherever a picture is read; here, so that one that is none is refused at the start.
+    max_megapixels: float = Field(MAX_MEGAPIXELS, gt=0, allow_inf_nan=False, description="of one picture")
 
     @property
     def database_url(self) -> str | None:

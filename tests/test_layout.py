@@ -31,6 +31,7 @@ NO_TORCH = (
     "reid.data.layout",
     "fgvc.datasets",
     "reid.data.images",
+    "reid.data.formats",
 )
 
 

@@ -1,32 +1,50 @@
-"""Reading one image from a file, the same way for training, evaluation and everything that follows."""
+"""Reading one picture, the same way for training, evaluation, enrolment, classification and over HTTP."""
 
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from reid.data.formats import HEAD, PILLOW, is_picture, refusal
+
+MAX_MEGAPIXELS = 120.0  # beyond today's phones, of 108
+MAX_SIDE = 65_535  # pixels; the most that JPEG can hold
+
+# By EXIF orientation: how what is stored becomes upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnknownFormat(ValueError):
+    """The bytes are no picture of a format that is read."""
+
+
+class UnusableImage(ValueError):
+    """The bytes are a picture, but too large, damaged, cut short or of floating-point pixels."""
 
 
 def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -> Image.Image:
     """Read an image file whole as `upright_rgb`, cropped to `box` = (x, y, width, height) in upright pixels.
 
-    Raises FileNotFoundError for a missing file and ValueError, naming the path, for one that is empty, truncated, no
-    image, too large to decode safely or of floating-point pixels, or a box outside the image.
+    The format is what the bytes say, whatever the file is called; of several frames the first counts. Raises
+    FileNotFoundError for a missing file, UnknownFormat and UnusableImage, which are ValueErrors, naming the path, for
+    one that is no picture or cannot be used, and ValueError for a box outside the image.
     """
-    try:
-        with Image.open(path) as opened:
-            image = upright_rgb(opened)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image") from None
-    except UnidentifiedImageError:
-        size = Path(path).stat().st_size
-        reason = "the file is empty" if size == 0 else "not an image that Pillow can read"
-        raise ValueError(f"{path}: {reason}") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: too many pixels ({error})") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's PNG reader raises SyntaxError for a broken file
-        raise ValueError(
-            f"{path}: cannot be read as an image ({str(error).strip() or type(error).__name__})"
-        ) from error
+    with _named(path), open(path, "rb") as file, _opened(file) as opened:
+        image = upright_rgb(opened)
     if box is None:
         return image
     x, y, width, height = box
@@ -38,38 +56,131 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -
     return image.crop((x, y, x + width, y + height))
 
 
+def decode(data: bytes) -> Image.Image:
+    """Turn the bytes of an image file into the picture that `read_image` gives, without metadata.
+
+    Raises UnknownFormat and UnusableImage, whose messages are one line to show to the sender.
+    """
+    with _opened(io.BytesIO(data)) as opened:
+        return upright_rgb(opened)
+
+
 def upright_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) in upright pixels from an image's header alone; raises FileNotFoundError and ValueError."""
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            lies = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path}: cannot be read as an image ({str(error).strip() or type(error).__name__})"
-        ) from error
+    """(width, height) in upright pixels from an image's header alone; raises as `read_image` does."""
+    with _named(path), open(path, "rb") as file, _opened(file) as opened:
+        width, height = opened.size
+        # What Pillow turns by itself has the size of the upright picture from the start.
+        lies = opened.format != "TIFF" and _orientation(opened) >= 5
     return (height, width) if lies else (width, height)
 
 
 def upright_rgb(opened: Image.Image) -> Image.Image:
     """Load a picture that Pillow has opened, the first frame of several, and make it RGB of 8 bits a channel.
 
-    It is turned as its EXIF orientation says, and what is transparent lies over white, as browsers mostly show it.
-    Grey of 16 bits and of Pillow's mode I goes from [0, 65535] to [0, 255], rounded. CMYK JPEG is read as Adobe writes
-    it, inverted. Pixels of 8-bit RGB stay as they are stored; colour profiles are not applied.
+    It is turned as its EXIF orientation says, or left as it is where that is damaged, and what is transparent lies over
+    white, as browsers mostly show it. Grey of 16 bits and of Pillow's mode I goes from [0, 65535] to [0, 255], rounded.
+    CMYK JPEG is read as Adobe writes it, inverted. Pixels of 8-bit RGB stay as they are stored; colour profiles are not
+    applied. The result has no metadata.
 
-    Raises ValueError for floating-point pixels, and whatever Pillow raises for a damaged file.
+    Raises UnusableImage for floating-point pixels, and whatever Pillow raises for a damaged file.
     """
-    image = ImageOps.exif_transpose(opened)  # loads: verify() would pass a file cut in half
+    opened.load()  # verify() would pass a file cut in half
+    turn = _TURNS.get(_orientation(opened))
+    image = opened if turn is None else opened.transpose(turn)
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range, expected 8 or 16 bits a channel")
+        raise UnusableImage(
+            "the image's pixels are floating-point numbers of unknown range, expected 8 or 16 bits a channel"
+        )
     if image.mode.startswith("I"):
-        values = np.asarray(image).clip(0, 65535).astype(np.uint32)  # Pillow's own conversion clips at 255
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        image = _eight_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info = {}  # GPS position and the like; and an orientation left here could turn the picture twice
+    return image
+
+
+def max_pixels() -> int:
+    """The most pixels of a picture that is read: REID_MAX_MEGAPIXELS, by default 120 million.
+
+    Raises ValueError where that is no number above 0.
+    """
+    given = os.environ.get("REID_MAX_MEGAPIXELS", "")
+    try:
+        pixels = int(1e6 * float(given or MAX_MEGAPIXELS))
+    except (ValueError, OverflowError):
+        pixels = 0
+    if pixels < 1:
+        raise ValueError(f"REID_MAX_MEGAPIXELS is {given!r}, expected a number above 0, such as {MAX_MEGAPIXELS:g}")
+    return pixels
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).clip(0, 65535).astype(np.uint32)  # Pillow's own conversion clips at 255
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in _TURNS else 1
+    except Exception:  # of many types, for EXIF data that is damaged
+        return 1
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """A picture whose header has been read, and found to be within the limits, before anything else is decoded.
+
+    Raises UnknownFormat and UnusableImage, also in place of whatever is raised while it is open.
+    """
+    most = max_pixels()
+    head = file.read(HEAD)
+    file.seek(0)
+    if not is_picture(head):  # Pillow takes the preview of a camera RAW file for a TIFF picture
+        raise UnknownFormat(f"the file is {refusal(head)}")
+    _prepare_pillow()
+    try:
+        with Image.open(file, formats=PILLOW) as opened:
+            _require_size(*opened.size, most)
+            yield opened
+    except UnidentifiedImageError:
+        raise UnknownFormat(f"the file is {refusal(head)}") from None
+    except (UnknownFormat, UnusableImage):
+        raise
+    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnusableImage(f"the image is damaged or cut short ({reason})") from error
+
+
+@cache
+def _prepare_pillow() -> None:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    Image.MAX_IMAGE_PIXELS = None  # ours is checked in its place, and is a setting
+
+
+def _require_size(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise UnusableImage(
+            f"the image has {width:,} x {height:,} = {width * height:,} pixels, expected at most {most:,} "
+            "(REID_MAX_MEGAPIXELS)"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise UnusableImage(f"the image has {width:,} x {height:,} pixels, expected at most {MAX_SIDE:,} a side")
+
+
+@contextmanager
+def _named(path: Path | str) -> Iterator[None]:
+    """Have errors name the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (UnknownFormat, UnusableImage) as error:
+        raise type(error)(f"{path}: {error}") from error.__cause__

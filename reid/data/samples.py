@@ -7,7 +7,8 @@ from pathlib import Path
 
 Box = tuple[int, int, int, int]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif")
+IMAGE_SUFFIXES += (".tiff", ".heic", ".heif", ".hif", ".avif", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Form, Response
 
+from reid.data.images import UnknownFormat, UnusableImage
 from service.api import forms
 from service.api.problems import TooLarge, documented, file_error
 from service.api.uploads import QUERYING, read, refuse_query, source
 from service.classification import Classification
-from service.gallery.pictures import UnknownFormat, UnusableImage
 from service.records import Vectors
 from service.settings import Settings
 from service.wire import schemas

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from reid.data.formats import READ
 from service.api.problems import MEDIA_TYPE
 
 _REQUEST_ID = "b51f0c2e6d8f4a7e9c3b1a5d7f9e0c2b"
@@ -50,7 +51,7 @@ _REFUSED = {
     "error": {
         "status": 415,
         "code": "unknown_format",
-        "detail": "the file is no JPEG, PNG, WebP or BMP image, or its header is damaged",
+        "detail": f"the file is no {READ} image, or its header is damaged",
     },
 }
 _CLASSIFIED = {
@@ -106,9 +107,9 @@ _LOGGED_QUERY = {
 # By the name of the schema: first what comes in, then what goes out.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "QueryForm": {"item_id": _ITEM_ID, "top_k": 5, "cameras": ["gate"], "from": "2025-03-01T00:00:00Z"},
-    "ClassifyForm": {"image": ["(the bytes of a JPEG, PNG, WebP or BMP file)"], "top_k": 3},
-    "AttentionForm": {"image": "(the bytes of a JPEG, PNG, WebP or BMP file)"},
-    "EnrolForm": {"images": ["(the bytes of a JPEG, PNG, WebP or BMP file)"], "metadata": json.dumps([_SAID])},
+    "ClassifyForm": {"image": ["(the bytes of a photo)"], "top_k": 3},
+    "AttentionForm": {"image": "(the bytes of a photo)"},
+    "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_SAID])},
     "ItemChanges": {"label": "ada", "camera": None},
     "Deletion": {"filter": {"cameras": ["gate"], "to": "2025-01-01T00:00:00Z"}, "dry_run": False, "expected": 12},
     "KeyForm": {name: _KEY[name] for name in ("name", "scopes", "cameras", "requests_per_minute")},
@@ -156,7 +157,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     404: ("not_found", f"no item '{_ITEM_ID}'"),
     409: ("conflict", f"job {_JOB_ID} of kind backup is running already"),
     413: ("too_large", "visit-0412.jpg: 31,457,280 bytes, expected at most 20,971,520"),
-    415: ("unknown_format", "the file is no JPEG, PNG, WebP or BMP image, or its header is damaged"),
+    415: ("unknown_format", f"the file is no {READ} image, or its header is damaged"),
     422: ("invalid_request", "query.limit: Input should be a valid integer, unable to parse string as an integer"),
     429: ("too_many_requests", "the key allows 600 requests a minute; try again in 2 s"),
     503: ("busy", "256 jobs are waiting, which is all that may; try again in 2 s"),

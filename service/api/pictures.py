@@ -10,6 +10,9 @@ from service.api.items import ItemId, visible
 from service.api.problems import documented
 from service.gallery.gallery import Gallery
 
+# By how a file begins.
+MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
+
 
 def pictures(gallery: Gallery) -> APIRouter:
     """`/v1/items/{item_id}/image`, `/thumbnail` and `/attention`."""
@@ -19,12 +22,12 @@ def pictures(gallery: Gallery) -> APIRouter:
     @router.get(
         "/v1/items/{item_id}/image",
         response_class=Response,
-        responses={200: {"content": {"image/webp": {}}}, **unchanged},
+        responses={200: {"content": {"image/webp": {}, "image/png": {}}}, **unchanged},
     )
     def image(item_id: ItemId, request: Request) -> Response:
         """The photo of an item, upright and without metadata."""
         sha256 = visible(gallery, item_id, caller_of(request)).medium.sha256
-        return _picture(request, sha256, "image/webp", lambda: gallery.pictures.read(sha256))
+        return _picture(request, sha256, lambda: gallery.pictures.read(sha256))
 
     @router.get(
         "/v1/items/{item_id}/thumbnail",
@@ -34,7 +37,7 @@ def pictures(gallery: Gallery) -> APIRouter:
     def thumbnail(item_id: ItemId, request: Request) -> Response:
         """A small copy of the photo of an item."""
         sha256 = visible(gallery, item_id, caller_of(request)).medium.sha256
-        return _picture(request, f"{sha256}-thumbnail", "image/jpeg", lambda: gallery.pictures.thumbnail(sha256))
+        return _picture(request, f"{sha256}-thumbnail", lambda: gallery.pictures.thumbnail(sha256))
 
     @router.get(
         "/v1/items/{item_id}/attention",
@@ -45,16 +48,18 @@ def pictures(gallery: Gallery) -> APIRouter:
         """Where the model looks in the photo of an item: bright where most, the patches that GLCA chose outlined."""
         sha256 = visible(gallery, item_id, caller_of(request)).medium.sha256
         tag = f"{sha256}-{gallery.model_id}"
-        return _picture(request, tag, "image/png", lambda: png(gallery.attention(gallery.pictures.read(sha256))))
+        return _picture(request, tag, lambda: png(gallery.attention(gallery.pictures.read(sha256))))
 
     return router
 
 
-def _picture(request: Request, tag: str, media_type: str, read: Callable[[], bytes]) -> Response:
+def _picture(request: Request, tag: str, read: Callable[[], bytes]) -> Response:
     # Nothing is kept without asking again, so that a deleted photo is gone from the caches of browsers, too.
     etag = f'"{tag}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return Response(read(), headers=headers, media_type=media_type)
+    data = read()
+    media_type = next(kind for beginning, kind in MEDIA_TYPES.items() if data.startswith(beginning))
+    return Response(data, headers=headers, media_type=media_type)

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reid.data.images import UnknownFormat, UnusableImage
 from service.gallery.batcher import Busy, Closed
-from service.gallery.pictures import UnknownFormat, UnusableImage
 from service.records import Conflict, IndexUnavailable, ModelMismatch, NotFound, NotServed, UnusableText
 from service.wire.schemas import FieldError, FileError, Problem
 

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid.data.images import decode
 from reid.device import choose_device
 from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from service.bulk.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
 from service.bulk.sources import Photo, Source, reason
-from service.gallery.pictures import decode
 from service.gallery.worker import describe_model
 from service.opening import load_embedder
 from service.records import Vectors

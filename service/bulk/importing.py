@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from reid.data.images import decode
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo
 from service.gallery.holdings import Holdings
-from service.gallery.pictures import decode, lossless
+from service.gallery.pictures import lossless
 from service.records import Cause, Details, Medium, NewItem, Vectors
 from service.storage.changes import Enrolled
 from service.storage.database import Database

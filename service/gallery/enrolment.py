@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from reid.data.images import UnknownFormat, UnusableImage, decode
 from service.gallery.holdings import Holdings
-from service.gallery.pictures import UnknownFormat, UnusableImage, decode, lossless
+from service.gallery.pictures import lossless
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
 from service.records import Cause, Conflict, Medium, NewItem, Upload

@@ -1,4 +1,4 @@
-"""Uploads become pictures, safely, and a copy of each enrolled photo is kept for people and for a later re-index."""
+"""A copy of each enrolled photo, kept for people and for a later re-index."""
 
 import io
 import os
@@ -9,71 +9,34 @@ from pathlib import Path
 from threading import Lock, Semaphore
 from uuid import uuid4
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from reid.data.images import upright_rgb
 from service.records import NotFound
 
 PICTURES_FOLDER = "pictures"  # of a gallery
 PICTURES_LOCK = "pictures"  # of its database, for those who write a picture before its item or remove it after
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MAX_SIDE = 16_383  # pixels; the most that WebP, the format of the copies, can hold
+WEBP_SIDE = 16_383  # pixels; the most that WebP can hold
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COPY = re.compile(r"(?P<sha256>[0-9a-f]{64})\.webp")
 _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.webp\.([0-9a-f]{32}\.)?tmp")  # of a `save` that was killed
 
 
-class UnknownFormat(ValueError):
-    """The bytes are no JPEG, PNG, WebP or BMP picture."""
-
-
-class UnusableImage(ValueError):
-    """The bytes are a picture, but too large, damaged or cut short."""
-
-
-def decode(data: bytes, *, max_pixels: int = 50_000_000) -> Image.Image:
-    """Turn the bytes of an upload into a picture as `upright_rgb` makes it, without metadata.
-
-    The pixels are those that `read_image` gives for the same file. The format is what the bytes say, whatever name came
-    with them. Nothing is decoded before the header has shown at most `max_pixels` pixels and MAX_SIDE a side.
-
-    Raises UnknownFormat and UnusableImage, whose messages are one line to show to the sender.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            _require_size(*opened.size, max_pixels)
-            image = upright_rgb(opened)
-    except UnidentifiedImageError:
-        reason = "is no JPEG, PNG, WebP or BMP image, or its header is damaged" if data else "is empty"
-        raise UnknownFormat(f"the file {reason}") from None
-    except UnusableImage:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnusableImage(f"the image has too many pixels, expected at most {max_pixels:,}") from None
-    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnusableImage(f"the image is damaged or cut short ({reason})") from error
-    image.info.clear()  # GPS position and the like; and an orientation left here could turn the picture twice
-    return image
-
-
-def _require_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise UnusableImage(
-            f"the image has {width:,} x {height:,} = {width * height:,} pixels, expected at most {max_pixels:,}"
-        )
-    if max(width, height) > MAX_SIDE:
-        raise UnusableImage(f"the image has {width:,} x {height:,} pixels, expected at most {MAX_SIDE:,} a side")
-
-
 def lossless(image: Image.Image) -> bytes:
-    """An RGB picture as the lossless WebP file that `Pictures` keep: its pixels and nothing else."""
+    """An RGB picture as the lossless WebP file that `Pictures` keep, or PNG where it is too large for WebP.
+
+    It holds the pixels and nothing else.
+    """
     written = io.BytesIO()
-    # Pillow writes no metadata into WebP unless told to. Method and quality mean effort here: the least takes a
-    # twentieth of the time of the default, for files a tenth to a fifth larger.
-    image.save(written, "WEBP", lossless=True, method=0, quality=0)
+    bare = image.copy()
+    bare.info = {}
+    if max(image.size) > WEBP_SIDE:
+        bare.save(written, "PNG", compress_level=1)
+    else:
+        # Method and quality mean effort here: the least takes a twentieth of the time of the default, for files a tenth
+        # to a fifth larger.
+        bare.save(written, "WEBP", lossless=True, method=0, quality=0)
     return written.getvalue()
 
 
@@ -158,7 +121,10 @@ class Pictures:
                 temporary.unlink(missing_ok=True)
 
     def read(self, sha256: str) -> bytes:
-        """The WebP file of a copy; raises NotFound where there is none and ValueError for what is no SHA-256."""
+        """The file of a copy, as `lossless` made it.
+
+        Raises NotFound where there is none and ValueError for what is no SHA-256.
+        """
         try:
             return self.path(sha256).read_bytes()
         except FileNotFoundError:
@@ -170,7 +136,7 @@ class Pictures:
         Made anew each time: 2 ms for a photo of one subject, 0.5 s for one of 12 megapixels.
         """
         written = io.BytesIO()
-        with self._shrinking, Image.open(io.BytesIO(self.read(sha256)), formats=("WEBP",)) as image:
+        with self._shrinking, Image.open(io.BytesIO(self.read(sha256)), formats=("WEBP", "PNG")) as image:
             image.thumbnail((side, side))
             image.save(written, "JPEG", quality=85)
         return written.getvalue()

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reid.data.images import UnusableImage, decode
 from reid.inference.embedder import Embedder
 from reid.inference.predictor import Predictor
 from reid.report.attention import overlay
 from service.gallery.batcher import Batcher, Closed
 from service.gallery.index import Index
-from service.gallery.pictures import UnusableImage, decode
 from service.metrics import Metrics
 from service.records import Cause, Filter, Found, IndexUnavailable, ModelMismatch, NotServed, Vectors
 from service.storage.models import Models

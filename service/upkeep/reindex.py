@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import sleep
 from typing import Any
 
+from reid.data.images import UnknownFormat, UnusableImage, decode
 from service.gallery.batcher import Busy
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import UnknownFormat, UnusableImage, decode
 from service.gallery.worker import Embedded, describe_model
 from service.records import NOBODY, Cause, Filter, Item, Job, NotFound
 from service.upkeep.jobs import Progress, Work

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from reid.config import FgvcConfig, override
+from reid.data.images import UnknownFormat, UnusableImage
 from reid.inference.checkpoint import load_model, save_model
 from reid.inference.classifier import Classifier
 from service import classification as classification_module
 from service.classification import Classification
 from service.gallery.batcher import Closed
-from service.gallery.pictures import UnknownFormat, UnusableImage
 from service.opening import load_classifier
 
 

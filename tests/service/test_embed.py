@@ -77,7 +77,7 @@ def test_features_are_those_of_the_embedder(folder, run, checkpoint, tmp_path, c
     shown = capsys.readouterr()
     assert f"{PHOTOS - 2} photos have features in {tmp_path}/features, 2 cannot be used" in shown.out
     assert "below/cut.png: the image is damaged or cut short" in shown.err
-    assert "below/none.png: the file is no JPEG, PNG, WebP or BMP image" in shown.err
+    assert "below/none.png: the file is no JPEG, PNG, WebP, BMP, GIF, TIFF, HEIC, AVIF or PPM image" in shown.err
     features = FeatureFolder.open(tmp_path / "features")
     embedder, _ = Embedder.from_checkpoint(checkpoint)
     failed = []

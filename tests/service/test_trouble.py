@@ -18,8 +18,8 @@ import httpx2
 import numpy as np
 import pytest
 
+from reid.data.images import decode
 from reid.inference.embedder import Embedder
-from service.gallery.pictures import decode
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store

@@ -24,8 +24,9 @@ import pytest
 from sqlalchemy import text
 
 from reid.config import ReidConfig
+from reid.data.images import decode
 from reid.inference.checkpoint import load_model, save_model
-from service.gallery.pictures import PICTURES_FOLDER, decode
+from service.gallery.pictures import PICTURES_FOLDER
 from service.gallery.search import SearchOptions
 from service.loading import BACKUPS_FOLDER
 from service.opening import open_gallery

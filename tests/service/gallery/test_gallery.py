@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from reid.data.images import UnknownFormat, UnusableImage, decode
 from reid.inference.embedder import Embedder
 from service.engines.memory import MemoryEngine
 from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
-from service.gallery.pictures import UnknownFormat, UnusableImage, decode
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound, Upload

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms
 
-from reid.data.images import read_image
-from service.gallery.pictures import MAX_SIDE, Pictures, UnknownFormat, UnusableImage, decode, lossless
+from reid.data.images import MAX_SIDE, decode, read_image
+from service.gallery.pictures import WEBP_SIDE, Pictures, lossless
 from service.records import NotFound
 
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
@@ -105,31 +105,6 @@ ACCEPTED = (
         for extension, form in (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"))
     }
 )
-UNKNOWN = {
-    "empty": lambda: b"",
-    "text": lambda: b"no image at all",
-    "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>',
-    "gif": lambda: frames("GIF"),
-    "tiff": lambda: encode(noise(), "TIFF"),
-    "icon": lambda: encode(noise(), "ICO"),
-    "html_before_jpeg": lambda: b"<html>" + encode(noise(), "JPEG"),
-    "zip": zip_archive,
-    "only_magic": lambda: b"\xff\xd8\xff",
-}
-UNUSABLE = {
-    "half_jpeg": lambda: encode(noise((200, 200)), "JPEG")[:8000],
-    "half_png": lambda: encode(noise((200, 200)), "PNG")[:8000],
-    "half_webp": lambda: encode(noise((200, 200)), "WEBP")[:4000],
-    "half_bmp": lambda: encode(noise((200, 200)), "BMP")[:8000],
-    "too_many_pixels": lambda: png_of_size(10_001, 5_000),
-    "bomb_that_pillow_warns_of": lambda: png_of_size(12_000, 12_000),
-    "bomb_that_pillow_refuses": lambda: png_of_size(14_000, 14_000),
-    "too_wide": lambda: png_of_size(MAX_SIDE + 1, 1),
-    "too_high": lambda: png_of_size(1, MAX_SIDE + 1),
-    "text_bomb": lambda: (
-        png_of_size(2, 2)[:33] + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**7))) + png_of_size(2, 2)[33:]
-    ),
-}
 
 
 def sha256_of(data):
@@ -141,70 +116,6 @@ def pixels(image):
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_an_upload_has_the_pixels_that_are_measured(tmp_path, name):
-    data = ACCEPTED[name]()
-    (tmp_path / name).write_bytes(data)
-    image, measured = decode(data), read_image(tmp_path / name)
-    assert image.mode == "RGB"
-    assert np.array_equal(pixels(image), pixels(measured))
-    assert not image.info
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_what_is_no_picture_of_ours_is_refused(name):
-    with pytest.raises(UnknownFormat, match=r"^the file is (empty|no JPEG, PNG, WebP or BMP image.*)$"):
-        decode(UNKNOWN[name]())
-
-
-@pytest.mark.parametrize("name", UNUSABLE)
-def test_damaged_and_huge_pictures_are_refused(name):
-    with pytest.raises(UnusableImage, match=r"^the image (is damaged or cut short \(.+\)|has .* expected at most .*)$"):
-        decode(UNUSABLE[name]())
-
-
-@pytest.mark.parametrize("size", [(12_000, 12_000), (10_001, 5_000), (MAX_SIDE + 1, 1)])
-def test_too_large_is_refused_by_the_header(monkeypatch, size):
-    decoded = []
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self))
-    with pytest.raises(UnusableImage, match="expected at most"):
-        decode(png_of_size(*size))
-    assert decoded == []
-
-
-@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
-def test_the_limit_holds_where_pillow_only_warns():
-    with (
-        pytest.warns(Image.DecompressionBombWarning),
-        pytest.raises(UnusableImage, match=r"12,000 x 12,000 = 144,000,000 pixels, expected at most 50,000,000$"),
-    ):
-        decode(png_of_size(12_000, 12_000))
-
-
-def test_the_limit_is_the_last_size_that_passes():
-    assert decode(png_of_size(20, 30), max_pixels=600).size == (20, 30)
-    with pytest.raises(UnusableImage, match="20 x 30 = 600 pixels, expected at most 599$"):
-        decode(png_of_size(20, 30), max_pixels=599)
-
-
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of much on the way to its errors
-def test_damage_of_any_kind_gives_a_picture_or_one_clear_line():
-    chance = random.Random(0)
-    whole = [ACCEPTED[name]() for name in ACCEPTED if name != "wide.png"]
-    refused = 0
-    for _ in range(2_000):
-        damaged = bytearray(chance.choice(whole))
-        for _ in range(chance.choice((1, 3, 20))):
-            damaged[chance.randrange(min(len(damaged), 300))] = chance.randrange(256)
-        try:
-            assert decode(bytes(damaged), max_pixels=10**6).mode == "RGB"
-        except (UnknownFormat, UnusableImage) as error:
-            refused += 1
-            assert str(error).isprintable()
-            assert not any(sign in str(error) for sign in ("/", "BytesIO", "0x"))
-    assert 100 < refused < 2_000
-
-
-@pytest.mark.parametrize("name", ACCEPTED)
 def test_a_copy_holds_the_very_pixels_and_nothing_else(tmp_path, name):
     data = ACCEPTED[name]()
     image = decode(data)
@@ -213,7 +124,7 @@ def test_a_copy_holds_the_very_pixels_and_nothing_else(tmp_path, name):
     copy = pictures.read(sha256_of(data))
     assert np.array_equal(pixels(decode(copy)), pixels(image))
     chunks = Image.open(io.BytesIO(copy))
-    assert chunks.format == "WEBP"
+    assert chunks.format == ("PNG" if max(image.size) > WEBP_SIDE else "WEBP")
     assert not {"exif", "icc_profile", "xmp", "comment"} & set(chunks.info)
     assert not any(word in copy for word in (b"maker-of-cameras", b"hidden", b"script", b"at home", b"PK\x03\x04"))
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 import service.upkeep.reindex
 from reid.config import ReidConfig
+from reid.data.images import decode
 from reid.inference.checkpoint import load_model, save_model
 from service.engines.memory import MemoryEngine
 from service.gallery.batcher import Busy
 from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
-from service.gallery.pictures import decode
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Cause, Details, ModelMismatch, Upload

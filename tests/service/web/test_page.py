@@ -329,7 +329,7 @@ def test_a_file_that_is_no_image_is_told_of(client, open_page, herd, refused):
     refused.add(415)
     tab = open_page(client)
     drop(tab, b"words, not pixels", name="notes.txt")
-    expect(tab.locator("#verdict")).to_contain_text("no JPEG, PNG, WebP or BMP image")
+    expect(tab.locator("#verdict")).to_contain_text("no JPEG, PNG, WebP, BMP")
     expect(cards(tab)).to_have_count(0)
 
 
@@ -488,7 +488,7 @@ def test_photos_are_added_with_a_result_for_each(client, open_page, enrol, pictu
     tab.set_input_files("#files", sent)
     expect(tab.locator("#add-summary")).to_have_text("2 added, 1 there already, 1 refused.")
     expect(tab.locator("#add-refused li")).to_contain_text("2.png")
-    expect(tab.locator("#add-refused li")).to_contain_text("no JPEG, PNG, WebP or BMP image")
+    expect(tab.locator("#add-refused li")).to_contain_text("no JPEG, PNG, WebP, BMP")
     tab.get_by_text("In the gallery").click()
     kept = ["0.png was there already and is left as it is", "1.png added", "3.png added"]
     expect(tab.locator("#add-kept li")).to_have_text(kept)
