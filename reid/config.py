@@ -73,6 +73,7 @@ class ReidDataOptions(DataOptions):
 
     version: str | None = Field(None, description="of cuhk03, msmt17, vehicleid or veriwild; null is its default")
     train_split: Literal["train", "train+val"] | None = Field(None, description="of msmt17; null is train+val")
+    columns: str = Field("", description="of csv: headings of the table by our names, as path=image_path,identity=name")
     image_size: ImageSize = Field((256, 128), description="height x width in pixels")
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
     erasing: Fraction = Field(0.5, description="probability of random erasing")

@@ -15,6 +15,7 @@ from reid.data.datasets import CHOICES, DATASETS, choose_protocol, load_dataset
 from reid.data.images import read_image
 from reid.data.official import OFFICIAL_CAMERAS, official_counts
 from reid.data.samples import Box, Sample
+from reid.data.tables import parse_columns
 from reid.progress import track
 
 EXAMPLES = 3  # of each finding, in the text; the JSON names all
@@ -57,6 +58,7 @@ class DatasetReport:
     path_overlap: tuple[str, ...]
     content_overlap: tuple[tuple[str, str], ...] | None
     unreadable: tuple[str, ...]
+    understood: str
     warnings: tuple[str, ...]
 
     @property
@@ -87,6 +89,7 @@ class DatasetReport:
         return "\n".join(
             [
                 f"{self.dataset} in {self.root}{f' ({choices})' if choices else ''}",
+                *filter(None, [self.understood]),
                 "",
                 *_table(self.splits),
                 "",
@@ -97,14 +100,20 @@ class DatasetReport:
 
 
 def check(
-    name: str, root: Path, *, version: str | None = None, train_split: str | None = None, hash_contents: bool = False
+    name: str,
+    root: Path,
+    *,
+    version: str | None = None,
+    train_split: str | None = None,
+    hash_contents: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> DatasetReport:
     """Load a dataset and look for what spoils training or makes results too good; options as in `load_dataset`.
 
     With `hash_contents` every image is read whole, so that equal images under different names and broken ones are
     found. Raises what `load_dataset` raises.
     """
-    dataset = load_dataset(name, root, version=version, train_split=train_split)
+    dataset = load_dataset(name, root, version=version, train_split=train_split, columns=columns)
     test = dataset.query + dataset.gallery
     official = official_counts(dataset)
     content_overlap = None
@@ -130,6 +139,7 @@ def check(
         path_overlap=_path_overlap(dataset.train, test),
         content_overlap=content_overlap,
         unreadable=tuple(unreadable),
+        understood=dataset.understood,
         warnings=dataset.warnings,
     )
 
@@ -239,6 +249,13 @@ def _parse_choice(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _parse_columns(text: str) -> dict[str, str]:
+    try:
+        return parse_columns(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reid-data", description="Look after Re-ID datasets.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -259,6 +276,12 @@ def _parser() -> argparse.ArgumentParser:
     checker.add_argument(
         "--hash", action="store_true", help="also read every image: find equal ones under other names, and broken ones"
     )
+    checker.add_argument(
+        "--columns",
+        type=_parse_columns,
+        metavar="NAME=HEADING,...",
+        help="headings of the CSV file, as path=image_path,identity=name",
+    )
     checker.add_argument("--json", type=Path, metavar="FILE", help="also write the report, with all findings, as JSON")
     choices = "; ".join(
         f"for {name} {option}={'|'.join(values)}" for name, its in CHOICES.items() for option, values in its.items()
@@ -276,7 +299,9 @@ def _command(arguments: argparse.Namespace) -> int:
         protocol = choose_protocol(arguments.dataset, **dict(arguments.choices))
     except ValueError as error:
         raise cli.UsageError(str(error)) from None
-    report = check(arguments.dataset, arguments.data_root, hash_contents=arguments.hash, **protocol)
+    report = check(
+        arguments.dataset, arguments.data_root, hash_contents=arguments.hash, columns=arguments.columns, **protocol
+    )
     print(report.as_text())
     if arguments.json:
         arguments.json.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")

@@ -28,6 +28,7 @@ from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.loaders import without_unreadable
 from reid.data.samples import ReidDataset
 from reid.data.synthetic import generate
+from reid.data.tables import parse_columns
 from reid.device import choose_device, choose_precision
 from reid.distributed import ALONE, World, joined
 from reid.evaluation.calibrate import calibrate, load_calibration
@@ -73,7 +74,10 @@ def open_dataset(options: ReidDataOptions) -> ReidDataset:
         version=options.version,
         train_split=options.train_split,
         strict_counts=options.strict_counts,
+        columns=parse_columns(options.columns),
     )
+    if dataset.understood:
+        log.info("%s", dataset.understood)
     if options.on_error == "skip":
         dataset = without_unreadable(dataset)
     for warning in dataset.warnings:
@@ -170,7 +174,7 @@ def evaluate_stored(
 
 
 # What an evaluation may change of the data; how images are prepared belongs to the model.
-DATA_OPTIONS = ("dataset", "root", "version", "train_split", "strict_counts", "on_error", "workers")
+DATA_OPTIONS = ("dataset", "root", "version", "train_split", "columns", "strict_counts", "on_error", "workers")
 
 
 def evaluation_config(trained: ReidConfig, overrides: Mapping[str, Any]) -> ReidConfig:
@@ -247,6 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="the folder, or CSV file, that holds the dataset; once for each --dataset, in their order",
     )
+    parser.add_argument("--columns", metavar="NAME=HEADING,...", help="headings of the CSV file, as path=image_path")
     parser.add_argument(
         "--features", choices=["concat", "sa", "glca"], help="tokens of the embedding (default: concat)"
     )
@@ -308,7 +313,7 @@ def _asked(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         raise cli.UsageError("give either --checkpoint RUN or --from-features FILE.npz")
     if arguments.calibrate and arguments.from_features:
         raise cli.UsageError("--calibrate writes beside a checkpoint; give --checkpoint RUN")
-    flags = {"eval.features": arguments.features, "eval.rerank": arguments.rerank}
+    flags = {"eval.features": arguments.features, "eval.rerank": arguments.rerank, "data.columns": arguments.columns}
     overrides = {name: value for name, value in flags.items() if value is not None}
     overrides |= dict(parse_override(text) for text in arguments.options)
     sets = _datasets(arguments.dataset, arguments.data_root)

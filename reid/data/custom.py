@@ -1,64 +1,91 @@
-"""A user's own images: a CSV file, or one folder an identity."""
+"""A user's own images: a table, or one folder an identity."""
 
-import csv
 import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reid.data.official import recognise
 from reid.data.samples import Box, ReidDataset, Sample, is_image
+from reid.data.tables import BOX_COLUMNS, Table, known_name, open_table, read_box
 
 SPLITS = ("train", "query", "gallery")
+# How tables call their splits; val and test are given a part by `_read_splits`.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("query", "queries", "probe"), "query"),
+    "gallery": "gallery",
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 REQUIRED_COLUMNS = ("path", "split", "identity")
-BOX_COLUMNS = ("x", "y", "w", "h")
 TRAIN_PERCENT = 70
 
 
-def read_csv(root: Path) -> ReidDataset:
-    """Read a CSV file: `root` itself, or the `images.csv` or only CSV file of the folder `root`.
+def read_csv(root: Path, *, columns: Mapping[str, str] | None = None) -> ReidDataset:
+    """Read a table: `root` itself, or the `images.csv` or only CSV file of the folder `root`.
 
     Columns: `path` (relative to the file), `split` (train, query or gallery), `identity`; optionally `camera` (empty or
-    -1: unknown) and a box `x,y,w,h` in pixels (empty: the whole image). Any others are kept in `Sample.extra`.
-    Identities and cameras are any text, numbered by `number_names`. Samples keep the order of the rows.
+    -1: unknown) and a box `x,y,w,h` in pixels (empty: the whole image); `columns` maps these names to the table's own
+    headings, where `open_table` would not know them. Any others are kept in `Sample.extra`. Identities and cameras are
+    any text, numbered by `number_names`. Samples keep the order of the rows.
+
+    An image whose identity is not known is left out of training, and elsewhere has an identity of its own, without a
+    name. Images of a split `test` are what a table that has only queries or only a gallery lacks; where it has
+    neither, those of `val` and `test` are both: each is a query among the others.
 
     Raises ValueError or FileNotFoundError naming the row and column of what is wrong.
     """
-    table = _find_table(root)
-    rows = _read_rows(table)
-    identities = number_names(row["identity"] for _, row in rows)
-    cameras = number_names(row["camera"] for _, row in rows if row.get("camera", "") not in ("", "-1"))
-    splits: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+    table = open_table(_find_table(root), columns)
+    _require_columns(table)
+    rows = list(table.rows())
+    if not rows:
+        raise ValueError(f"{table.path}: no rows below the first, which names the columns")
+    splits, words = _read_splits(table, rows)
+    names = [known_name(row["identity"]) for _, row in rows]
+    identities = number_names(name for name in names if name is not None)
+    own_numbers = itertools.count(max(identities.values(), default=-1) + 1)  # of images of nobody known
+    places = [known_name(row.get("camera", "")) for _, row in rows]
+    cameras = number_names(place for place in places if place is not None)
+    samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     first_rows: dict[tuple[str, Path, Box | None], int] = {}
-    missing = []
-    for number, row in rows:
+    missing, unknown = [], Counter[str]()
+    for (number, row), name, place in zip(rows, names, places, strict=True):
+        split = row["split"]
         sample = Sample(
-            path=table.parent / row["path"],
-            identity=identities[row["identity"]],
-            camera=cameras.get(row.get("camera", ""), -1),
-            box=_read_box(row, f"{table} row {number}"),
+            path=table.path.parent / row["path"],
+            identity=next(own_numbers) if name is None else identities[name],
+            camera=-1 if place is None else cameras[place],
+            box=read_box(table, number, row),
             extra={name: row[name] for name in row if name not in (*REQUIRED_COLUMNS, "camera", *BOX_COLUMNS)},
         )
-        earlier = first_rows.setdefault((row["split"], sample.path, sample.box), number)
+        earlier = first_rows.setdefault((split, sample.path, sample.box), number)
         if earlier != number:
-            raise ValueError(f"{table} row {number}: the same image and split as row {earlier} ({row['path']})")
+            raise ValueError(f"{table.path} row {number}: the same image and split as row {earlier} ({row['path']})")
         if not sample.path.is_file():
             missing.append(f"{row['path']} (row {number})")
-        splits[row["split"]].append(sample)
+        for place_in in splits[split]:
+            unknown[place_in] += name is None
+            if name is not None or place_in != "train":
+                samples[place_in].append(sample)
     if missing:
         raise FileNotFoundError(
-            f"{table}, column 'path': {len(missing):,} of {len(rows):,} images do not exist below {table.parent}, "
-            f"e.g. {', '.join(missing[:3])}"
+            f"{table.path}, column {table.headings['path']!r}: {len(missing):,} of {len(rows):,} images do not exist "
+            f"below {table.path.parent}, e.g. {', '.join(missing[:3])}"
         )
     return ReidDataset(
         "csv",
-        table.parent,
-        train=tuple(splits["train"]),
-        query=tuple(splits["query"]),
-        gallery=tuple(splits["gallery"]),
-        protocol={"table": table.name},
+        table.path.parent,
+        train=tuple(samples["train"]),
+        query=tuple(samples["query"]),
+        gallery=tuple(samples["gallery"]),
+        protocol={"table": table.path.name},
         identity_names=_names_by_number(identities),
         camera_names=_names_by_number(cameras),
+        understood="; ".join([table.understood(), *words]),
+        warnings=tuple(_describe_unknown(table, unknown)),
     )
 
 
@@ -138,72 +165,55 @@ def _find_table(root: Path) -> Path:
     return tables[0]
 
 
-def _read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line number, cells by column) of all rows that are not blank."""
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, skipinitialspace=True, strict=True)
-        try:
-            columns = [name.strip() for name in next(reader, [])]
-            _check_columns(table, columns)
-            rows = [
-                (reader.line_num, _read_row(f"{table} row {reader.line_num}", columns, cells))
-                for cells in reader
-                if any(cells)
-            ]
-        except UnicodeDecodeError:
-            raise ValueError(f"{table}: not UTF-8 text; save it as CSV in UTF-8") from None
-        except csv.Error as error:
-            raise ValueError(f"{table} row {reader.line_num}: not readable as CSV ({error})") from None
-    if not rows:
-        raise ValueError(f"{table}: no rows below the first, which names the columns")
-    return rows
-
-
-def _check_columns(table: Path, columns: Sequence[str]) -> None:
-    lacking = [name for name in REQUIRED_COLUMNS if name not in columns]
-    if lacking and any(";" in name for name in columns):
-        raise ValueError(f"{table} row 1: columns are separated by ';', expected ','")
+def _require_columns(table: Table) -> None:
+    lacking = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if lacking:
+        found = ",".join(filter(None, table.columns))
+        hint = ""
+        if lacking == ["split"]:
+            hint = f"; `reid-data split {table.path.name}` writes a table that has one"
         raise ValueError(
-            f"{table} row 1: missing column {', '.join(map(repr, lacking))}; found {','.join(columns) or 'nothing'}, "
-            "expected path,split,identity and optionally camera and x,y,w,h"
+            f"{table.path}: missing column {', '.join(map(repr, lacking))}; found {found}, expected path,split,identity"
+            f" and optionally camera and x,y,w,h (--columns {lacking[0]}=HEADING names one){hint}"
         )
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{table} row 1: column {repeated[0]!r} appears twice")
-    box_columns = [name for name in BOX_COLUMNS if name in columns]
-    if box_columns and len(box_columns) < len(BOX_COLUMNS):
-        raise ValueError(f"{table} row 1: found {','.join(box_columns)} of the box columns, expected x,y,w,h or none")
 
 
-def _read_row(where: str, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    if len(cells) != len(columns):
-        raise ValueError(f"{where}: {len(cells)} cells, expected {len(columns)} as in row 1")
-    row = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
-    for name in REQUIRED_COLUMNS:
-        if not row[name]:
-            raise ValueError(f"{where}, column {name!r}: empty")
-    if row["split"] not in SPLITS:
-        raise ValueError(f"{where}, column 'split': found {row['split']!r}, expected train, query or gallery")
-    return row
+def _read_splits(table: Table, rows: Sequence[tuple[int, dict[str, str]]]) -> tuple[dict[str, list[str]], list[str]]:
+    """Of which of `SPLITS` an image of each split of the table is, and what to tell of that; rows get our words."""
+    for number, row in rows:
+        word = SPLIT_WORDS.get(row["split"].casefold())
+        if word is None:
+            where = table.where(number, "split")
+            raise ValueError(f"{where}: found {row['split']!r}, expected train, query or gallery, or val or test")
+        row["split"] = word
+    found = Counter(row["split"] for _, row in rows)
+    tested = [split for split in ("query", "gallery") if found[split]]
+    parts = {split: [split] for split in SPLITS}
+    words = [", ".join(f"{count:,} {split}" for split, count in found.items())]
+    held_out = [split for split in ("val", "test") if found[split]]
+    if not tested:
+        parts |= {"val": ["query", "gallery"], "test": ["query", "gallery"]}
+        words += [f"each image of {' and '.join(held_out)} is a query among the others"] if held_out else []
+    else:
+        other = [split for split in ("query", "gallery") if split not in tested]
+        parts |= {"val": [], "test": other}
+        words += [f"test is the {other[0]}"] if other and found["test"] else []
+        unused = [split for split in held_out if not parts[split]]
+        words += [f"{' and '.join(unused)} are not used beside query and gallery"] if unused else []
+    return parts, words
 
 
-def _read_box(row: Mapping[str, str], where: str) -> Box | None:
-    cells = {name: row.get(name, "") for name in BOX_COLUMNS}
-    if not any(cells.values()):
-        return None
-    values = []
-    for name, cell in cells.items():
-        least = 1 if name in ("w", "h") else 0
-        try:
-            value = float(cell)  # tables made with pandas write 12.0 once any cell of the column is empty
-        except ValueError:
-            value = -1.0
-        if not value.is_integer() or value < least:
-            raise ValueError(f"{where}, column {name!r}: found {cell!r}, expected whole pixels, {least} or more")
-        values.append(int(value))
-    x, y, width, height = values
-    return x, y, width, height
+def _describe_unknown(table: Table, unknown: Mapping[str, int]) -> Iterator[str]:
+    """A sentence on the images of nobody known, counted by split."""
+    total = sum(unknown.values())
+    if total:
+        what = [f"{unknown['train']:,} left out of training"] if unknown["train"] else []
+        what += [f"{unknown['gallery']:,} in the gallery as distractors"] if unknown["gallery"] else []
+        what += [f"{unknown['query']:,} among the queries, without a match"] if unknown["query"] else []
+        yield (
+            f"{table.path.name}, column {table.headings['identity']!r}: images of nobody known (empty, unknown, nan): "
+            f"{', '.join(what)}"
+        )
 
 
 def images_by_folder(folder: Path) -> dict[str, list[Path]]:

@@ -60,12 +60,13 @@ def load_dataset(
     version: str | None = None,
     train_split: str | None = None,
     strict_counts: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> ReidDataset:
     """Read the labels of a dataset; no image is opened.
 
-    `root` is the dataset's folder or one above it, or the CSV file. `version` and `train_split` are one of the
-    dataset's `CHOICES`, None its default. A copy that differs from the official counts gets a warning, or is refused
-    with `strict_counts`.
+    `root` is the dataset's folder or one above it, or the CSV file, whose headings `columns` may name as in `read_csv`.
+    `version` and `train_split` are one of the dataset's `CHOICES`, None its default. A copy that differs from the
+    official counts gets a warning, or is refused with `strict_counts`.
 
     Raises FileNotFoundError where the dataset is not found and ValueError for an unknown name or option, labels that
     cannot be read, a dataset without any image, and counts refused.
@@ -75,7 +76,9 @@ def load_dataset(
         raise FileNotFoundError(f"{name}: the data root {root} does not exist")
     if name != "csv" and not root.is_dir():
         raise NotADirectoryError(f"{name}: the data root {root} is a file, expected a folder")
-    dataset = DATASETS[name](root, **protocol)
+    if columns and name != "csv":
+        raise ValueError(f"{name}: given columns {', '.join(columns)}, but only dataset csv has columns")
+    dataset = DATASETS[name](root, **protocol, **({"columns": columns} if columns else {}))
     dataset = replace(dataset, protocol={**dataset.protocol, **protocol})
     if not any(dataset.splits.values()):
         kinds = ", ".join(IMAGE_SUFFIXES)

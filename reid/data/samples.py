@@ -41,12 +41,14 @@ class SplitCounts:
 class LabelledDataset(ABC):
     """Labelled images in splits, with what must be told beside every result on them.
 
-    `protocol` names the choices that decide whether two results are comparable. `warnings` are sentences for the user.
+    `protocol` names the choices that decide whether two results are comparable. `understood` says in one line how a
+    file of the user's own was read. `warnings` are sentences for the user.
     """
 
     name: str
     root: Path
     protocol: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    understood: str = field(default="", kw_only=True)
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property

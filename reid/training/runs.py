@@ -39,6 +39,10 @@ def add_training_flags(parser: argparse.ArgumentParser, kind: type[Config], data
     parser.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(datasets)}")
     table = ", or its CSV file" if "csv" in datasets else ""
     parser.add_argument("--data-root", metavar="DIR", help=f"the folder that holds the dataset, or one above it{table}")
+    if table:
+        parser.add_argument(
+            "--columns", metavar="NAME=HEADING,...", help="headings of the CSV file, as path=image_path"
+        )
     parser.add_argument("--config", metavar="YAML", type=Path, help="options file, instead of the dataset's own recipe")
     parser.add_argument(
         "--backbone",
@@ -108,6 +112,7 @@ def _choose(arguments: argparse.Namespace, kind: type[Kind], datasets: Collectio
 def _overrides(arguments: argparse.Namespace) -> Mapping[str, Any]:
     flags = {
         "data.root": arguments.data_root,
+        "data.columns": getattr(arguments, "columns", None),
         "model.backbone": arguments.backbone,
         "model.method": arguments.method,
         "model.weights": arguments.weights,

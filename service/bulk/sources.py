@@ -1,20 +1,23 @@
 """Where photos come from: folders, tables and datasets, for every command that takes in many."""
 
 import argparse
-import csv
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 
 from reid import cli
-from reid.data.custom import BOX_COLUMNS, SPLITS
+from reid.data.custom import SPLITS
 from reid.data.datasets import DATASETS, choose_protocol, load_dataset
 from reid.data.samples import is_image
+from reid.data.tables import AS_IT_IS, BOX_COLUMNS, Reading, known_name, open_table, parse_columns, read_box
+from reid.data.times import Clock, DateOrder, choose_clock, read_zone
 from service.records import Details, Upload
 from service.wire.schemas import Metadata
 
@@ -45,9 +48,9 @@ class Photo:
             raise ValueError(BOXED)
         said = {
             "key": cells.get("key"),
-            "label": cells.get("label", cells.get("identity")),
-            "camera": None if cells.get("camera") == "-1" else cells.get("camera"),
-            "captured_at": cells.get("captured_at"),
+            "label": known_name(cells.get("label", cells.get("identity", ""))),
+            "camera": known_name(cells.get("camera", "")),
+            "captured_at": known_name(cells.get("captured_at", "")),
             "attributes": {name: cell for name, cell in cells.items() if name not in COLUMNS},
         }
         return Metadata.model_validate(said).details()
@@ -72,12 +75,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         type=Path,
         nargs="*",
-        help="a folder of images, or a CSV file: path and optionally key, label (or identity), camera, captured_at",
+        help="a folder of images, or a table (CSV): path and optionally key, label (or identity), camera, captured_at",
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="NAME=HEADING,...",
+        type=_usable(parse_columns),
+        default={},
+        help="headings of a table that are not understood by themselves, as path=image_path,identity=name",
+    )
+    parser.add_argument(
+        "--timezone", metavar="ZONE", type=_usable(read_zone), help="where clocks were whose times do not say it"
+    )
+    parser.add_argument(
+        "--dates", choices=get_args(DateOrder), help="how a table writes 05/03/2026, if it does not show it"
     )
     parser.add_argument(
         "--dataset",
         metavar="NAME[:VERSION]",
-        type=_dataset,
+        type=_usable(_dataset),
         help=f"instead of SOURCE, a dataset with its identities and cameras: {', '.join(DATASETS)}",
     )
     parser.add_argument("--data-root", metavar="DIR", type=Path, help="its folder, one above it, or the CSV file")
@@ -91,33 +107,37 @@ def chosen_sources(arguments: argparse.Namespace) -> list[Source]:
     """
     if bool(arguments.sources) == bool(arguments.dataset) or bool(arguments.dataset) != bool(arguments.data_root):
         raise cli.UsageError("give either SOURCE or --dataset NAME with --data-root DIR")
+    reading = Reading(arguments.columns, arguments.timezone, arguments.dates)
     if not arguments.dataset:
-        return [_source(path) for path in arguments.sources]
-    photos = dataset_photos(arguments.dataset, arguments.data_root, arguments.split)
+        return [_source(path, reading) for path in arguments.sources]
+    photos = dataset_photos(arguments.dataset, arguments.data_root, arguments.split, reading)
     root = arguments.data_root.absolute()
     words = f"{' and '.join(arguments.split)} of {arguments.dataset} in {root}"
     return [Source(words, root if root.is_dir() else root.parent, lambda: photos)]
 
 
-def _source(path: Path) -> Source:
+def _source(path: Path, reading: Reading) -> Source:
     path = path.absolute()
     if path.is_file():
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Source(f"table {path} of SHA-256 {digest}", path.parent, lambda: _some(path, _listed(path)))
+        how = f" read by {reading}" if reading != AS_IT_IS else ""
+        return Source(
+            f"table {path} of SHA-256 {digest}{how}", path.parent, lambda: _some(path, _listed(path, reading))
+        )
     if path.is_dir():
         return Source(f"folder {path}", path, lambda: _some(path, _inside(path)))
     raise FileNotFoundError(f"{path}: neither a folder nor a file")
 
 
-def find_photos(source: Path) -> list[Photo]:
-    """The photos that a CSV file lists, or all image files below a folder, in the order of their names.
+def find_photos(source: Path, reading: Reading = AS_IT_IS) -> list[Photo]:
+    """The photos that a table lists, or all image files below a folder, in the order of their names.
 
-    Columns of a CSV file: `path`, relative to the file, and optionally `key`, `label` (or `identity`), `camera` (empty
-    or -1: unknown) and `captured_at` with its time zone; others become attributes. Raises FileNotFoundError where there
-    is neither, and ValueError for a file that is no such table, and where there is no photo.
+    Columns of a table: `path`, relative to the file, and optionally `key`, `label` (or `identity`), `camera` (empty or
+    -1: unknown) and `captured_at`; others become attributes. Raises FileNotFoundError where there is neither, and
+    ValueError for a file that is no such table, for times that need to be told more of, and where there is no photo.
     """
-    return list(_source(source).photos())
+    return list(_source(source, reading).photos())
 
 
 def _some(source: Path, photos: Iterator[Photo]) -> Iterator[Photo]:
@@ -151,46 +171,50 @@ def _inside(folder: Path, below: Path = Path()) -> Iterator[Photo]:
             yield Photo(folder / below / name, _name(below / name))
 
 
-def _listed(table: Path) -> Iterator[Photo]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, skipinitialspace=True, strict=True)
-            columns = rows.fieldnames or []
-            if "path" not in columns or len(set(columns)) < len(columns):
-                raise ValueError(
-                    f"{table}: the first row is {','.join(columns)!r}, expected the names of columns between "
-                    "commas, each once, with path among them"
-                )
-            for row in rows:
-                if None in row or None in row.values():
-                    raise ValueError(f"{table} row {rows.line_num}: expected {len(columns)} cells, as in the first row")
-                cells = {column: cell.strip() for column, cell in row.items()}
-                if not cells["path"]:
-                    raise ValueError(f"{table} row {rows.line_num}, column 'path': empty")
-                yield Photo(table.parent / cells["path"], _name(Path(cells["path"])), cells)
-    except UnicodeDecodeError:
-        raise ValueError(f"{table}: not UTF-8 text; expected a folder, or a CSV file saved as UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{table}: not readable as CSV ({error})") from None
+def _listed(path: Path, reading: Reading) -> Iterator[Photo]:
+    """The photos of a table, their times with a zone, their boxes in whole pixels."""
+    table = open_table(path, reading.columns)
+    clock = table.clock(reading)
+    log.info("%s", table.understood(clock))
+    for number, cells in table.rows():
+        plain = _with_zone(cells, clock)
+        with suppress(ValueError):  # told when it is the photo's turn
+            if box := read_box(table, number, cells):
+                plain |= {name: str(value) for name, value in zip(BOX_COLUMNS, box, strict=True)}
+        yield Photo(table.path.parent / cells["path"], _name(Path(cells["path"])), plain)
 
 
-def dataset_photos(name: str, root: Path, splits: Sequence[str]) -> list[Photo]:
+def _with_zone(cells: Mapping[str, str], clock: Clock) -> dict[str, str]:
+    """The cells with their time in full, if they have one that can be read."""
+    with suppress(ValueError):  # told when it is the photo's turn
+        return {**cells, "captured_at": clock.read(cells.get("captured_at", "")).isoformat()}
+    return dict(cells)
+
+
+def dataset_photos(name: str, root: Path, splits: Sequence[str], reading: Reading = AS_IT_IS) -> list[Photo]:
     """The photos in `splits` of a dataset, NAME or NAME:VERSION, with the names of their identities and cameras.
 
-    Where the dataset has no names, its numbers stand for them. Raises what `load_dataset` raises, and ValueError for
+    Where the dataset has no names, its numbers stand for them; where it has, an identity without one is nobody known.
+    Raises what `load_dataset` raises, and ValueError for
     splits without a photo and for photos that show their subject in a box.
     """
     dataset_name, _, version = name.partition(":")
-    dataset = load_dataset(dataset_name, root, version=version or None)
+    dataset = load_dataset(dataset_name, root, version=version or None, columns=reading.columns)
+    if dataset.understood:
+        log.info("%s", dataset.understood)
     for warning in dataset.warnings:
         log.warning("warning: %s", warning)
+    chosen = [sample for split in splits for sample in dataset.splits[split]]
+    clock = choose_clock((s.extra.get("captured_at", "") for s in chosen), reading.zone, reading.dates)
     photos = []
-    for sample in (sample for split in splits for sample in dataset.splits[split]):
+    for sample in chosen:
         if sample.box:
             raise ValueError(f"{sample.path}: {BOXED}")
-        cells = dict(sample.extra)
-        if sample.identity or dataset_name not in DISTRACTORS:
-            cells["label"] = dataset.identity_names.get(sample.identity, str(sample.identity))
+        cells = _with_zone(sample.extra, clock)
+        if dataset.identity_names:
+            cells["label"] = dataset.identity_names.get(sample.identity, "")
+        elif sample.identity or dataset_name not in DISTRACTORS:
+            cells["label"] = str(sample.identity)
         cells["camera"] = dataset.camera_names.get(sample.camera, str(sample.camera))
         inside = sample.path.relative_to(dataset.root) if sample.path.is_relative_to(dataset.root) else sample.path
         photos.append(Photo(sample.path, f"{dataset_name}/{_name(inside)}", cells))
@@ -212,10 +236,22 @@ def _name(path: Path) -> str:
     return os.fsencode(path).decode(errors="replace")  # names of files may hold bytes that are no text
 
 
+Value = TypeVar("Value")
+
+
+def _usable(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """The reader of an argument, whose own words argparse is to show."""
+
+    def parse(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
 def _dataset(text: str) -> str:
     name, _, version = text.partition(":")
-    try:
-        choose_protocol(name, version=version or None)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    choose_protocol(name, version=version or None)
     return text

@@ -109,8 +109,8 @@ def test_what_cannot_be_used_is_named_and_skipped(folder, command, items, pictur
         "path,label,captured_at,key,x,y,w,h\n"
         "cut.png,,,,,,,\n"
         "missing.png,,,,,,,\n"
-        "a.png,,2024-05-01T12:00:00,,,,,\n"
-        "a.png,,20240501,,,,,\n"
+        "a.png,,yesterday,,,,,\n"
+        "a.png,,2024,,,,,\n"
         "a.png,,,,1,2,3,4\n"
         "b.png,,,k,,,,\n"
         "c.PNG,,,k,,,,\n"
@@ -121,8 +121,8 @@ def test_what_cannot_be_used_is_named_and_skipped(folder, command, items, pictur
     for line in (
         "cut.png: the image is damaged or cut short",
         "missing.png: No such file or directory",
-        "a.png: captured_at '2024-05-01T12:00:00': expected a time with its zone, as 2025-03-01T09:30:00Z\n",
-        "a.png: captured_at '20240501': expected a time with its zone, as 2025-03-01T09:30:00Z\n",
+        "a.png: captured_at 'yesterday': expected a time with its zone, as 2025-03-01T09:30:00Z\n",
+        "a.png: captured_at '2024': expected a time with its zone, as 2025-03-01T09:30:00Z\n",
         "a.png: the row has a box",
         "c.PNG: key 'k' belongs to item",
     ):
@@ -299,7 +299,7 @@ def test_sources_that_are_none(tmp_path, command, capsys):
     with pytest.raises(FileNotFoundError, match="nowhere: neither a folder nor a file"):
         find_photos(tmp_path / "nowhere")
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    with pytest.raises(ValueError, match="expected a folder, or a CSV file saved as UTF-8"):
+    with pytest.raises(ValueError, match="photo.png: a PNG picture, expected a table"):
         find_photos(tmp_path / "photo.png")
     (tmp_path / "empty").mkdir()
     assert command(tmp_path / "empty") == 1

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -110,14 +111,18 @@ BOX_HEADER = "path,split,identity,x,y,w,h\na.jpg,train,1,"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"table\.csv row 1: missing column 'path', 'split', 'identity'; found nothing, expected path,split"),
-        ("path,identity\na.jpg,1\n", r"row 1: missing column 'split'; found path,identity"),
-        ("path;split;identity\na.jpg;train;1\n", r"row 1: columns are separated by ';', expected ','"),
+        ("", r"table\.csv row 1: no column 'path' .*; found nothing; --columns path=HEADING names it"),
+        ("split,identity\ntrain,1\n", r"row 1: no column 'path' \(nor image_path, .*; found split,identity"),
+        ("path,identity\na.jpg,1\n", r"missing column 'split'; found path,identity.*reid-data split table\.csv"),
+        ("path,split\na.jpg,train\n", r"missing column 'identity'; found path,split, expected path,split,identity"),
         ("path,split,identity,path\n", r"row 1: column 'path' appears twice"),
         ("path,split,identity,x,w\n", r"row 1: found x,w of the box columns, expected x,y,w,h or none"),
         ("path,split,identity\n", r"table\.csv: no rows"),
-        ("path,split,identity\na.jpg,train,1\nb.jpg,test,1\n", r"row 3, column 'split': found 'test', expected train,"),
-        ("path,split,identity\n\na.jpg,train, \n", r"row 3, column 'identity': empty"),
+        (
+            "path,split,identity\na.jpg,train,1\nb.jpg,spare,1\n",
+            r"row 3, column 'split': found 'spare', expected train,",
+        ),
+        ("path,Set,identity\na.jpg,spare,1\n", r"row 2, column 'Set': found 'spare'"),
         ("path,split,identity\n,train,1\n", r"row 2, column 'path': empty"),
         ("path,split,identity\na.jpg,train\n", r"row 2: 2 cells, expected 3"),
         ("path,split,identity\na,b.jpg,train,1\n", r"row 2: 4 cells, expected 3"),
@@ -126,11 +131,15 @@ BOX_HEADER = "path,split,identity,x,y,w,h\na.jpg,train,1,"
             r"row 4: the same image and split as row 2",
         ),
         ('path,split,identity\n"a.jpg,train,1\n', r"row 2: not readable as CSV"),
-        (b"path,split,identity\na.jpg,train,J\xfcrgen\n", r"table\.csv: not UTF-8"),
-        (f"{BOX_HEADER}0,0,2,\n", r"row 2, column 'h': found '', expected whole pixels, 1 or more"),
-        (f"{BOX_HEADER}0,0,0,2\n", r"row 2, column 'w': found '0', expected whole pixels, 1 or more"),
-        (f"{BOX_HEADER}-1,0,2,2\n", r"row 2, column 'x': found '-1', expected whole pixels, 0 or more"),
-        (f"{BOX_HEADER}0,1.5,2,2\n", r"row 2, column 'y': found '1\.5'"),
+        (
+            b"path,split,identity\na.jpg,train,J\x81rgen\n",
+            r"table\.csv: not text in UTF-8, UTF-16 or cp1252, expected a table; save it",
+        ),
+        (b"PK\x03\x04rest of a workbook", r"table\.csv: an Excel or LibreOffice workbook.*save it as CSV"),
+        (b"path,split\0,identity\n", r"table\.csv: not text in"),
+        (f"{BOX_HEADER}0,0,2,\n", r"row 2, column 'h': found '', expected pixels, more than 0"),
+        (f"{BOX_HEADER}0,0,0,2\n", r"row 2, column 'w': found '0', expected pixels, more than 0"),
+        (f"{BOX_HEADER}-1,0,2,2\n", r"row 2, column 'x': found '-1', expected pixels, 0 or more"),
         (f"{BOX_HEADER}0,top,2,2\n", r"row 2, column 'y': found 'top'"),
         (f"{BOX_HEADER}0,nan,2,2\n", r"row 2, column 'y': found 'nan'"),
         (f"{BOX_HEADER}0,inf,2,2\n", r"row 2, column 'y': found 'inf'"),
@@ -139,6 +148,96 @@ BOX_HEADER = "path,split,identity,x,y,w,h\na.jpg,train,1,"
 def test_csv_faults_are_named(photos: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(photos, text)
+
+
+TABLES = Path(__file__).parent / "tables"
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    """A folder of 24 photos and of tables of them as people have them."""
+    touch(tmp_path, *(f"p{number:02}.jpg" for number in range(24)))
+    for table in TABLES.glob("*.csv"):
+        shutil.copy(table, tmp_path)
+    return tmp_path
+
+
+USUAL = {"train": (12, 4, 2), "query": (4, 4, 2), "gallery": (8, 4, 2)}
+
+
+@pytest.mark.parametrize(
+    ("table", "counts", "understood"),
+    [
+        ("boxes_float", USUAL, "UTF-8 text with commas between cells; width as w, height as h; 12 train, 4 query, 8 g"),
+        ("camera_as_float", USUAL, "12 train, 4 query, 8 gallery"),
+        ("one_camera", {"train": (12, 4, 1), "query": (4, 4, 1), "gallery": (8, 4, 1)}, "UTF-8 text"),
+        ("other_headings", USUAL, "image_path as path, label as identity, cam_id as camera; 12 train"),
+        ("queries_without_gallery", USUAL, "12 train"),
+        ("query_is_in_gallery", {"train": (12, 4, 0), "query": (4, 4, 0), "gallery": (12, 4, 0)}, "12 gallery"),
+        ("semicolons_excel", USUAL, "UTF-8 text with semicolons between cells"),
+        (
+            "train_val_test",
+            {"train": (12, 4, 2), "query": (12, 4, 2), "gallery": (12, 4, 2)},
+            "12 train, 6 val, 6 test; each image of val and test is a query among the others",
+        ),
+        ("unknown_animals", {**USUAL, "gallery": (8, 6, 2)}, "12 train"),
+        ("utf16_excel", USUAL, "UTF-16 text with tabs between cells"),
+    ],
+)
+def test_tables_as_people_have_them(
+    cases: Path, table: str, counts: dict[str, tuple[int, int, int]], understood: str
+) -> None:
+    dataset = load_dataset("csv", cases / f"{table}.csv")
+    assert dataset.counts == {split: SplitCounts(*numbers) for split, numbers in counts.items()}
+    assert understood in dataset.understood
+    assert "\n" not in dataset.understood
+    assert [sample.path.name for sample in dataset.train] == [f"p{number:02}.jpg" for number in range(12)]
+    named = set(dataset.identity_names.values())
+    assert (
+        {f"tom{number}" for number in range(4)}
+        <= named
+        <= {f"{word}{n}" for word in ("tom", "else") for n in range(24)}
+    )
+
+
+def test_boxes_of_a_detector_keep_every_pixel_they_touch(cases: Path) -> None:
+    assert {sample.box for sample in load_dataset("csv", cases / "boxes_float.csv").train} == {(10, 8, 61, 51)}
+
+
+def test_cameras_written_as_whole_and_as_decimal_numbers_are_one(cases: Path) -> None:
+    assert load_dataset("csv", cases / "camera_as_float.csv").camera_names == {1: "1", 2: "2"}
+
+
+def test_images_of_nobody_known(photos: Path) -> None:
+    dataset = read(
+        photos,
+        "path,split,identity\na.jpg,train,7\nb.jpg,train,unknown\nsub/c.jpg,gallery,nan\nsub/d.jpg,gallery,\n"
+        "a.jpg,query,Unknown\nb.jpg,gallery,7.0\n",
+    )
+    assert [(s.path.name, s.identity) for s in dataset.train] == [("a.jpg", 7)]
+    assert [(s.path.name, s.identity) for s in dataset.gallery] == [("c.jpg", 9), ("d.jpg", 10), ("b.jpg", 7)]
+    assert dataset.query[0].identity == 11
+    assert dataset.identity_names == {7: "7"}
+    assert (
+        "table.csv, column 'identity': images of nobody known (empty, unknown, nan): 1 left out of training, "
+        "2 in the gallery as distractors, 1 among the queries, without a match"
+    ) in dataset.warnings
+
+
+@pytest.mark.parametrize(
+    ("splits", "counts", "told"),
+    [
+        (("Training", "VAL", "val", "TRAIN"), (2, 2, 2), "each image of val is a query among the others"),
+        (("train", "test", "gallery", "train"), (2, 1, 1), "test is the query"),
+        (("train", "Query", "test", "train"), (2, 1, 1), "test is the gallery"),
+        (("train", "query", "gallery", "val"), (1, 1, 1), "val are not used beside query and gallery"),
+    ],
+)
+def test_other_words_for_splits(photos: Path, splits: tuple[str, ...], counts: tuple[int, ...], told: str) -> None:
+    rows = zip(("a.jpg", "b.jpg", "sub/c.jpg", "sub/d.jpg"), splits, strict=True)
+    dataset = read(photos, "path,split,identity\n" + "".join(f"{path},{split},1\n" for path, split in rows))
+    assert tuple(map(len, dataset.splits.values())) == counts
+    assert told in dataset.understood
 
 
 def test_csv_names_images_that_do_not_exist(photos: Path) -> None:

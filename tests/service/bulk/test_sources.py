@@ -1,10 +1,15 @@
 """Where photos come from."""
 
 import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from reid.data.samples import is_image
+from reid.data.tables import Reading
+from reid.data.times import read_zone
 from service.bulk.sources import dataset_photos, find_photos
 
 
@@ -56,17 +61,61 @@ def test_unknown_cameras_of_a_dataset_are_none(photos):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,label\na.png,x\n", "expected the names of columns between commas, each once, with path among them"),
-        ("path,path\na.png,b.png\n", "each once"),
-        ("path,label\na.png\n", "row 2: expected 2 cells"),
-        ("path,label\na.png,b,c\n", "row 2: expected 2 cells"),
+        ("place,label\na.png,x\n", "row 1: no column 'path' .*; found place,label; --columns path=HEADING names it"),
+        ("path,path\na.png,b.png\n", "column 'path' appears twice"),
+        ("path,label\na.png\n", "row 2: 1 cells, expected 2 as in the first row"),
+        ("path,label\na.png,b,c\n", "row 2: 3 cells, expected 2"),
         ("path,label\n ,b\n", "row 2, column 'path': empty"),
         ("path,label\n", "no image in it"),
         ('path,label\na.png,"b\n', "not readable as CSV"),
-        ("", "the first row is ''"),
+        ("", "found nothing"),
     ],
 )
 def test_a_table_that_is_none(tmp_path, table, message):
     (tmp_path / "table.csv").write_text(table)
     with pytest.raises(ValueError, match=message):
         find_photos(tmp_path / "table.csv")
+
+
+TIMES = Path(__file__).parents[2] / "reid" / "data" / "tables" / "times.csv"
+
+
+def test_times_as_people_write_them(tmp_path, caplog):
+    table = Path(shutil.copy(TIMES, tmp_path))
+    with pytest.raises(
+        ValueError, match="column 'captured_at': '05/03/2026 6:41 AM' may have .* say --dates day-first or"
+    ):
+        find_photos(table, Reading(zone=read_zone("Africa/Johannesburg")))
+    with pytest.raises(
+        ValueError, match="20 of 24 times do not say their time zone, such as '2026-05-03'; .*--timezone"
+    ):
+        find_photos(table, Reading(dates="month-first"))
+    caplog.set_level("INFO", "reid")
+    photos = find_photos(table, Reading(zone=read_zone("Africa/Johannesburg"), dates="month-first"))
+    assert [photo.cells["captured_at"] for photo in photos[:6]] == [
+        "2026-05-03T00:00:00+02:00",
+        "2026-05-03T06:41:00+02:00",
+        "2026-05-03T06:41:09+02:00",
+        "2026-05-03T06:41:00+02:00",
+        "2026-05-03T06:41:00+02:00",
+        "2026-05-03T06:41:09+02:00",
+    ]
+    assert photos[5].details().captured_at == datetime(2026, 5, 3, 4, 41, 9, tzinfo=UTC)
+    assert caplog.messages == [
+        "times.csv: UTF-8 text with commas between cells; month-first dates, "
+        "times without a zone in Africa/Johannesburg"
+    ]
+
+
+def test_the_same_table_for_training_and_for_a_gallery(tmp_path):
+    """What the one takes for an identity, a camera or nobody, the other does too."""
+    names = ("one.png", "two.png", "three.png")
+    for name in names:
+        (tmp_path / name).touch()
+    rows = ("one.png;gallery;Tom;1,0;3", "two.png;gallery;unknown;;1.0", "three.png;gallery;Tom;;")
+    (tmp_path / "table.csv").write_text("\n".join(("File Name;Split;Name;Note;Cam", *rows)) + "\n", encoding="utf-16")
+    direct = find_photos(tmp_path / "table.csv")
+    through = dataset_photos("csv", tmp_path / "table.csv", ["gallery"])
+    said = [[(p.path.name, p.details().label, p.details().camera) for p in photos] for photos in (direct, through)]
+    assert said[0] == said[1] == [("one.png", "Tom", "3"), ("two.png", None, "1"), ("three.png", "Tom", None)]
+    assert [photo.details().attributes.get("Note") for photo in direct] == ["1,0", None, None]

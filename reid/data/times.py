@@ -1,0 +1,162 @@
+"""Times as people write them in tables: ISO 8601, EXIF, with slashes or dots, and the numbers of a spreadsheet."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Literal, NoReturn
+from zoneinfo import ZoneInfo
+
+DateOrder = Literal["day-first", "month-first"]
+
+SPREADSHEET_START = datetime(1899, 12, 30)
+SPREADSHEET_DAYS = (20_000, 80_000)  # 1954 to 2119: other numbers are no dates
+DATE = r"(?P<a>\d{1,4})(?P<between>[-:./])(?P<b>\d{1,2})(?P=between)(?P<c>\d{1,4})"
+CLOCK = r"(?P<hour>\d{1,2})[:h](?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
+WRITTEN = re.compile(
+    rf"{DATE}(?:(?:[ T]+|, ?){CLOCK}(?: ?(?P<half>[ap])\.?m\.?)?)? ?(?P<zone>Z|[+-]\d{{2}}:?\d{{2}})?", re.IGNORECASE
+)
+EXPECTED = "expected a date or a time, as 2025-03-01 or 2025-03-01 09:30:00"
+
+
+class AmbiguousDates(ValueError):
+    """Dates that could be read with the day or with the month first."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the times of a table are read: in which `zone` those are that do not say theirs, and in which order dates."""
+
+    zone: tzinfo | None = None
+    dates: DateOrder | None = None
+
+    def read(self, text: str) -> datetime:
+        """The time that a text means, a date alone at its first moment; without a zone where none is known.
+
+        Raises AmbiguousDates for one of which the day cannot be told from the month, ValueError for what is no time.
+        """
+        time = _number(text) or self._written(text.strip())
+        return time.replace(tzinfo=self.zone) if time.tzinfo is None else time
+
+    def _written(self, text: str) -> datetime:
+        match = WRITTEN.fullmatch(text)
+        if match is None:
+            try:
+                if "-" in text or len(text) == 8:  # by itself it takes fewer digits for a part of a date, too
+                    return datetime.fromisoformat(text)
+            except ValueError:
+                pass
+            _refuse(text)
+        a, b, c = (match[name] for name in "abc")
+        if len(a) == 4 and len(c) <= 2:
+            year, month, day = a, b, c
+        elif len(c) != 4 or len(a) > 2 or match["between"] == ":":
+            _refuse(text)
+        elif _day_first(match, self.dates):
+            day, month, year = a, b, c
+        else:
+            month, day, year = a, b, c
+        hour = int(match["hour"] or 0)
+        if match["half"]:
+            hour = hour % 12 + 12 * (match["half"].lower() == "p")
+        part = int((match["part"] or "")[:6].ljust(6, "0"))
+        try:
+            return datetime(
+                int(year), int(month), int(day), hour, int(match["minute"] or 0), int(match["second"] or 0), part
+            ).replace(tzinfo=_offset(match["zone"]))
+        except ValueError as error:
+            raise ValueError(f"found {text!r}, which is no time ({error})") from None
+
+
+def choose_clock(texts: Iterable[str], zone: tzinfo | None = None, dates: DateOrder | None = None) -> Clock:
+    """The clock that reads all the times of a column; what it cannot know is asked for here, once.
+
+    Dates such as 05/03/2026 are read in the order that another of the column shows, 25/03/2026 or 03/25/2026, if
+    `dates` does not say. Raises AmbiguousDates where none does, and ValueError for times without a zone where `zone`
+    is not given. Texts that are no times are left to the reading.
+    """
+    texts = list(texts)
+    dates = dates or _shown_order(texts)
+    clock = Clock(zone, dates)
+    unzoned = []
+    for text in texts:
+        try:
+            if clock.read(text).tzinfo is None:
+                unzoned.append(text)
+        except AmbiguousDates:
+            raise
+        except ValueError:
+            continue
+    if unzoned:
+        raise ValueError(
+            f"{len(unzoned):,} of {len(texts):,} times do not say their time zone, such as {unzoned[0]!r}; say where "
+            "the clocks were, as --timezone Africa/Johannesburg or --timezone +02:00"
+        )
+    return clock
+
+
+def _shown_order(texts: Iterable[str]) -> DateOrder | None:
+    """Whether the day or the month comes first in dates such as 25/03/2026 and 03/25/2026; None where none shows it."""
+    shown: dict[DateOrder, str] = {}
+    for text in texts:
+        match = WRITTEN.fullmatch(text.strip())
+        if match and match["between"] in "/-" and len(match["c"]) == 4 and len(match["a"]) <= 2:
+            if int(match["a"]) > 12:
+                shown.setdefault("day-first", text)
+            elif int(match["b"]) > 12:
+                shown.setdefault("month-first", text)
+    if len(shown) == 2:
+        both = " and ".join(repr(text) for text in shown.values())
+        raise ValueError(f"{both} have the day and the month in different places; write dates as 2025-03-01")
+    return next(iter(shown), None)
+
+
+def read_zone(text: str) -> tzinfo:
+    """A time zone by its name, such as Africa/Johannesburg, or its offset, such as +02:00; raises ValueError."""
+    if text.upper() in ("UTC", "Z"):
+        return UTC
+    if re.fullmatch(r"[+-]\d{2}:?\d{2}", text):
+        return _offset(text) or UTC
+    try:
+        return ZoneInfo(text)
+    except (OSError, ValueError, LookupError):  # ZoneInfoNotFoundError is a KeyError
+        raise ValueError(f"found {text!r}, expected a time zone such as Africa/Johannesburg or +02:00") from None
+
+
+def _day_first(match: re.Match[str], dates: DateOrder | None) -> bool:
+    first, second = int(match["a"]), int(match["b"])
+    if match["between"] == "." or first > 12 or first == second:  # dots stand between dates of day, month, year only
+        return True
+    if second > 12:
+        return False
+    if dates is None:
+        raise AmbiguousDates(_two_ways(match[0]))
+    return dates == "day-first"
+
+
+def _two_ways(text: str) -> str:
+    return f"{text!r} may have the day or the month first; say --dates day-first or --dates month-first"
+
+
+def _number(text: str) -> datetime | None:
+    """The time that a spreadsheet means by a number of days since its start, to the second; None for other text."""
+    try:
+        days = float(text)
+    except ValueError:
+        return None
+    if not SPREADSHEET_DAYS[0] <= days < SPREADSHEET_DAYS[1]:
+        return None
+    return SPREADSHEET_START + timedelta(seconds=round(days * 86_400))
+
+
+def _offset(text: str | None) -> tzinfo | None:
+    if not text:
+        return None
+    if text.upper() == "Z":
+        return UTC
+    hours, minutes = int(text[1:3]), int(text[-2:])
+    return timezone((-1 if text[0] == "-" else 1) * timedelta(hours=hours, minutes=minutes))
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"found {text!r}, {EXPECTED}")
