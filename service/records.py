@@ -7,7 +7,7 @@ E is the embedding size.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +100,24 @@ class Item:
     details: Details
     identity_id: str | None
     created_at: datetime
+
+
+class Enrolled(NamedTuple):
+    """The item of a photo: `created` is false for one that was there before, `pending` true while no query finds it."""
+
+    item: Item
+    created: bool
+    pending: bool = False
+
+
+class Changes(TypedDict, total=False):
+    """New values for some of an item's `Details`; `attributes` takes the place of all there were."""
+
+    key: str | None
+    label: str | None
+    camera: str | None
+    captured_at: datetime | None
+    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

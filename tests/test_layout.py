@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = [name for name in ("reid", "fgvc", "service") if (ROOT / name).is_dir()]
+BELOW_GALLERY = {"service.storage", "service.engines", "service.records", "reid"}
+OPENING = {"service.opening", "service.settings"}
 # Rooms and what they may import of ours; what is not named may import everything of its own package.
 ROOMS = {
     "reid.models": {"reid.models"},
@@ -21,6 +23,19 @@ ROOMS = {
     "service.records": set(),
     "service.storage": {"service.storage", "service.records", "reid"},
     "service.engines": {"service.engines", "service.records", "reid"},
+    "service.settings": {"service.records", "reid"},
+    "service.metrics": set(),
+    "service.logs": set(),
+    "service.wire": {"service.wire", "service.records"},
+    "service.client": {"service.wire", "service.records"},
+    "service.gallery": BELOW_GALLERY | {"service.gallery", "service.metrics"},
+    "service.upkeep": BELOW_GALLERY | {"service.upkeep", "service.gallery"},
+    "service.opening": BELOW_GALLERY | {"service.gallery", "service.settings"},
+    "service.classification": {"service.gallery", "service.metrics", "service.records", "reid"},
+    "service.bulk": BELOW_GALLERY | {"service.bulk", "service.gallery", "service.wire", *OPENING},
+    "service.api": BELOW_GALLERY
+    | {"service.api", "service.wire", "service.gallery", "service.upkeep", "service.settings"}
+    | {"service.metrics", "service.classification"},
 }
 NO_TORCH = (
     "reid.data.samples",
@@ -75,6 +90,23 @@ def test_imports_go_one_way(module):
         assert any(name == allowed or name.startswith(f"{allowed}.") for allowed in ROOMS[room]), (
             f"{module} imports {name}"
         )
+
+
+def reached(start: str) -> set[str]:
+    """All modules of ours that a module brings with it sooner or later."""
+    found, waiting = set[str](), [start]
+    while waiting:
+        for name in imports(modules()[waiting.pop()]):
+            if name in modules() and name not in found:
+                found.add(name)
+                waiting.append(name)
+    return found
+
+
+@pytest.mark.parametrize("module", ["service.serve", "service.enrol", "service.embed", "service.manage"])
+def test_serving_never_reaches_training(module):
+    training = {name for name in reached(module) if name == "reid.train" or name.startswith("reid.training")}
+    assert training == set()
 
 
 def test_imports_have_no_cycle():

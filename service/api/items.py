@@ -15,9 +15,8 @@ from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.uploads import ENROLLING, read, refuse_query, source
 from service.gallery.enrolment import Refusal
 from service.gallery.gallery import Gallery
-from service.records import Caller, Conflict, Item, NotFound, Upload
+from service.records import Caller, Conflict, Enrolled, Item, NotFound, Upload
 from service.settings import Settings
-from service.storage.changes import Enrolled
 from service.storage.replies import Replies
 from service.wire import schemas
 

@@ -12,9 +12,8 @@ from service.bulk.importing import Outcome, import_features
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo, reason
 from service.gallery.gallery import Gallery
-from service.records import Cause, Details, Filter, Item
+from service.records import Cause, Changes, Details, Enrolled, Filter, Item
 from service.settings import Backend, load
-from service.storage.changes import Changes, Enrolled
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.store import Store

@@ -14,8 +14,7 @@ from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo
 from service.gallery.holdings import Holdings
 from service.gallery.pictures import lossless
-from service.records import Cause, Details, Medium, NewItem, Vectors
-from service.storage.changes import Enrolled
+from service.records import Cause, Details, Enrolled, Medium, NewItem, Vectors
 from service.storage.database import Database
 from service.storage.store import Store
 

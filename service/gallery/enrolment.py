@@ -11,8 +11,7 @@ from service.gallery.holdings import Holdings
 from service.gallery.pictures import lossless
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
-from service.records import Cause, Conflict, Medium, NewItem, Upload
-from service.storage.changes import Enrolled
+from service.records import Cause, Conflict, Enrolled, Medium, NewItem, Upload
 
 Refusal = UnknownFormat | UnusableImage | Conflict
 

@@ -19,8 +19,7 @@ from service.gallery.index import Index
 from service.gallery.search import Answer, Search, SearchOptions
 from service.gallery.worker import Worker, describe_model, draw_attention, prepare_upload
 from service.metrics import Metrics
-from service.records import NOBODY, Cause, Filter, Item, Upload
-from service.storage.changes import Changes, Enrolled
+from service.records import NOBODY, Cause, Changes, Enrolled, Filter, Item, Upload
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.queries import Queries

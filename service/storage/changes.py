@@ -2,35 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
-from typing import Any, NamedTuple, TypedDict
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Column, Connection, delete, exists, insert, select, update
 
-from service.records import Cause, Conflict, Details, Item, NewItem, NotFound
+from service.records import Cause, Changes, Conflict, Details, Enrolled, Item, NewItem, NotFound
 from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds, now, portions
 from service.storage.tables import identities, items, media, operations, vectors
 
 _UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
-
-
-class Enrolled(NamedTuple):
-    """The item of a photo: `created` is false for one that was there before, `pending` true while no query finds it."""
-
-    item: Item
-    created: bool
-    pending: bool = False
-
-
-class Changes(TypedDict, total=False):
-    """New values for some of an item's `Details`; `attributes` takes the place of all there were."""
-
-    key: str | None
-    label: str | None
-    camera: str | None
-    captured_at: datetime | None
-    attributes: Mapping[str, Any]
 
 
 class Batch:

@@ -7,8 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import Column, ColumnElement, bindparam, distinct, func, select
 
-from service.records import NOBODY, Cause, Conflict, Filter, Item, ModelMismatch, NewItem, NotFound, Operation, Row
-from service.storage.changes import Batch, Changes, Enrolled
+from service.records import (
+    NOBODY,
+    Cause,
+    Changes,
+    Conflict,
+    Enrolled,
+    Filter,
+    Item,
+    ModelMismatch,
+    NewItem,
+    NotFound,
+    Operation,
+    Row,
+)
+from service.storage.changes import Batch
 from service.storage.columns import (
     APPEARANCE,
     ITEM,

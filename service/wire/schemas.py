@@ -21,9 +21,8 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from service.records import Details, Filter
+from service.records import Changes, Details, Filter
 from service.records import Item as Enrolled
-from service.storage.changes import Changes
 
 MAX_TOP_K = 1000
 MAX_PAGE = 1000

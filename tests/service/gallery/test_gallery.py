@@ -13,8 +13,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Cause, Conflict, Details, Filter, ModelMismatch, NotFound, Upload
-from service.storage.changes import Enrolled
+from service.records import Cause, Conflict, Details, Enrolled, Filter, ModelMismatch, NotFound, Upload
 from service.storage.database import Database
 
 EVERYTHING = Filter()

@@ -22,8 +22,7 @@ from sqlalchemy import insert, select
 from service.gallery.pictures import Pictures, lossless
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Details, Filter, Medium, NewItem, NewKey, Upload
-from service.storage.changes import Changes
+from service.records import Changes, Details, Filter, Medium, NewItem, NewKey, Upload
 from service.storage.copying import TABLES
 from service.storage.database import Database
 from service.storage.jobs import Jobs
