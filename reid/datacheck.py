@@ -1,4 +1,4 @@
-"""The command `reid-data`: is this copy of a dataset complete, readable, and free of test images in training?"""
+"""The command `reid-data`: is a copy of a dataset complete, readable, and free of test images in training; splits."""
 
 import argparse
 import hashlib
@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from reid import cli
 from reid.data.datasets import CHOICES, DATASETS, choose_protocol, load_dataset
 from reid.data.images import read_image
 from reid.data.official import OFFICIAL_CAMERAS, official_counts
 from reid.data.samples import Box, Sample
-from reid.data.tables import parse_columns
+from reid.data.splitting import split_table
+from reid.data.tables import Reading, parse_columns
+from reid.data.times import DateOrder
 from reid.progress import track
 
 EXAMPLES = 3  # of each finding, in the text; the JSON names all
@@ -289,12 +291,40 @@ def _parser() -> argparse.ArgumentParser:
     checker.add_argument(
         "choices", nargs="*", type=_parse_choice, metavar="KEY=VALUE", help=f"{choices} (default: the first)"
     )
-    # The main parser has --debug too: a value absent here must not overwrite one given before the command.
-    checker.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    checker.set_defaults(command=_check)
+    splitter = commands.add_parser(
+        "split",
+        help="write a table with a split into training, query and gallery",
+        description="Write a table again with a column split: 70 %% of the identities to train on, and of the others a "
+        "third of their occasions as queries, the latest where there are times, and the rest as gallery. Photos of one "
+        "camera within a minute of each other stay together. The same seed gives the same split.",
+    )
+    splitter.add_argument("table", type=Path, metavar="TABLE", help="a CSV file with path and identity")
+    splitter.add_argument("--output", type=Path, metavar="FILE", help="default: TABLE's name with -split, beside it")
+    splitter.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default: 0)")
+    splitter.add_argument(
+        "--columns",
+        type=_parse_columns,
+        default={},
+        metavar="NAME=HEADING,...",
+        help="as for check; split= to make anew",
+    )
+    splitter.add_argument("--dates", choices=get_args(DateOrder), help="how the table writes 05/03/2026")
+    splitter.set_defaults(command=_split)
+    for command in (checker, splitter):
+        # The main parser has --debug too: a value absent here must not overwrite one given before the command.
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _split(arguments: argparse.Namespace) -> int:
+    table: Path = arguments.table
+    output = arguments.output or table.with_name(f"{table.stem}-split.csv")
+    print(split_table(table, output, Reading(arguments.columns, dates=arguments.dates), arguments.seed))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
     try:
         protocol = choose_protocol(arguments.dataset, **dict(arguments.choices))
     except ValueError as error:
@@ -310,4 +340,4 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command `reid-data`; see `reid-data check --help`."""
-    return cli.run(_command, _parser(), argv)
+    return cli.run(lambda arguments: arguments.command(arguments), _parser(), argv)

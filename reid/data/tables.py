@@ -185,7 +185,9 @@ def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
         )
     ours = {theirs: name for name, theirs in own.items()}
     # A heading that is one of our names, but not the one that the user said, would be taken for it.
-    names = tuple(ours.get(heading, "" if heading in own else heading) for heading in headings)
+    names = tuple(
+        ours.get(heading, "" if heading in own or heading in (columns or {}) else heading) for heading in headings
+    )
     return Table(path, names, {**{name: name for name in names if name}, **own}, separator, encoding, heading_line)
 
 
