@@ -7,7 +7,8 @@ E is the embedding size.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict, get_args
+from math import ceil, floor, isfinite
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]  # of reads,
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 MAX_NAME = 200  # characters of a key's name
 MAX_RATE = 1_000_000  # requests a minute
+APPEARANCE = "appearance"  # the space, or kind of vectors, by which items are searched
+SLACK = 1e-6  # pixels by which the sum of an edge and a length may be off
 
 
 class NotFound(LookupError):
@@ -62,6 +65,43 @@ class Medium:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a photo, a box in whole pixels of the upright picture; in a video, of the frame of a number."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    frame: int | None = None
+
+    @classmethod
+    def around(cls, x: float, y: float, w: float, h: float, frame: int | None = None) -> Self:
+        """All pixels that a box touches; raises ValueError for one that is empty or not finite."""
+        if not all(map(isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
+            raise ValueError(f"box {x:g},{y:g},{w:g},{h:g} is empty or not finite; expected x,y,w,h in pixels")
+        left, top = floor(x + SLACK), floor(y + SLACK)
+        return cls(left, top, max(1, ceil(x + w - SLACK) - left), max(1, ceil(y + h - SLACK) - top), frame)
+
+    def require_inside(self, medium: Medium) -> None:
+        """Raise ValueError, naming both, for a box that is empty or not wholly within a photo."""
+        inside = self.x >= 0 and self.y >= 0 and self.x + self.w <= medium.width and self.y + self.h <= medium.height
+        if not inside or self.w < 1 or self.h < 1:
+            size = f"{medium.width}x{medium.height}"
+            raise ValueError(f"{medium.source or medium.sha256}: {self} is not within the picture of {size} pixels")
+
+    def __str__(self) -> str:
+        box = f"box {self.x},{self.y},{self.w},{self.h}"
+        return box if self.frame is None else f"{box} of frame {self.frame}"
+
+
+class Crop(NamedTuple):
+    """What an item shows, and no other does: a photo by its SHA-256, whole or a region of it."""
+
+    sha256: str
+    region: Region | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Details:
     """What people say of an item. `captured_at` has a time zone; `label` is the name of its identity."""
 
@@ -83,16 +123,28 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """A photo to be enrolled, with its unit embedding (E,) float32."""
+    """A photo or a region of one to be enrolled, with its unit embedding (E,) float32."""
 
     medium: Medium
     vector: Vectors
     details: Details = Details()
+    region: Region | None = None
+
+    @property
+    def crop(self) -> Crop:
+        """What it shows."""
+        return Crop(self.medium.sha256, self.region)
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        source = self.medium.source or self.medium.sha256
+        return source if self.region is None else f"{source}, {self.region}"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An enrolled photo. `identity_id` is that of its label."""
+    """An enrolled photo or region of one. `identity_id` is that of its label."""
 
     number: int
     item_id: str
@@ -100,6 +152,12 @@ class Item:
     details: Details
     identity_id: str | None
     created_at: datetime
+    region: Region | None = None
+
+    @property
+    def crop(self) -> Crop:
+        """What it shows."""
+        return Crop(self.medium.sha256, self.region)
 
 
 class Enrolled(NamedTuple):

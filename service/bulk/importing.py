@@ -14,7 +14,7 @@ from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo
 from service.gallery.holdings import Holdings
 from service.gallery.pictures import lossless
-from service.records import Cause, Details, Enrolled, Medium, NewItem, Vectors
+from service.records import Cause, Crop, Details, Enrolled, Medium, NewItem, Vectors
 from service.storage.database import Database
 from service.storage.store import Store
 
@@ -103,13 +103,13 @@ def _batches(features: FeatureFolder, roots: Sequence[Path], problems: list[str]
 
 def _begin(store: Store, batch: list[_Embedded], pool: ThreadPoolExecutor) -> _Batch:
     """Have the photos read that are not there yet."""
-    there = store.by_content([one.sha256 for one in batch if not one.failure])
+    there = store.by_crop([Crop(one.sha256) for one in batch if not one.failure])
     begun: _Batch = []
     for one in batch:
         if one.failure:
             begun.append((one, None))
-        elif one.sha256 in there:
-            begun.append((one, Enrolled(there[one.sha256], created=False)))
+        elif Crop(one.sha256) in there:
+            begun.append((one, Enrolled(there[Crop(one.sha256)], created=False)))
         else:
             begun.append((one, pool.submit(_take, one)))
     return begun

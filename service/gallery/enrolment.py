@@ -11,7 +11,7 @@ from service.gallery.holdings import Holdings
 from service.gallery.pictures import lossless
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
-from service.records import Cause, Conflict, Enrolled, Medium, NewItem, Upload
+from service.records import Cause, Conflict, Crop, Enrolled, Medium, NewItem, Upload
 
 Refusal = UnknownFormat | UnusableImage | Conflict
 
@@ -43,14 +43,16 @@ class Enrolment:
         ValueError for a time without zone; then none is added.
         """
         sha256s = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
-        there = self._holdings.store.by_content(sha256s)
+        there = self._holdings.store.by_crop([Crop(sha256) for sha256 in sha256s])
         results: dict[int, Enrolled | Refusal] = {
-            place: Enrolled(there[sha256], created=False) for place, sha256 in enumerate(sha256s) if sha256 in there
+            place: Enrolled(there[Crop(sha256)], created=False)
+            for place, sha256 in enumerate(sha256s)
+            if Crop(sha256) in there
         }
         decoding = {
             place: self._decoding.submit(self._take, sha256, upload)
             for place, (upload, sha256) in enumerate(zip(uploads, sha256s, strict=True))
-            if sha256 not in there
+            if Crop(sha256) not in there
         }
         taken: dict[int, _Taken] = {}
         try:

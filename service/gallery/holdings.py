@@ -64,5 +64,5 @@ class Holdings:
         return gone
 
     def _remove_unused(self, sha256s: Collection[str]) -> None:
-        for sha256 in set(sha256s) - self.store.by_content(sha256s).keys():
+        for sha256 in set(sha256s) - self.store.contents(sha256s):
             self.pictures.delete(sha256)

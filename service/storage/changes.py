@@ -7,9 +7,10 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, delete, exists, insert, select, update
 
-from service.records import Cause, Changes, Conflict, Details, Enrolled, Item, NewItem, NotFound
-from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, microseconds, now, portions
-from service.storage.tables import identities, items, media, operations, vectors
+from service.records import Cause, Changes, Conflict, Crop, Details, Enrolled, Item, Medium, NewItem, NotFound
+from service.storage.columns import ITEMS, item_from, json_text, microseconds, now, portions, region_columns
+from service.storage.tables import identities, items, media, operations
+from service.storage.vectors import add_vectors, delete_vectors
 
 _UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
 
@@ -25,28 +26,29 @@ class Batch:
         self._now = now()
         self._shared = {"time": self._now, **cause._asdict(), "batch_id": uuid4().hex}
 
-    def enrol(self, photos: Sequence[NewItem], model_id: str) -> list[Enrolled | Conflict]:
-        """Add photos with their vectors, but for those that are there already and those whose key another has."""
-        there = {item.medium.sha256: item for item in self._find(media.c.sha256, {p.medium.sha256 for p in photos})}
+    def enrol(self, photos: Sequence[NewItem], model_id: str, space: str) -> list[Enrolled | Conflict]:
+        """Add items with their vectors, but for those that are there already and those whose key another has."""
+        sha256s = {photo.medium.sha256 for photo in photos}
+        there = {item.crop: item for item in self._find(media.c.sha256, sha256s)}
         keys = {key for photo in photos if (key := photo.details.key) is not None}
-        holders = {item.details.key: (item.item_id, item.medium.sha256) for item in self._find(items.c.key, keys)}
+        holders = {item.details.key: (item.item_id, item.crop) for item in self._find(items.c.key, keys)}
         held = set(there)
         new: dict[str, NewItem] = {}  # by the public ids of the items to be
-        results: list[tuple[str, bool] | Conflict] = []
+        results: list[tuple[Crop, bool] | Conflict] = []
         for photo in photos:
-            key, sha256 = photo.details.key, photo.medium.sha256
-            holder, holds = holders.get(key, ("", sha256))
-            if holds != sha256:
-                results.append(_conflict(key, holder, photo.medium.source or sha256))
+            key, crop = photo.details.key, photo.crop
+            holder, holds = holders.get(key, ("", crop))
+            if holds != crop:
+                results.append(_conflict(key, holder, photo.name))
                 continue
-            results.append((sha256, sha256 not in held))
-            if sha256 not in held:
+            results.append((crop, crop not in held))
+            if crop not in held:
                 item_id = uuid4().hex
                 new[item_id] = photo
-                held.add(sha256)
+                held.add(crop)
                 if key is not None:
-                    holders[key] = (item_id, sha256)
-        there |= {item.medium.sha256: item for item in self._add(new, model_id)}
+                    holders[key] = (item_id, crop)
+        there |= {item.crop: item for item in self._add(new, model_id, space)}
         return [one if isinstance(one, Conflict) else Enrolled(there[one[0]], created=one[1]) for one in results]
 
     def edit(self, item_id: str, changes: Changes) -> Item:
@@ -73,8 +75,7 @@ class Batch:
         for portion in portions(gone):
             numbers = [item.number for item in portion]
             sha256s = [item.medium.sha256 for item in portion]
-            owned = (vectors.c.owner_kind == ITEM) & vectors.c.owner_number.in_(numbers)
-            self._connection.execute(delete(vectors).where(owned))
+            delete_vectors(self._connection, numbers)
             self._connection.execute(delete(items).where(items.c.number.in_(numbers)))
             self._connection.execute(delete(media).where(media.c.sha256.in_(sha256s), _UNUSED_MEDIUM))
         self._log([("item.delete", item.item_id, _as_json(item), None) for item in gone])
@@ -84,19 +85,25 @@ class Batch:
         """Write a change to the operation log: `target` is the public id of what was changed."""
         self._log([(kind, target, before, after)])
 
-    def _add(self, new: Mapping[str, NewItem], model_id: str) -> list[Item]:
-        """Write photos as items, by the public ids of these."""
+    def _add(self, new: Mapping[str, NewItem], model_id: str, space: str) -> list[Item]:
+        """Write items by their public ids, and those photos that are not there yet."""
         if not new:
             return []
         photos = new.values()
-        self._connection.execute(insert(media), [{"kind": "image", **asdict(photo.medium)} for photo in photos])
-        stored = self._numbers(media.c.sha256, [photo.medium.sha256 for photo in photos])
+        seen: dict[str, Medium] = {}
+        for photo in photos:
+            seen.setdefault(photo.medium.sha256, photo.medium)
+        stored = self._numbers(media.c.sha256, seen)
+        if unseen := [medium for sha256, medium in seen.items() if sha256 not in stored]:
+            self._connection.execute(insert(media), [{"kind": "image", **asdict(medium)} for medium in unseen])
+            stored |= self._numbers(media.c.sha256, [medium.sha256 for medium in unseen])
         known = self._identities([photo.details.label for photo in photos])
         rows = [
             {
                 "item_id": item_id,
                 "media_number": stored[photo.medium.sha256],
                 "created_at": self._now,
+                **region_columns(photo.region),
                 **_columns(photo.details),
                 **_identity(photo.details.label, "import", known),
             }
@@ -104,12 +111,8 @@ class Batch:
         ]
         self._connection.execute(insert(items), rows)
         added = self._find(items.c.item_id, new)
-        owner = {"owner_kind": ITEM, "model_id": model_id, "space": APPEARANCE}
-        embedded = [
-            {**owner, "owner_number": item.number, "vector": new[item.item_id].vector.astype("<f4").tobytes()}
-            for item in added
-        ]
-        self._connection.execute(insert(vectors), embedded)
+        embedded = {item.number: new[item.item_id].vector for item in added}
+        add_vectors(self._connection, model_id, space, embedded)
         self._log([("item.enrol", item.item_id, None, _as_json(item)) for item in added])
         return added
 
@@ -181,11 +184,13 @@ def _conflict(key: str | None, holder: str, other: str) -> Conflict:
 
 
 def _as_json(item: Item) -> dict[str, Any]:
-    medium, details = item.medium, item.details
+    medium, region, details = item.medium, item.region, item.details
     return {
         "number": item.number,
         "sha256": medium.sha256,
         "source": medium.source,
+        "box": region and [region.x, region.y, region.w, region.h],
+        "frame": region and region.frame,
         "key": details.key,
         "label": details.label,
         "identity_id": item.identity_id,

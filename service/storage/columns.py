@@ -8,13 +8,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, or_, select, true
 
-from service.records import Details, Filter, Item, Medium
+from service.records import Details, Filter, Item, Medium, Region
 from service.storage.tables import identities, items, media
 
 T = TypeVar("T")
-
-# Whose vectors a gallery holds, and what they describe.
-ITEM, APPEARANCE = "item", "appearance"
 
 VALUES_AT_ONCE = 10_000  # in a list of a statement: SQLite takes 32,766 values, PostgreSQL 65,535
 
@@ -26,6 +23,8 @@ ITEMS = select(
     media.c.width,
     media.c.height,
     media.c.source,
+    items.c.box,
+    items.c.frame,
     items.c.key,
     identities.c.name,
     items.c.camera,
@@ -38,11 +37,22 @@ ITEMS = select(
 
 def item_from(row: tuple[Any, ...]) -> Item:
     """The item of a row of `ITEMS`."""
-    number, item_id, *medium, key, label, camera, captured_at, attributes, identity_id, created_at = row
+    number, item_id, *medium, box, frame, key, label, camera, captured_at, attributes, identity_id, created_at = row
     details = Details(
         key, label, camera, None if captured_at is None else time_from(captured_at), json.loads(attributes)
     )
-    return Item(number, item_id, Medium(*medium), details, identity_id, time_from(created_at))
+    region = None
+    if box is not None:
+        x, y, w, h = json.loads(box)
+        region = Region(x, y, w, h, frame)
+    return Item(number, item_id, Medium(*medium), details, identity_id, time_from(created_at), region)
+
+
+def region_columns(region: Region | None) -> dict[str, Any]:
+    """The columns of a region."""
+    if region is None:
+        return {"box": None, "frame": None}
+    return {"box": json_text([region.x, region.y, region.w, region.h]), "frame": region.frame}
 
 
 def time_from(microseconds: int) -> datetime:

@@ -1,20 +1,22 @@
-"""The models of a gallery: the active one, whose vectors are searched, and others that it is re-indexed for."""
+"""The models of a gallery: in each space an active one, whose vectors are searched, and others to re-index it for.
+
+E is the embedding size.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select
 
-from service.records import NOBODY, Cause, Item, ModelMismatch, Vectors
+from service.records import APPEARANCE, NOBODY, Cause, Item, ModelMismatch, Vectors
 from service.storage.changes import Batch
-from service.storage.columns import APPEARANCE, ITEM, ITEMS, item_from, json_text, now, portions
+from service.storage.columns import ITEMS, item_from, json_text, now, portions
 from service.storage.database import Database
-from service.storage.tables import items, models, vectors
+from service.storage.tables import items, models, spaces, vectors
+from service.storage.vectors import add_vectors, of_items, require_unit
 
-UNIT_TOLERANCE = 5e-4  # below what a search engine allows, so that what was stored can be searched
 NAMED = 5  # items in an error
 
 
@@ -28,46 +30,52 @@ class Model:
 
 
 class Models:
-    """The models that a gallery knows; errors as those of a `Database`."""
+    """The models that a gallery knows, and which of them its vectors in one space are of; errors as of a `Database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, space: str = APPEARANCE) -> None:
         self._database = database
+        self._space = space
 
     @property
     def active(self) -> Model | None:
-        """The model that the gallery belongs to, once one is bound."""
-        return self._find(models.c.active)
+        """The model that the space belongs to, once one is bound."""
+        active = select(spaces.c.model_id).where(spaces.c.space == self._space)
+        return self._find(models.c.model_id == active.scalar_subquery())
 
     def bind(self, model_id: str, dimension: int, description: Mapping[str, Any], cause: Cause = NOBODY) -> None:
-        """Give the gallery to a model of embedding size `dimension`; the first one keeps it.
+        """Give the space to a model of embedding size `dimension`; the first one keeps it.
 
         Raises ModelMismatch for every other one.
         """
         with self._database.transaction() as connection:
-            if (active := self.active) is None:
-                _insert(connection, Model(model_id, dimension, description), active=True)
-                after = {"dimension": dimension, "description": dict(description)}
-                Batch(connection, cause).log("model.bind", model_id, None, after)
-            elif (active.model_id, active.dimension) != (model_id, dimension):
+            known = self._find(models.c.model_id == model_id)
+            holder = self.active or known
+            if holder is not None and (holder.model_id, holder.dimension) != (model_id, dimension):
                 raise ModelMismatch(
-                    f"{self._database.name}: belongs to model {active.model_id} (E = {active.dimension}), "
+                    f"{self._database.name}: belongs to model {holder.model_id} (E = {holder.dimension}), "
                     f"not to model {model_id} (E = {dimension})"
                 )
+            if known is None:
+                _insert(connection, Model(model_id, dimension, description))
+            if self.active is None:
+                connection.execute(insert(spaces).values(space=self._space, model_id=model_id))
+                after = {"space": self._space, "dimension": dimension, "description": dict(description)}
+                Batch(connection, cause).log("model.bind", model_id, None, after)
 
     def prepare(self, model_id: str, dimension: int, description: Mapping[str, Any]) -> None:
         """Make a model known, so that vectors of it can be added; one that is known stays as it is."""
         with self._database.transaction() as connection:
             if self._find(models.c.model_id == model_id) is None:
-                _insert(connection, Model(model_id, dimension, description), active=False)
+                _insert(connection, Model(model_id, dimension, description))
 
     def missing(self, model_id: str, after: int, limit: int) -> list[Item]:
         """The first `limit` items without a vector of a model and with a number above `after`, by rising number."""
-        lacking = ITEMS.where(items.c.number > after, _lacks(model_id)).order_by(items.c.number).limit(limit)
+        lacking = ITEMS.where(items.c.number > after, self._lacks(model_id)).order_by(items.c.number).limit(limit)
         return [item_from(row) for row in self._database.read(lacking)]
 
     def count_missing(self, model_id: str) -> int:
         """How many items have no vector of a model."""
-        lacking = select(func.count()).select_from(items).where(_lacks(model_id))
+        lacking = select(func.count()).select_from(items).where(self._lacks(model_id))
         return int(self._database.read(lacking)[0][0])
 
     def add(self, model_id: str, embedded: Mapping[int, Vectors]) -> None:
@@ -80,20 +88,15 @@ class Models:
             raise ValueError(f"model {model_id} is not known to {self._database.name}")
         for number, vector in embedded.items():
             require_unit(vector, model.dimension, f"item number {number}")
-        owner = {"owner_kind": ITEM, "model_id": model_id, "space": APPEARANCE}
         with self._database.transaction() as connection:
             for portion in portions(embedded):
-                there = select(items.c.number).where(items.c.number.in_(portion))
-                rows = [
-                    {**owner, "owner_number": number, "vector": embedded[number].astype("<f4").tobytes()}
-                    for number in connection.execute(there).scalars()
-                ]
-                connection.execute(delete(vectors).where(*_of(model_id), vectors.c.owner_number.in_(portion)))
-                if rows:
-                    connection.execute(insert(vectors), rows)
+                there = connection.execute(select(items.c.number).where(items.c.number.in_(portion))).scalars().all()
+                former = of_items(model_id, self._space), vectors.c.owner_number.in_(portion)
+                connection.execute(delete(vectors).where(*former))
+                add_vectors(connection, model_id, self._space, {number: embedded[number] for number in there})
 
     def switch(self, model_id: str, cause: Cause = NOBODY) -> None:
-        """Give the gallery to another known model, and drop the vectors of all others.
+        """Give the space to another known model, and drop the vectors that all others have in it.
 
         Raises ValueError, which tells how many and names the first, and changes nothing while items have no vector of
         that model.
@@ -103,14 +106,14 @@ class Models:
                 first = ", ".join(item.item_id for item in self.missing(model_id, 0, NAMED))
                 more = ", ..." if lacking > NAMED else ""
                 raise ValueError(f"{lacking} items have no vector of model {model_id}: {first}{more}")
-            before = self.active
-            connection.execute(update(models).where(models.c.active).values(active=False))
-            switched = update(models).where(models.c.model_id == model_id).values(active=True)
-            if not connection.execute(switched).rowcount:
+            if self._find(models.c.model_id == model_id) is None:
                 raise ValueError(f"model {model_id} is not known to {self._database.name}")
-            connection.execute(delete(vectors).where(vectors.c.model_id != model_id))
+            before = self.active
+            connection.execute(delete(spaces).where(spaces.c.space == self._space))
+            connection.execute(insert(spaces).values(space=self._space, model_id=model_id))
+            connection.execute(delete(vectors).where(vectors.c.space == self._space, vectors.c.model_id != model_id))
             was = None if before is None else {"model_id": before.model_id}
-            Batch(connection, cause).log("model.switch", model_id, was, {"model_id": model_id})
+            Batch(connection, cause).log("model.switch", model_id, was, {"model_id": model_id, "space": self._space})
 
     def _find(self, which: ColumnElement[bool]) -> Model | None:
         found = select(models.c.model_id, models.c.dimension, models.c.description).where(which)
@@ -118,27 +121,11 @@ class Models:
             return Model(model_id, dimension, json.loads(description))
         return None
 
-
-def require_unit(vector: Vectors, dimension: int, name: str) -> None:
-    """Raise ValueError, naming it, for a vector that is not (E,) float32 of unit length."""
-    length = np.linalg.norm(vector)
-    unit = abs(length - 1) <= UNIT_TOLERANCE  # false for a NaN too
-    if vector.shape != (dimension,) or vector.dtype != np.float32 or not unit:
-        raise ValueError(
-            f"{name}: the vector is {vector.shape} {vector.dtype} of length {length:.6g}; expected ({dimension},) "
-            "float32 of length 1"
-        )
+    def _lacks(self, model_id: str) -> ColumnElement[bool]:
+        return ~exists().where(vectors.c.owner_number == items.c.number, of_items(model_id, self._space))
 
 
-def _insert(connection: Connection, model: Model, *, active: bool) -> None:
+def _insert(connection: Connection, model: Model) -> None:
     description = json_text(dict(model.description))
     values = {"model_id": model.model_id, "dimension": model.dimension, "description": description}
-    connection.execute(insert(models).values(active=active, created_at=now(), **values))
-
-
-def _lacks(model_id: str) -> ColumnElement[bool]:
-    return ~exists().where(vectors.c.owner_number == items.c.number, *_of(model_id))
-
-
-def _of(model_id: str) -> tuple[ColumnElement[bool], ...]:
-    return vectors.c.owner_kind == ITEM, vectors.c.model_id == model_id, vectors.c.space == APPEARANCE
+    connection.execute(insert(models).values(created_at=now(), **values))

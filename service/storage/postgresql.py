@@ -6,22 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Integer,
-    MetaData,
-    Table,
-    create_engine,
-    func,
-    insert,
-    inspect,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, create_engine, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,7 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service.records import UnusableText
 from service.storage import sqlite
 from service.storage.copying import last_numbers, read_rows, set_last_numbers
-from service.storage.tables import LOGS, VERSION, gallery, metadata
+from service.storage.migrations.postgresql import is_newest, migrate
+from service.storage.tables import gallery
 
 ID_FILE = "gallery.id"  # tells whose pictures a folder holds
 WAIT = 60  # seconds for a lock
@@ -64,21 +51,6 @@ _DAMAGED = {"XX001", "XX002"}
 
 _DURABLE = {"on", "local", "remote_write", "remote_apply"}
 
-_version = Table("gallery_version", MetaData(), Column("version", Integer, nullable=False))  # one row
-
-_MORE_SCHEMA = """
-ALTER TABLE vectors ALTER COLUMN vector SET STORAGE EXTERNAL;  -- it does not get smaller by compression
-CREATE FUNCTION log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = TG_ARGV[0];
-END
-$$;
-""" + "".join(
-    f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {log} "
-    f"FOR EACH STATEMENT EXECUTE FUNCTION log_is_append_only('{log}: append-only');"
-    for log in LOGS
-)
-
 
 class Postgresql:
     """The tables on a server, and the folder that the processes see beside it."""
@@ -93,14 +65,13 @@ class Postgresql:
         self._reader = _engine(address, "on", isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=8)
 
     def open(self) -> None:
-        """Make the tables where there are none, and see that tables and folder belong together."""
+        """Make the tables or bring them to the newest version, and see that tables and folder belong together."""
         with self.reading() as connection:
             self._require_safety(connection)
-            version = self._found_version(connection)
-        if version is None:
-            with self.writing() as connection:
-                if self._found_version(connection) is None:  # nor did another process make them meanwhile
-                    _create(connection)
+            newest = is_newest(connection, self.name)
+        if not newest:
+            with self.writing() as connection:  # and there once more: another process may have been at it meanwhile
+                migrate(connection, self.name)
         with self.reading() as connection:
             gallery_id = connection.execute(select(gallery.c.gallery_id)).scalar_one()
         with self.alone("folder", WAIT):
@@ -200,20 +171,6 @@ class Postgresql:
             if found not in expected:
                 raise ValueError(f"{self.name}: {name} is {found}; expected {' or '.join(sorted(expected))}")
 
-    def _found_version(self, connection: Connection) -> int | None:
-        """The version of the gallery, and None in an empty database; raises ValueError for what cannot be opened."""
-        tables = inspect(connection).get_table_names()
-        if not tables:
-            return None
-        if _version.name not in tables:
-            raise ValueError(f"{self.name}: a database of another program, not a gallery; expected an empty one")
-        version: int = connection.execute(select(_version.c.version)).scalar_one()
-        if version > VERSION:
-            raise ValueError(
-                f"{self.name}: a gallery of version {version}, but this program knows versions up to {VERSION} only"
-            )
-        return version
-
     def _mark(self, gallery_id: str) -> None:
         """Write to the folder whose pictures it holds; raises ValueError where they are those of another gallery.
 
@@ -269,15 +226,6 @@ def _engine(address: URL, read_only: str, **options: Any) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise ValueError("a gallery on PostgreSQL needs psycopg; pip install dcal-reid[postgresql]") from error
-
-
-def _create(connection: Connection) -> None:
-    """Make the tables in an empty database."""
-    metadata.create_all(connection, checkfirst=False)
-    _version.create(connection)
-    connection.execute(insert(_version).values(version=VERSION))
-    connection.execute(insert(gallery).values(gallery_id=uuid4().hex))
-    connection.execute(text(_MORE_SCHEMA))
 
 
 def _lock_number(name: str) -> int:

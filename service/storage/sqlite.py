@@ -10,7 +10,7 @@ from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from service.storage.folder import GALLERY_FILE, hold
-from service.storage.migrations import migrate
+from service.storage.migrations.sqlite import migrate
 
 PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
 

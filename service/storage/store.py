@@ -5,13 +5,15 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, bindparam, distinct, func, select
+from sqlalchemy import Column, ColumnElement, distinct, func, select
 
 from service.records import (
+    APPEARANCE,
     NOBODY,
     Cause,
     Changes,
     Conflict,
+    Crop,
     Enrolled,
     Filter,
     Item,
@@ -22,19 +24,11 @@ from service.records import (
     Row,
 )
 from service.storage.changes import Batch
-from service.storage.columns import (
-    APPEARANCE,
-    ITEM,
-    ITEMS,
-    LABELLED_ITEMS,
-    condition,
-    item_from,
-    portions,
-    time_from,
-)
+from service.storage.columns import ITEMS, LABELLED_ITEMS, condition, item_from, portions, time_from
 from service.storage.database import Database
-from service.storage.models import Models, require_unit
+from service.storage.models import Models
 from service.storage.tables import identities, items, media, operations, vectors
+from service.storage.vectors import of_items, require_unit
 
 ROWS_AT_ONCE = 10_000
 EVERYTHING = Filter()
@@ -42,12 +36,6 @@ EVERYTHING = Filter()
 _ROWS = (
     select(vectors.c.owner_number, vectors.c.vector, items.c.camera, items.c.captured_at, identities.c.name)
     .select_from(vectors.join(items, items.c.number == vectors.c.owner_number).outerjoin(identities))
-    .where(
-        vectors.c.owner_kind == ITEM,
-        vectors.c.owner_number > bindparam("after"),
-        vectors.c.model_id == bindparam("model_id"),
-        vectors.c.space == APPEARANCE,
-    )
     .order_by(vectors.c.owner_number)
 )
 
@@ -68,26 +56,32 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._models = Models(database)
 
     def enrol(
-        self, photos: Sequence[NewItem], cause: Cause = NOBODY, embedded_by: str | None = None
+        self,
+        photos: Sequence[NewItem],
+        cause: Cause = NOBODY,
+        embedded_by: str | None = None,
+        space: str = APPEARANCE,
     ) -> list[Enrolled | Conflict]:
-        """Add photos in one transaction and tell, in their order, what became of each.
+        """Add items in one transaction and tell, in their order, what became of each.
 
-        A photo whose SHA-256 is there already is left as it is. One whose key belongs to another photo is not added: in
-        its place stands the Conflict, and the others are enrolled all the same. Raises ValueError, and adds none, for a
-        vector that is not (E,) float32 of unit length, a time without zone, and a gallery without model. `embedded_by`
-        is the id of the model that made the vectors, by default that of the gallery; raises ModelMismatch for another.
+        What a photo, or a region of it, shows is an item once: one that is there already is left as it is. One whose
+        key belongs to another item is not added: in its place stands the Conflict, and the others are enrolled all the
+        same. Raises ValueError, and adds none, for a vector that is not (E,) float32 of unit length, a box that is not
+        within its photo, a time without zone, and a gallery without model. `embedded_by` is the id of the model that
+        made the vectors, by default that of their space; raises ModelMismatch for another.
         """
         with self._database.transaction() as connection:
-            if (model := self._models.active) is None:
+            if (model := Models(self._database, space).active) is None:
                 raise ValueError(f"{self._database.name}: has no model yet; bind one before enrolling")
             if embedded_by not in (None, model.model_id):  # another process may have re-indexed meanwhile
                 raise ModelMismatch(f"the gallery belongs to model {model.model_id}, but model {embedded_by} is loaded")
             for photo in photos:
-                require_unit(photo.vector, model.dimension, photo.medium.source or photo.medium.sha256)
-            return Batch(connection, cause).enrol(photos, model.model_id)
+                require_unit(photo.vector, model.dimension, photo.name)
+                if photo.region is not None:
+                    photo.region.require_inside(photo.medium)
+            return Batch(connection, cause).enrol(photos, model.model_id, space)
 
     def edit(self, item_id: str, changes: Changes, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; a label that is new becomes an identity.
@@ -98,9 +92,10 @@ class Store:
             return Batch(connection, cause).edit(item_id, changes)
 
     def delete(self, item_ids: Collection[str], cause: Cause = NOBODY) -> list[Item]:
-        """Remove items, their vectors and their photos, and return them as they were; ids that are not there are none.
+        """Remove items and their vectors, and return them as they were; ids that are not there are none.
 
-        The operation log keeps what was said of them, and their numbers are never used again.
+        A photo goes with the last of its items. The operation log keeps what was said of them, and their numbers are
+        never used again.
         """
         with self._database.transaction() as connection:
             return Batch(connection, cause).delete(item_ids)
@@ -140,13 +135,22 @@ class Store:
         """How many items pass the filter."""
         return self._count(func.count(), condition(chosen))
 
-    def by_content(self, sha256s: Collection[str]) -> dict[str, Item]:
-        """Items by the SHA-256 of the bytes that were sent; those that are not there are left out."""
-        return {item.medium.sha256: item for item in self._items(media.c.sha256, sha256s)}
+    def by_crop(self, crops: Collection[Crop]) -> dict[Crop, Item]:
+        """Items by what they show; those that are not there are left out."""
+        wanted = set(crops)
+        found = self._items(media.c.sha256, {sha256 for sha256, _ in wanted})
+        return {item.crop: item for item in found if item.crop in wanted}
 
-    def contents(self) -> set[str]:
-        """The SHA-256 of every photo."""
-        return {sha256 for (sha256,) in self._database.read(select(media.c.sha256))}
+    def of_photo(self, sha256: str, chosen: Filter = EVERYTHING) -> list[Item]:
+        """The items of one photo that pass the filter, by rising number."""
+        return sorted(self._items(media.c.sha256, [sha256], chosen), key=lambda item: item.number)
+
+    def contents(self, among: Collection[str] | None = None) -> set[str]:
+        """The SHA-256 of every photo, or of those among these that there are."""
+        if among is None:
+            return {sha256 for (sha256,) in self._database.read(select(media.c.sha256))}
+        asked = [select(media.c.sha256).where(media.c.sha256.in_(portion)) for portion in portions(set(among))]
+        return {sha256 for one in asked for (sha256,) in self._database.read(one)}
 
     def cameras(self, chosen: Filter) -> list[tuple[str, int]]:
         """The cameras of the items that pass the filter, with how many they are, by falling number."""
@@ -162,19 +166,22 @@ class Store:
         groups = func.count(distinct(labelled)) + func.count() - func.count(labelled)
         return self._count(groups, condition(chosen), items.c.number.is_distinct_from(without))
 
-    def rows(self, model_id: str, numbers: Collection[int] | None = None, after: int = 0) -> Iterator[Row]:
+    def rows(
+        self, model_id: str, numbers: Collection[int] | None = None, after: int = 0, space: str = APPEARANCE
+    ) -> Iterator[Row]:
         """What a search engine keeps, by rising number: of all items with a number above `after`, or of some of them.
 
-        It is read in portions, so that changes made meanwhile may show or not.
+        The vectors are those of a model in a space. It is read in portions, so that changes made meanwhile may show or
+        not.
         """
-        values = {"model_id": model_id, "after": after}
+        wanted = _ROWS.where(of_items(model_id, space))
         if numbers is not None:
             for some in portions(sorted(set(numbers))):
-                yield from map(_row, self._database.read(_ROWS.where(vectors.c.owner_number.in_(some)), values))
+                yield from map(_row, self._database.read(wanted.where(vectors.c.owner_number.in_(some))))
             return
-        while portion := self._database.read(_ROWS.limit(ROWS_AT_ONCE), values):
+        while portion := self._database.read(wanted.where(vectors.c.owner_number > after).limit(ROWS_AT_ONCE)):
             yield from map(_row, portion)
-            values["after"] = portion[-1][0]
+            after = portion[-1][0]
 
     def operations(self, after: int = 0, limit: int = 1000) -> list[Operation]:
         """The first `limit` changes with a `seq` above `after`, in the order in which they were made."""
@@ -203,11 +210,9 @@ class Store:
         """How many items have a number above this one."""
         return self._count(func.count(), items.c.number > number)
 
-    def numbers(self, model_id: str) -> set[int]:
-        """The numbers of all items with a vector of a model."""
-        owners = select(vectors.c.owner_number).where(
-            vectors.c.owner_kind == ITEM, vectors.c.model_id == model_id, vectors.c.space == APPEARANCE
-        )
+    def numbers(self, model_id: str, space: str = APPEARANCE) -> set[int]:
+        """The numbers of all items with a vector of a model in a space."""
+        owners = select(vectors.c.owner_number).where(of_items(model_id, space))
         return {number for (number,) in self._database.read(owners)}
 
     def _items(self, column: Column[Any], values: Collection[int | str], chosen: Filter = EVERYTHING) -> Iterator[Item]:

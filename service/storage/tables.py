@@ -1,4 +1,4 @@
-"""The tables of a gallery, as queries name them; PostgreSQL is given them as they stand here, SQLite by `migrations`.
+"""The tables of a gallery, as queries name them; `migrations` makes them.
 
 Times are microseconds since 1970, UTC. A `number` is internal and never used again; an `..._id` is public and opaque.
 """
@@ -20,8 +20,6 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 3
-
 metadata = MetaData()
 
 
@@ -42,10 +40,15 @@ models = Table(
     _text("model_id", primary_key=True),
     _number("dimension"),
     _text("description"),  # JSON
-    Column("active", Boolean, nullable=False),
     _number("created_at"),
 )
-Index("one_active_model", models.c.active, unique=True, postgresql_where=models.c.active)
+
+spaces = Table(
+    "spaces",
+    metadata,
+    _text("space", primary_key=True),  # a kind of vectors
+    _text("model_id", ForeignKey("models.model_id")),  # the active one
+)
 
 media = Table(
     "media",
@@ -95,6 +98,13 @@ items = Table(
     _text("track_id", nullable=True),
     _text("origin", nullable=True),
     _number("created_at"),
+)
+Index(
+    "one_item_of_a_region",
+    items.c.media_number,
+    text("coalesce(box, '')"),
+    text("coalesce(frame, -1)"),
+    unique=True,
 )
 
 vectors = Table(

@@ -72,7 +72,7 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
                     cancel_all(connection)
                     connection.execute(update(gallery).values(gallery_id=uuid4().hex))
                     connection.execute(delete(indexes))
-                sha256s = sorted(_sha256s(copy).values())
+                sha256s = sorted(set(_sha256s(copy).values()))
             kept = Pictures(partial / PICTURES_FOLDER)
             _link_all(pictures, kept, sha256s, lambda done: progress(steps + done, steps + len(sha256s)))
         result = _checked(partial)
@@ -96,7 +96,8 @@ def restore(source: Database, target: Database, progress: Progress) -> int:
     target is not empty, or the source damaged or lacking pictures, and OSError where the target cannot be written.
     """
     _require_sound(source)
-    sha256s = sorted(_sha256s(source).values())
+    of_items = _sha256s(source)
+    sha256s = sorted(set(of_items.values()))
     rows = sum(source.read(select(func.count()).select_from(table))[0][0] for table in TABLES)
 
     def progress_of_rows(done: int, _: int) -> None:
@@ -113,7 +114,7 @@ def restore(source: Database, target: Database, progress: Progress) -> int:
         with target.transaction() as connection:
             target.fill(connection, source, progress_of_rows)
             cancel_all(connection)
-    return len(sha256s)
+    return len(of_items)
 
 
 def _checked(folder: Path) -> dict[str, Any]:

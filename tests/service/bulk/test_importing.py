@@ -237,7 +237,8 @@ def test_features_are_refused_once_another_process_has_switched_models(run, tmp_
 
     def switched_meanwhile(pictures, copies):
         with closing(sqlite3.connect(tmp_path / "gallery" / "gallery.db")) as other, other:
-            other.execute("UPDATE models SET model_id = 'other' WHERE active")
+            other.execute("UPDATE models SET model_id = 'other'")
+            other.execute("UPDATE spaces SET model_id = 'other'")
         save(pictures, copies)
 
     monkeypatch.setattr(Pictures, "save", switched_meanwhile)

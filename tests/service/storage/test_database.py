@@ -14,7 +14,8 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.storage.database import Database
-from service.storage.migrations import APPLICATION_ID, MIGRATIONS
+from service.storage.migrations.sqlite import APPLICATION_ID
+from service.storage.migrations.steps import STEPS
 from service.storage.tables import operations
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -153,9 +154,9 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path):
 
 def test_a_newer_version_is_refused_and_left_alone(folder):
     with closing(sqlite3.connect(folder / "gallery.db")) as connection:
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
     before = (folder / "gallery.db").read_bytes()
-    with pytest.raises(ValueError, match=f"version {len(MIGRATIONS) + 1}, .* up to {len(MIGRATIONS)} only") as refused:
+    with pytest.raises(ValueError, match=f"version {len(STEPS) + 1}, .* up to {len(STEPS)} only") as refused:
         Database(folder)
     assert one_line(refused, folder / "gallery.db")
     assert (folder / "gallery.db").read_bytes() == before
@@ -206,4 +207,4 @@ def test_an_opening_that_was_cut_short_is_done_again(tmp_path):
     (tmp_path / "gallery.db").touch()
     with Database(tmp_path) as database:
         assert database.read(text("PRAGMA application_id")) == [(APPLICATION_ID,)]
-        assert database.read(text("PRAGMA user_version")) == [(len(MIGRATIONS),)]
+        assert database.read(text("PRAGMA user_version")) == [(len(STEPS),)]

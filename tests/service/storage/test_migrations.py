@@ -1,52 +1,250 @@
 """Galleries of every version that was ever written open, with all they hold."""
 
+import json
+import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import select, text
 
-import service.storage.migrations
-from service.records import Details, Filter
+from service.gallery.pictures import Pictures
+from service.records import Crop, Details, Filter
+from service.storage import tables
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
-from service.storage.migrations import MIGRATIONS, migrate
+from service.storage.migrations import steps
+from service.storage.migrations.steps import STEPS, Step
 from service.storage.models import Model, Models
 from service.storage.queries import Queries
 from service.storage.replies import Replies
 from service.storage.store import Store
 
-VERSION_1 = Path(__file__).with_name("gallery_v1.sql")
-VERSION_2 = Path(__file__).with_name("gallery_v2.sql")
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
 SCHEMA = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
+FIRST_ON_POSTGRESQL = 3
+WEIGHT = "ALTER TABLE items ADD COLUMN weight INTEGER;"
+BROKEN = Step(f"{WEIGHT} DROP TABLE nonsense;", f"{WEIGHT} DROP TABLE nonsense;")
+
+
+class Stored:
+    """A gallery as a version wrote it, in a file or on a server."""
+
+    def __init__(self, folder, version, postgresql=None):
+        self.folder, self.version = folder, version
+        folder.mkdir()
+        if postgresql is None:
+            self.url = None
+            with closing(sqlite3.connect(folder / "gallery.db")) as connection:
+                connection.executescript((HERE / f"gallery_v{version}.sql").read_text())
+        else:
+            self.url = postgresql.new()
+            self._connect = lambda: connected(postgresql, schema_of(self.url))
+            with self._connect() as connection:
+                connection.execute((HERE / f"gallery_v{version}_postgresql.sql").read_text())
+            ((gallery_id,),) = self.read("SELECT gallery_id FROM gallery")
+            (folder / "gallery.id").write_text(gallery_id)
+
+    def open(self):
+        return Database(self.folder, self.url)
+
+    def read(self, sql):
+        """What a statement gives without us."""
+        if self.url is None:
+            with closing(sqlite3.connect(self.folder / "gallery.db")) as connection:
+                return connection.execute(sql).fetchall()
+        with self._connect() as connection:
+            return connection.execute(sql).fetchall()
+
+    @property
+    def found_version(self):
+        ((version,),) = self.read("PRAGMA user_version" if self.url is None else "SELECT version FROM gallery_version")
+        return version
+
+    def columns(self):
+        """The columns of each table."""
+        if self.url is None:
+            named = self.read("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'sqlite_sequence'")
+            return {name: [row[1] for row in self.read(f"PRAGMA table_info({name})")] for (name,) in named}
+        named = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+        found = {}
+        for table, column in self.read(f"{named} ORDER BY ordinal_position"):
+            found.setdefault(table, []).append(column)
+        return found
+
+    def rows(self, columns):
+        """All rows of these columns of tables."""
+        return {
+            table: sorted(self.read(f"SELECT {', '.join(those)} FROM {table}"), key=repr) for table, those in columns
+        }
+
+
+def schema_of(url):
+    return url.rpartition("%3D")[2]
+
+
+def connected(postgresql, schema):
+    address = {"host": "127.0.0.1", "port": postgresql.port, "user": "reid", "password": postgresql.PASSWORD}
+    return psycopg.connect(**address, dbname="postgres", options=f"-csearch_path={schema}", autocommit=True)
+
+
+VERSIONS = [
+    *(("sqlite", version) for version in range(1, len(STEPS))),
+    *(("postgresql", version) for version in range(FIRST_ON_POSTGRESQL, len(STEPS))),
+]
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda one: f"{one[0]}-{one[1]}")
+def stored(request, tmp_path):
+    """A gallery of an earlier version."""
+    place, version = request.param
+    return Stored(
+        tmp_path / "stored", version, request.getfixturevalue("postgresql") if place == "postgresql" else None
+    )
+
+
+def test_all_rows_pictures_and_logs_are_as_they_were(stored):
+    photos = [sha256 for (sha256,) in stored.read("SELECT sha256 FROM media")]
+    pictures = Pictures(stored.folder / "pictures")
+    pictures.save(dict.fromkeys(photos, b"picture"))
+    former = stored.columns()
+    former["models"].remove("active")
+    former.pop("gallery_version", None)
+    before = stored.rows(former.items())
+    active = stored.read("SELECT model_id FROM models WHERE active")
+    with stored.open() as database:
+        assert Pictures(stored.folder / "pictures").sweep(Store(database).contents()) == 0
+        [upgrade] = Store(database).operations(after=max((row[0] for row in before["operations"]), default=0))
+        assert (upgrade.kind, upgrade.target) == ("gallery.upgrade", database.gallery_id)
+        assert (upgrade.before, upgrade.after) == ({"version": stored.version}, {"version": len(STEPS)})
+        assert abs((datetime.now(UTC) - upgrade.time).total_seconds()) < 600
+        assert database.read(select(tables.spaces)) == [("appearance", *row) for row in active]
+    after = stored.rows(former.items())
+    after["operations"] = [row for row in after["operations"] if row[0] != upgrade.seq]
+    assert after == before
+    assert sum(map(len, before.values())) > 20
+    with stored.open() as again:
+        assert Store(again).last_change() == upgrade.seq, "upgraded twice"
+        assert again.gallery_id == database.gallery_id
+
+
+def built(stored, postgresql):
+    """How a gallery's tables are made, in the words of another program."""
+    if stored.url is None:
+        return stored.read(SCHEMA), stored.found_version
+    program = postgresql._programs / "pg_dump"
+    address = ["-h", "127.0.0.1", "-p", str(postgresql.port), "-U", "reid", "-n", schema_of(stored.url), "-s"]
+    done = subprocess.run(
+        [program, *address, "postgres"], capture_output=True, text=True, env={"PGPASSWORD": postgresql.PASSWORD}
+    )
+    assert done.returncode == 0, done.stderr
+    dumped = done.stdout.replace(f"{schema_of(stored.url)}", "gallery")
+    return re.sub(r"(?m)^\\(un)?restrict .*$", "", dumped), stored.found_version
+
+
+def test_an_upgraded_gallery_is_built_like_a_new_one(request, stored, tmp_path):
+    new = Stored.__new__(Stored)
+    new.folder, new.url, server = tmp_path / "new", None, None
+    if stored.url is not None:
+        server = request.getfixturevalue("postgresql")
+        new.url = server.new()
+        new._connect = lambda: connected(server, schema_of(new.url))
+    ids = set()
+    for one in (stored, new):
+        with one.open() as database:
+            ids.add(database.gallery_id)
+    assert built(stored, server) == built(new, server)
+    assert len(ids) == 2
+
+
+def test_numbers_of_rows_that_are_gone_are_not_used_again(stored):
+    last = max(
+        json.loads(row[0])["number"] for row in stored.read("SELECT after FROM operations WHERE kind = 'item.enrol'")
+    )
+    with stored.open() as database, database.transaction() as connection:
+        medium = {"kind": "image", "width": 1, "height": 1, "source": ""}
+        row = {"attributes": "{}", "created_at": 0}
+        number = connection.execute(tables.media.insert().values(sha256="x", **medium)).inserted_primary_key[0]
+        added = connection.execute(tables.items.insert().values(item_id="x", media_number=number, **row))
+        assert added.inserted_primary_key[0] > last
+
+
+def test_an_upgrade_that_fails_changes_nothing(stored, monkeypatch):
+    former, before = stored.columns(), stored.rows(stored.columns().items())
+    monkeypatch.setattr(steps, "STEPS", (*STEPS, BROKEN))
+    with pytest.raises(Exception, match="nonsense"):
+        stored.open()
+    assert (stored.columns(), stored.found_version) == (former, stored.version)
+    assert stored.rows(former.items()) == before
+    monkeypatch.undo()
+    stored.open().close()
+    assert stored.found_version == len(STEPS)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from service.storage.database import Database
+from service.storage.migrations import {place}
+
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{place}.upgrade_entry = killed  # when all is done but the last
+Database(Path({folder!r}), {url!r})
+"""
+
+
+def test_an_upgrade_that_is_killed_leaves_the_old_version_and_is_done_again(stored):
+    former, before = stored.columns(), stored.rows(stored.columns().items())
+    script = KILLED.format(
+        place="sqlite" if stored.url is None else "postgresql", folder=str(stored.folder), url=stored.url
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert stored.found_version == stored.version
+    if stored.url is not None:  # to look into the file with another program would clear up after the kill
+        assert stored.rows(former.items()) == before
+    with stored.open() as database:
+        assert Store(database).count(Filter()) == len(before["items"])
+    assert stored.found_version == len(STEPS)
+
+
+def test_each_version_is_one_step_from_the_last(stored, monkeypatch):
+    height = "ALTER TABLE items ADD COLUMN height INTEGER;"
+    monkeypatch.setattr(steps, "STEPS", (*STEPS, Step(WEIGHT, WEIGHT), Step(height, height)))
+    numbers = stored.read("SELECT number, NULL, NULL FROM items ORDER BY number")
+    with stored.open() as database:
+        assert database.read(text("SELECT number, weight, height FROM items ORDER BY number")) == numbers
+    assert stored.found_version == len(STEPS) + 2
+
+
+def test_a_gallery_of_a_newer_version_is_refused_with_both(stored, monkeypatch):
+    former = stored.columns()
+    monkeypatch.setattr(steps, "STEPS", STEPS[: stored.version - 1])
+    with pytest.raises(ValueError) as refused:
+        stored.open()
+    told = f"a gallery of version {stored.version}, but this program knows versions up to {stored.version - 1} only"
+    assert told in str(refused.value)
+    assert stored.columns() == former
 
 
 @pytest.fixture
-def stored(tmp_path):
-    """A gallery of version 1 as it was stored."""
-    with closing(sqlite3.connect(tmp_path / "gallery.db")) as connection:
-        connection.executescript(VERSION_1.read_text())
-    return tmp_path
+def of_version(tmp_path):
+    """A function that gives a gallery in a file as a version wrote it."""
+    return lambda version: Stored(tmp_path / "stored", version)
 
 
-@pytest.fixture
-def stored_2(tmp_path):
-    """A gallery of version 2 as it was stored."""
-    (tmp_path / "2").mkdir()
-    with closing(sqlite3.connect(tmp_path / "2" / "gallery.db")) as connection:
-        connection.executescript(VERSION_2.read_text())
-    return tmp_path / "2"
-
-
-def schema(folder):
-    with closing(sqlite3.connect(folder / "gallery.db")) as connection:
-        return connection.execute(SCHEMA).fetchall(), connection.execute("PRAGMA user_version").fetchone()
-
-
-def test_a_gallery_of_version_1_opens_with_all_it_holds(stored):
-    with Database(stored) as database:
+def test_what_version_1_wrote_is_read(of_version):
+    with of_version(1).open() as database:
         store = Store(database)
         assert Models(database).active == Model("vit-tiny-1", 4, {"features": "sa", "image_size": [256, 128]})
         north, drop, bare = store.page(Filter())
@@ -54,6 +252,7 @@ def test_a_gallery_of_version_1_opens_with_all_it_holds(stored):
         when = datetime(2024, 5, 17, 6, 30, 0, 123456, tzinfo=UTC)
         assert north.details == Details("north/1", "Åsa", "north", when, {"sex": "female", "spots": [3, 4]})
         assert (north.medium.source, north.medium.width, north.medium.height) == ("photos/0.jpg", 640, 480)
+        assert (north.region, north.crop) == (None, Crop(north.medium.sha256))
         assert drop.details.key == "it's; DROP TABLE items"
         assert drop.details.label == "Robert'); DROP TABLE items;--"
         assert bare.details == Details(camera="north")
@@ -63,15 +262,14 @@ def test_a_gallery_of_version_1_opens_with_all_it_holds(stored):
             (4, [0, 0, 0, 1]),
         ]
         kinds = [operation.kind.split(".")[1] for operation in store.operations()]
-        assert kinds == ["bind", "create", "enrol", "enrol", "enrol", "create", "edit", "delete", "enrol"]
+        assert kinds == ["bind", "create", "enrol", "enrol", "enrol", "create", "edit", "delete", "enrol", "upgrade"]
         store.delete([bare.item_id])
-    with closing(sqlite3.connect(stored / "gallery.db")) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert database.read(text("PRAGMA integrity_check")) == [("ok",)]
+        assert database.read(text("PRAGMA foreign_key_check")) == []
 
 
-def test_a_gallery_of_version_2_opens_with_all_it_holds(stored_2):
-    with Database(stored_2) as database:
+def test_what_version_2_wrote_is_read(of_version):
+    with of_version(2).open() as database:
         store = Store(database)
         first, second = store.page(Filter())
         assert [item.details.label for item in (first, second)] == ["Åsa", "Åsa"]
@@ -87,40 +285,3 @@ def test_a_gallery_of_version_2_opens_with_all_it_holds(stored_2):
         numbers = [1, 2, 3, 3]
         assert [change.number for change in store.changes(0, 100) if change.kind.startswith("item.")] == numbers
         assert len(database.gallery_id) == 32
-    with Database(stored_2) as again:
-        assert again.gallery_id == database.gallery_id
-
-
-@pytest.mark.parametrize("version", ["stored", "stored_2"])
-def test_a_migrated_gallery_is_built_like_a_new_one(request, version, tmp_path):
-    stored = request.getfixturevalue(version)
-    ids = set()
-    for folder in (stored, tmp_path / "new"):
-        with Database(folder) as database:
-            ids.add(database.gallery_id)
-    assert schema(stored) == schema(tmp_path / "new")
-    assert len(ids) == 2
-
-
-def test_a_migration_that_fails_changes_nothing(stored, monkeypatch):
-    before = schema(stored)
-    steps = (*MIGRATIONS, "ALTER TABLE items ADD COLUMN weight REAL; DROP TABLE nonsense;")
-    monkeypatch.setattr(service.storage.migrations, "MIGRATIONS", steps)
-    with closing(sqlite3.connect(stored / "gallery.db")) as connection:
-        with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-            migrate(connection, stored)
-        assert not connection.in_transaction
-    assert schema(stored) == before
-
-
-def test_each_version_is_one_step_from_the_last(stored, monkeypatch):
-    steps = (*MIGRATIONS, "ALTER TABLE items ADD COLUMN weight REAL;", "ALTER TABLE items ADD COLUMN height REAL;")
-    monkeypatch.setattr(service.storage.migrations, "MIGRATIONS", steps)
-    with closing(sqlite3.connect(stored / "gallery.db")) as connection:
-        migrate(connection, stored)
-        assert connection.execute("SELECT number, weight, height FROM items").fetchall() == [
-            (1, None, None),
-            (2, None, None),
-            (4, None, None),
-        ]
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 2,)

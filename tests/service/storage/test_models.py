@@ -121,7 +121,10 @@ def test_a_switch_waits_for_every_item_and_then_drops_the_old_vectors(database, 
     np.testing.assert_array_equal([row.vector for row in store.rows("new")], [vector(n, 5) for n in range(7)])
     switched = store.operations()[-1]
     assert (switched.kind, switched.target, switched.actor, switched.request_id) == ("model.switch", "new", "ada", "r7")
-    assert (switched.before, switched.after) == ({"model_id": "old"}, {"model_id": "new"})
+    assert (switched.before, switched.after) == (
+        {"model_id": "old"},
+        {"model_id": "new", "space": "appearance"},
+    )
     store.enrol([NewItem(photo(20).medium, vector(20, 5))])
     assert store.count(Filter()) == len(list(store.rows("new"))) == 8
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
 
-from service.records import Cause, Conflict, Details, Filter, Medium, NewItem, NotFound, UnusableText
+from service.records import Cause, Conflict, Crop, Details, Filter, Medium, NewItem, NotFound, Region, UnusableText
 from service.storage import tables
 from service.storage.models import Models
 from service.storage.store import Store
@@ -28,6 +29,12 @@ def photo(number, **details):
     """Photo `number`, always the same."""
     sha256 = hashlib.sha256(str(number).encode()).hexdigest()
     return NewItem(Medium(sha256, 640, 480, str(number)), vector(number), Details(**details))
+
+
+def cut(number, *box, **details):
+    """A region of photo `number`."""
+    x, y, w, h, *frame = box
+    return replace(photo(number, **details), region=Region(x, y, w, h, *frame), vector=vector(sum(box)))
 
 
 def enrol(store, *photos, **who):
@@ -114,6 +121,74 @@ def test_a_photo_is_enrolled_once(store):
     assert len(list(store.rows("m"))) == 2
 
 
+def test_each_region_of_a_photo_is_an_item_once(reopen, database, store):
+    sent = [photo(1), cut(1, 0, 0, 5, 5), cut(1, 0, 0, 5, 6), cut(1, 0, 0, 5, 5, 7), cut(2, 0, 0, 640, 480)]
+    items = enrol(store, *sent, cut(1, 0, 0, 5, 5, label="again"))
+    assert len({item.item_id for item in items}) == 5
+    assert items[5] == items[1]
+    later = store.enrol([*reversed(sent), cut(1, 1, 0, 5, 5)])
+    assert [enrolled.created for enrolled in later] == [False] * 5 + [True]
+    assert [enrolled.item for enrolled in later[:5]] == [*reversed(items[:5])]
+    database.close()
+    with reopen() as database:
+        store = Store(database)
+        assert [item.region for item in store.page(Filter())] == [
+            *(new.region for new in sent),
+            Region(1, 0, 5, 5),
+        ]
+        assert store.of_photo(sent[0].medium.sha256) == [*items[:4], later[5].item]
+        assert store.of_photo(sent[0].medium.sha256, Filter(cameras=frozenset({"c"}))) == []
+        wanted = [new.crop for new in sent] + [Crop(sent[4].medium.sha256), Crop("stranger")]
+        assert store.by_crop(wanted) == {item.crop: item for item in items[:5]}
+        assert database.read(select(func.count()).select_from(tables.media)) == [(2,)]
+        logged = [entry.after for entry in store.operations() if entry.kind == "item.enrol"]
+        assert [(entry["box"], entry["frame"]) for entry in logged[:4]] == [
+            (None, None),
+            ([0, 0, 5, 5], None),
+            ([0, 0, 5, 6], None),
+            ([0, 0, 5, 5], 7),
+        ]
+
+
+def test_a_photo_is_there_until_its_last_item_is_gone(store):
+    sha256 = photo(1).medium.sha256
+    whole, left, right, other = enrol(store, photo(1), cut(1, 0, 0, 5, 5), cut(1, 5, 0, 5, 5), photo(2))
+    assert store.delete([whole.item_id, right.item_id]) == [whole, right]
+    assert store.contents() == {sha256, other.medium.sha256}
+    assert store.of_photo(sha256) == [left]
+    [again] = enrol(store, cut(1, 5, 0, 5, 5))
+    assert again.number > other.number
+    store.delete([left.item_id, again.item_id])
+    assert store.contents() == store.contents([sha256, other.medium.sha256]) == {other.medium.sha256}
+
+
+@pytest.mark.parametrize("region", [(None, None), ("[0, 0, 5, 5]", None), ("[0, 0, 5, 5]", 7)])
+def test_the_database_itself_keeps_a_region_from_being_there_twice(database, store, region):
+    enrol(store, photo(1), cut(1, 0, 0, 5, 5), cut(1, 0, 0, 5, 5, 7))
+    twice = {"item_id": "x", "media_number": 1, "attributes": "{}", "created_at": 0}
+    with pytest.raises(IntegrityError), database.transaction() as connection:
+        connection.execute(insert(tables.items).values(box=region[0], frame=region[1], **twice))
+    with database.transaction() as connection:
+        connection.execute(insert(tables.items).values(box=region[0], frame=8, **twice))
+
+
+@pytest.mark.parametrize(
+    "box", [(-1, 0, 5, 5), (0, -1, 5, 5), (636, 0, 5, 5), (0, 476, 5, 5), (0, 0, 0, 5), (0, 0, 5, 0)]
+)
+def test_a_box_that_is_not_within_its_photo_enrols_nothing(store, box):
+    named = ",".join(map(str, box))
+    with pytest.raises(ValueError, match=f"^1: box {named} is not within the picture of 640x480 pixels$"):
+        store.enrol([photo(0), cut(1, *box)])
+    assert store.count(Filter()) == 0
+
+
+def test_a_key_belongs_to_one_region(store):
+    [first] = enrol(store, cut(1, 0, 0, 5, 5, key="a"))
+    again, other = store.enrol([cut(1, 0, 0, 5, 5, key="a"), cut(1, 0, 0, 5, 6, key="a")])
+    assert again.item == first
+    assert str(other) == f"key 'a' belongs to item {first.item_id}, so 1, box 0,0,5,6 cannot have it"
+
+
 def test_a_key_of_another_photo_is_refused_and_the_rest_enrolled(store):
     [first] = enrol(store, photo(1, key="a"))
     results = store.enrol([photo(2, key="b"), photo(3, key="a", label="new"), photo(4, key="b"), photo(5)])
@@ -195,7 +270,8 @@ def test_lists_are_longer_than_a_statement_takes_values(store):
     assert [row.number for row in store.rows("m", many)] == numbers
     strangers = [f"stranger {n}" for n in range(80_000)]
     assert store.find([items[3].item_id, *strangers, items[1].item_id]) == [items[1], items[3]]
-    assert store.by_content([*strangers, items[2].medium.sha256]) == {items[2].medium.sha256: items[2]}
+    assert store.by_crop([*map(Crop, strangers), items[2].crop]) == {items[2].crop: items[2]}
+    assert store.contents([*strangers, items[2].medium.sha256]) == {items[2].medium.sha256}
     assert store.delete([items[4].item_id, *strangers, items[0].item_id]) == [items[4], items[0]]
     assert store.page(Filter()) == [items[n] for n in range(30) if n not in (0, 4)]
 

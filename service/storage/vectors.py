@@ -1,0 +1,45 @@
+"""The vectors of items, each of a model and in a space."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, delete, insert
+
+from service.records import Vectors
+from service.storage.tables import vectors
+
+UNIT_TOLERANCE = 5e-4  # below what a search engine allows, so that what was stored can be searched
+
+_ITEM = "item"  # the kind of owner
+
+
+def of_items(model_id: str, space: str) -> ColumnElement[bool]:
+    """Which vectors are those of items by a model in a space."""
+    return (vectors.c.owner_kind == _ITEM) & (vectors.c.model_id == model_id) & (vectors.c.space == space)
+
+
+def add_vectors(connection: Connection, model_id: str, space: str, embedded: Mapping[int, Vectors]) -> None:
+    """Write vectors by the number of their item, which has none of the model in the space."""
+    owner = {"owner_kind": _ITEM, "model_id": model_id, "space": space}
+    rows = [
+        {**owner, "owner_number": number, "vector": vector.astype("<f4").tobytes()}
+        for number, vector in embedded.items()
+    ]
+    if rows:
+        connection.execute(insert(vectors), rows)
+
+
+def delete_vectors(connection: Connection, numbers: Collection[int]) -> None:
+    """Remove all vectors of the items of these numbers, which are few enough for a statement."""
+    connection.execute(delete(vectors).where(vectors.c.owner_kind == _ITEM, vectors.c.owner_number.in_(numbers)))
+
+
+def require_unit(vector: Vectors, dimension: int, name: str) -> None:
+    """Raise ValueError, naming it, for a vector that is not (E,) float32 of unit length."""
+    length = np.linalg.norm(vector)
+    unit = abs(length - 1) <= UNIT_TOLERANCE  # false for a NaN too
+    if vector.shape != (dimension,) or vector.dtype != np.float32 or not unit:
+        raise ValueError(
+            f"{name}: the vector is {vector.shape} {vector.dtype} of length {length:.6g}; expected ({dimension},) "
+            "float32 of length 1"
+        )
