@@ -173,6 +173,14 @@ def test_every_command_exists():
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
+def test_every_folder_of_code_is_installed():
+    """`setuptools` leaves out, without a word, what is not listed."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {name.rpartition(".")[0] for name, path in modules().items() if path.name != "__init__.py"}
+    recipes = {".".join(["reid", *path.parent.relative_to(ROOT).parts]) for path in (ROOT / "configs").rglob("*.yaml")}
+    assert listed == folders | set(PACKAGES) | recipes | {"reid.configs", "service.web"}
+
+
 def test_the_lock_holds_versions_and_hashes_only():
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text
