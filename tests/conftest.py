@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -28,10 +27,8 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Tests on a shared machine: one thread each, and the same sums every time."""
-    torch.set_num_threads(1)
+# Tests on a shared machine: one thread each, also in the processes that they start, and the same sums every time.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +72,7 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos")
 
 
-@pytest.fixture(name="write_photos")
+@pytest.fixture(scope="session", name="write_photos")
 def _write_photos():
     """The function that writes a dataset of one's own choice."""
     return write_photos

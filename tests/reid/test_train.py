@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from reid.config import ConfigError, FgvcConfig, ReidTrainOptions, load_config
 from reid.train import main, train
 from reid.training import loop
 from reid.training.loop import Interrupted, draw_partners
+from tests.conftest import TINY
 from tests.waiting import wait_until
 
 
@@ -84,12 +86,34 @@ def test_one_step_moves_the_loss_weights_and_the_loss_falls(photos, tiny, tmp_pa
     assert records[-1]["losses"]["sa"]["ce"] < records[0]["losses"]["sa"]["ce"]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, write_photos):
+    """A function that gives the configuration of a run that ended, its records and its folder; trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+    photos, runs = write_photos(folder / "photos"), {}
+
+    def run(**changes):
+        known = str(changes)
+        if known not in runs:
+            config = configure(photos, TINY, **changes)
+            runs[known] = config, train(config, folder / str(len(runs)), device="cpu"), folder / str(len(runs))
+        return runs[known]
+
+    return run
+
+
+@pytest.fixture
+def ended(trained, tmp_path):
+    """The configuration of a run that ended, and a copy of its folder."""
+    config, _, run = trained()
+    return config, Path(shutil.copytree(run, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("method", ["dcal", "baseline"])
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
-def test_a_resumed_run_ends_as_the_uninterrupted_one(photos, tiny, tmp_path, monkeypatch, method, stop_at):
+def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, tmp_path, monkeypatch, method, stop_at):
     """Stopped after any step, in the middle of an epoch or at its end."""
-    config = configure(photos, tiny, method=method, epochs=3, drop_path=0.2, ema=0.9, eval_every=1)
-    train(config, tmp_path / "whole", device="cpu")
+    config, _, whole = trained(method=method, epochs=3, drop_path=0.2, ema=0.9, eval_every=1)
 
     drawn, real = [], loop.require_finite
 
@@ -104,7 +128,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(photos, tiny, tmp_path, mon
         train(config, tmp_path / "halves", device="cpu")
     monkeypatch.setattr(loop, "require_finite", real)
     train(config, tmp_path / "halves", device="cpu", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    assert_same_run(whole, tmp_path / "halves")
 
 
 LEARNED = {"id_loss": "arcface", "metric_loss": "circle", "center_loss": 0.01}
@@ -231,27 +255,25 @@ def test_kill_9_at_a_random_moment_loses_at_most_an_epoch(photos, tiny, tmp_path
     process.wait()
     done = len(lines(tmp_path / "killed"))
     assert 1 <= done < 40, "the run was to be killed in its middle"
-    subprocess.run([*command, "--resume"], check=True, capture_output=True, env=environment)
     config = configure(photos, tiny, epochs=40)
+    train(config, tmp_path / "killed", device="cpu", resume=True)
     train(config, tmp_path / "whole", device="cpu")
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_finished_run_is_resumed_to_the_same_records(photos, tiny, tmp_path):
-    config = configure(photos, tiny)
-    records = train(config, tmp_path / "run", device="cpu")
-    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
-    assert train(config, tmp_path / "run", device="cpu", resume=True) == records
-    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+def test_a_finished_run_is_resumed_to_the_same_records(trained, ended):
+    config, run = ended
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    assert train(config, run, device="cpu", resume=True) == trained()[1]
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_folder_with_a_run_is_not_overwritten(photos, tiny, tmp_path):
-    config = configure(photos, tiny)
-    train(config, tmp_path / "run", device="cpu")
+def test_a_folder_with_a_run_is_not_overwritten(tiny, ended):
+    config, run = ended
     with pytest.raises(FileExistsError, match=r"already holds a run; continue it with --resume"):
-        train(config, tmp_path / "run", device="cpu")
+        train(config, run, device="cpu")
     with pytest.raises(ConfigError, match=r"--resume cannot change model.method, train.epochs"):
-        train(configure(photos, tiny, epochs=5, method="pwca"), tmp_path / "run", device="cpu", resume=True)
+        train(configure(config.data.root, tiny, epochs=5, method="pwca"), run, device="cpu", resume=True)
 
 
 def test_a_run_that_failed_before_it_saved_can_be_begun_again(photos, tiny, tmp_path, capsys):
@@ -277,12 +299,11 @@ def test_an_evaluation_that_fails_costs_no_training(photos, tiny, tmp_path, caps
     assert "evaluation" in json.loads(capsys.readouterr().out)
 
 
-def test_a_model_without_its_state_is_not_trained_over(photos, tiny, tmp_path):
-    config = configure(photos, tiny)
-    train(config, tmp_path / "run", device="cpu")
-    (tmp_path / "run" / "state.pt").unlink()
+def test_a_model_without_its_state_is_not_trained_over(ended):
+    config, run = ended
+    (run / "state.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"holds a model but no state.pt to resume from"):
-        train(config, tmp_path / "run", device="cpu", resume=True)
+        train(config, run, device="cpu", resume=True)
 
 
 def test_a_resume_on_other_labels_is_refused(photos, tiny, tmp_path):
@@ -307,12 +328,11 @@ def test_a_date_is_a_seed():
     assert sorted(draw_partners(8, (20261122, 119, 500)).tolist()) == list(range(8))
 
 
-def test_a_damaged_state_is_named(photos, tiny, tmp_path):
-    config = configure(photos, tiny)
-    train(config, tmp_path / "run", device="cpu")
-    (tmp_path / "run" / "state.pt").write_bytes(b"cut")
+def test_a_damaged_state_is_named(ended):
+    config, run = ended
+    (run / "state.pt").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"state.pt: damaged, or the state of another run"):
-        train(config, tmp_path / "run", device="cpu", resume=True)
+        train(config, run, device="cpu", resume=True)
 
 
 def test_a_full_disk_ends_with_one_error_and_keeps_the_last_state(photos, tiny, tmp_path, monkeypatch):

@@ -26,8 +26,9 @@ from reid.config import FgvcConfig, load_config
 from reid.data.transforms import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
+from service import opening
 from service.classification import Classification
-from service.opening import load_classifier, open_gallery
+from service.opening import load_classifier, load_embedder, open_gallery
 from service.storage.jobs import Jobs
 from service.upkeep.backup import backup_work
 from service.upkeep.jobs import JobRunner
@@ -35,6 +36,25 @@ from service.upkeep.reindex import reindex_work
 from tests.service.milvus_servers import MilvusServer
 
 BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_loaded_once():
+    """A run folder's model, loaded once for all the galleries of a process: half the time that a new one takes."""
+    loaded = {}
+
+    def load(checkpoint, device="auto"):
+        file = Path(checkpoint) / "model.safetensors"
+        if not file.exists():
+            return load_embedder(checkpoint, device)
+        known = (file, file.stat().st_mtime_ns, device)
+        if known not in loaded:
+            loaded[known] = load_embedder(checkpoint, device)
+        return loaded[known]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "load_embedder", load)
+        yield
 
 
 @pytest.fixture(scope="session")
