@@ -44,9 +44,10 @@ test-browser: install
 	@echo "Browser tests (need Chromium) ..."
 	@$(BIN)/pytest -m browser
 
+# One process for these and those of Docker: they share servers and the image.
 test-milvus: install .venv-milvus/installed
 	@echo "Tests on Milvus servers ..."
-	@$(BIN)/pytest -m milvus
+	@$(BIN)/pytest -n 0 -m milvus
 
 # Not in .venv: milvus-lite brings a faiss-cpu, which would overwrite our faiss-gpu.
 .venv-milvus/installed: .venv/installed
@@ -58,7 +59,7 @@ test-milvus: install .venv-milvus/installed
 
 test-docker: install
 	@echo "Docker tests (need dockerd; they start it if none runs) ..."
-	@$(BIN)/pytest -m docker
+	@$(BIN)/pytest -n 0 -m docker
 
 test-slow: install
 	@echo "Slow tests ..."

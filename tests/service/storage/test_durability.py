@@ -192,7 +192,7 @@ def kill_rounds(folder, rounds, seed):
 
 
 def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
-    assert kill_rounds(tmp_path, rounds=6, seed=1)
+    assert kill_rounds(tmp_path, rounds=2, seed=1)
 
 
 @pytest.mark.slow

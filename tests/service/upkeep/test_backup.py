@@ -441,7 +441,7 @@ def hasty(monkeypatch):
 
 @pytest.mark.usefixtures("hasty")
 def test_a_kill_leaves_whole_backups_and_the_next_start_finishes_the_last(tmp_path):
-    kill_rounds(tmp_path / "gallery", rounds=6, seed=1)
+    kill_rounds(tmp_path / "gallery", rounds=2, seed=1)
 
 
 @pytest.mark.slow

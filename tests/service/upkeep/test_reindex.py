@@ -337,7 +337,7 @@ def kill_rounds(folder, rounds, seed):
 
 
 def test_a_kill_loses_no_vector_and_the_next_start_goes_on(folder):
-    kill_rounds(folder, rounds=6, seed=1)
+    kill_rounds(folder, rounds=2, seed=1)
 
 
 @pytest.mark.slow
