@@ -11,6 +11,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from reid.data.custom import images_by_folder
+from reid.data.folders import LeftOut, is_clutter
 from reid.data.images import upright_size
 from reid.data.layout import Layout, locate_any
 from reid.data.listed import keep_existing, read_lines
@@ -159,13 +160,14 @@ def read_folder(root: Path) -> FgvcDataset:
     """
     held_out = next((name for name in ("test", "val") if (root / name).is_dir()), "test")
     folders = {split: root / split for split in ("train", held_out)}
-    present = {split: images_by_folder(folder) for split, folder in folders.items() if folder.is_dir()}
-    if not present:
+    left_out = LeftOut()
+    present = images_by_folder(root, left_out, [split for split, folder in folders.items() if folder.is_dir()])
+    if not any(folder.is_dir() for folder in folders.values()):
         raise FileNotFoundError(
             f"folder: {root} has no folder train, test or val; expected train/CLASS/*.jpg and test/CLASS/*.jpg"
         )
     first = next(iter(present))
-    classes = sorted(path.name for path in folders[first].iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path.name for path in folders[first].iterdir() if path.is_dir() and not is_clutter(path.name))
     label = {name: place for place, name in enumerate(classes)}
     unknown = sorted(name for images in present.values() for name in images if name not in label)
     if unknown:
@@ -176,7 +178,8 @@ def read_folder(root: Path) -> FgvcDataset:
         tuple(Sample(path, label[name]) for name, paths in sorted(present.get(split, {}).items()) for path in paths)
         for split in folders
     )
-    return FgvcDataset("folder", root, train, test, tuple(classes), protocol={"split": held_out})
+    warnings = (f"folder: {left_out}",) if left_out else ()
+    return FgvcDataset("folder", root, train, test, tuple(classes), protocol={"split": held_out}, warnings=warnings)
 
 
 DATASETS: Mapping[str, Callable[..., FgvcDataset]] = {

@@ -1,6 +1,7 @@
 """Command `fgvc-predict`: images to their most probable classes."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import torch
+from torch import Tensor
 
 from reid import cli
-from reid.data.images import read_image
-from reid.data.samples import is_image
+from reid.data.folders import EVERYTHING, LeftOut, Patterns, pictures_below
 from reid.device import choose_device
 from reid.evaluate import require_places, write_json
 from reid.inference.classifier import Classifier
 from reid.models.dcal import Prediction
 from reid.progress import track
+
+log = logging.getLogger("reid")
 
 
 @dataclass(frozen=True)
@@ -46,45 +49,49 @@ def predict(
     top: int = 5,
     prediction: Prediction | None = None,
     device: str = "auto",
+    wanted: Patterns = EVERYTHING,
 ) -> list[Answer]:
-    """The `top` most probable classes of each image, and of each image in and below a folder, in order.
+    """The `top` most probable classes of each image, and of each that is `wanted` in and below a folder, in order.
 
-    An image that cannot be read gets an answer with an error. Raises FileNotFoundError for a folder without images,
+    An image that cannot be read gets an answer with an error; what else lies below folders is counted in the log.
+    Raises FileNotFoundError for a folder without images,
     ValueError for a `top` below 1, and what loading the checkpoint raises.
     """
     if top < 1:
         raise ValueError(f"top is {top}, expected 1 or more")
-    files = [file for image in images for file in _files(image)]
+    left_out = LeftOut()
+    files = [file for image in images for file in _files(image, left_out, wanted)]
     classifier, _ = Classifier.from_checkpoint(checkpoint, prediction=prediction, device=choose_device(device))
-    return list(track(_answers(classifier, files, top), len(files), "classifying"))
+    answers = list(track(_answers(classifier, files, top), len(files), "classifying"))
+    if left_out:
+        log.warning("%s", left_out)
+    return answers
 
 
-def _files(image: Path) -> list[Path]:
+def _files(image: Path, left_out: LeftOut, wanted: Patterns) -> list[Path]:
     if not image.is_dir():
         return [image]
-    files = sorted(path for path in image.rglob("*") if is_image(path.name) and path.is_file())
+    files = [image / inside for inside in pictures_below(image, left_out, wanted)]
     if not files:
-        raise FileNotFoundError(f"folder {image}: no image in or below it")
+        told = f"; {left_out}" if left_out else ""
+        raise FileNotFoundError(f"folder {image}: no image in or below it{told}")
     return files
 
 
 def _answers(classifier: Classifier, files: Sequence[Path], top: int) -> Iterator[Answer]:
     for start in range(0, len(files), classifier.batch_size):
         batch = files[start : start + classifier.batch_size]
-        pictures = {file: _read(file) for file in batch}
-        readable = [picture for picture in pictures.values() if isinstance(picture, Image.Image)]
-        rows = iter(classifier.classify(readable))
-        found = {
-            file: Answer(file, error=picture) if isinstance(picture, str) else _best(classifier, file, next(rows), top)
-            for file, picture in pictures.items()
-        }
-        yield from (found[file] for file in batch)
+        prepared = [_prepare(classifier, file) for file in batch]
+        readable = [image for image in prepared if isinstance(image, Tensor)]
+        rows = iter(classifier.classify_prepared(torch.stack(readable)) if readable else ())
+        for file, image in zip(batch, prepared, strict=True):
+            yield Answer(file, error=image) if isinstance(image, str) else _best(classifier, file, next(rows), top)
 
 
-def _read(file: Path) -> Image.Image | str:
-    """The image, or why it cannot be read."""
+def _prepare(classifier: Classifier, file: Path) -> Tensor | str:
+    """What the model sees of an image, or why it cannot be read."""
     try:
-        return read_image(file)
+        return classifier.prepare(file)
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
 
@@ -105,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", metavar="RUN", required=True, help="a run folder of fgvc-train, its model file or its export"
     )
+    cli.add_patterns(parser)
     parser.add_argument("--top", metavar="K", type=int, default=5, help="classes of each image (default: 5)")
     parser.add_argument(
         "--prediction",
@@ -126,6 +134,7 @@ def _command(arguments: argparse.Namespace) -> int:
         top=arguments.top,
         prediction=arguments.prediction,
         device=arguments.device,
+        wanted=Patterns(tuple(arguments.include), tuple(arguments.exclude)),
     )
     for answer in answers:
         if answer.error:

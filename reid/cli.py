@@ -48,6 +48,21 @@ def run(
         return 2 if isinstance(error, UsageError | ConfigError) else 1
 
 
+def add_patterns(parser: argparse.ArgumentParser) -> None:
+    """Give a command that reads folders the options that choose among the files below them."""
+    parser.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="of folders take only files whose name, or that of a folder above, is such, as '*.jpg' or 'site-1'; with "
+        "a slash, whose path below the folder is, as '2024/*'; may be given several times",
+    )
+    parser.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="leave out those that are such, as 'small_*'"
+    )
+
+
 @contextmanager
 def _nowhere() -> Iterator[None]:
     with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):

@@ -9,7 +9,7 @@ from reid import cli
 from reid.progress import duration
 from service.bulk.embedding import Share, embed_sources
 from service.bulk.shards import SHARD_SIZE
-from service.bulk.sources import add_arguments, chosen_sources
+from service.bulk.sources import add_arguments, chosen_sources, tell_left_out
 
 log = logging.getLogger("reid")
 
@@ -35,6 +35,7 @@ def _command(arguments: argparse.Namespace) -> None:
         f"{duration(time.monotonic() - began)}",
         flush=True,
     )
+    tell_left_out(sources)
 
 
 def main(argv: list[str] | None = None) -> int:

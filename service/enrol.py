@@ -6,13 +6,14 @@ from pathlib import Path
 from reid import cli
 from service.bulk.enrolling import enrol, enrol_features, told
 from service.bulk.shards import FeatureFolder
-from service.bulk.sources import add_arguments, chosen_sources
+from service.bulk.sources import Source, add_arguments, chosen_sources, tell_left_out
 from service.opening import open_gallery
 from service.records import Filter
 from service.settings import Backend, load
 
 
 def _command(arguments: argparse.Namespace) -> int:
+    sources: list[Source] = []
     if arguments.features:
         if arguments.checkpoint or arguments.dataset:
             raise cli.UsageError("--features needs no --checkpoint and no --dataset; it says itself what it is of")
@@ -29,7 +30,8 @@ def _command(arguments: argparse.Namespace) -> int:
             update=arguments.update,
         )
     elif arguments.checkpoint:
-        photos = [photo for source in chosen_sources(arguments) for photo in source.photos()]
+        sources = chosen_sources(arguments)
+        photos = [photo for source in sources for photo in source.photos()]
         with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
             counts, size = enrol(gallery, photos, update=arguments.update), gallery.store.count(Filter())
     else:
@@ -41,6 +43,7 @@ def _command(arguments: argparse.Namespace) -> int:
         print(f"{counts['other']} that were there before are updated")
     elif counts["other"]:
         print(f"of {counts['other']} there before something else is said here; --update takes it over")
+    tell_left_out(sources)
     return 1 if counts["failed"] else 0
 
 

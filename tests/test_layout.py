@@ -50,6 +50,7 @@ NO_TORCH = (
     "fgvc.datasets",
     "reid.data.images",
     "reid.data.formats",
+    "reid.data.folders",
 )
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from reid.data.folders import LeftOut, pictures_below
 from reid.data.official import recognise
-from reid.data.samples import Box, ReidDataset, Sample, is_image
+from reid.data.samples import Box, ReidDataset, Sample
 from reid.data.tables import BOX_COLUMNS, Table, known_name, open_table, read_box
 
 SPLITS = ("train", "query", "gallery")
@@ -92,7 +93,8 @@ def read_csv(root: Path, *, columns: Mapping[str, str] | None = None) -> ReidDat
 def read_folder(root: Path) -> ReidDataset:
     """Read `root`/{train,query,gallery}/IDENTITY/*.jpg, or `root`/IDENTITY/*.jpg with a split made here.
 
-    Images may lie in further folders below IDENTITY; there is no camera. The split made here orders identities by a
+    Images, by content, may lie in further folders below IDENTITY; there is no camera. A warning counts what else lies
+    there. The split made here orders identities by a
     hash of their name, trains on the first 70 % and holds out the rest. A held-out identity's first image by hash is a
     query and the others are gallery, but a single image is a gallery distractor.
 
@@ -102,9 +104,10 @@ def read_folder(root: Path) -> ReidDataset:
     if known:
         raise ValueError(f"folder: {root} holds what looks like dataset {known}, not one folder an identity")
     lacking = [split for split in SPLITS if not (root / split).is_dir()]
+    left_out = LeftOut()
     warnings: tuple[str, ...] = ()
     if not lacking:
-        splits = {split: images_by_folder(root / split) for split in SPLITS}
+        splits = images_by_folder(root, left_out, SPLITS)
         protocol = {"split": "train, query and gallery folders"}
     elif len(lacking) < len(SPLITS):
         raise FileNotFoundError(
@@ -112,12 +115,14 @@ def read_folder(root: Path) -> ReidDataset:
             "empty), or one folder an identity"
         )
     else:
-        splits = _split_by_hash(images_by_folder(root), root)
+        splits = _split_by_hash(images_by_folder(root, left_out)[""], root)
         protocol = {"split": f"automatic, {TRAIN_PERCENT} % of identities for training, by hash of their names"}
         warnings = (
             f"folder: {root} has no train, query and gallery folders, so the split is automatic: by a hash of their "
             f"names, {len(splits['train'])} identities for training, {len(splits['gallery'])} held out",
         )
+    if left_out:
+        warnings = (*warnings, f"folder: {left_out}")
     numbers = number_names(name for images in splits.values() for name in images)
     train, query, gallery = (
         tuple(Sample(path, numbers[name]) for name, paths in sorted(splits[split].items()) for path in paths)
@@ -216,17 +221,21 @@ def _describe_unknown(table: Table, unknown: Mapping[str, int]) -> Iterator[str]
         )
 
 
-def images_by_folder(folder: Path) -> dict[str, list[Path]]:
-    """The sorted images below each folder of `folder`; hidden files and folders count for nothing."""
-    images = {}
-    for identity in folder.iterdir():
-        if identity.is_dir() and not identity.name.startswith("."):
-            images[identity.name] = sorted(
-                path
-                for path in identity.rglob("*")
-                if is_image(path.name) and not any(part.startswith(".") for part in path.relative_to(identity).parts)
-            )
-    return {name: paths for name, paths in images.items() if paths}
+def images_by_folder(folder: Path, left_out: LeftOut, splits: Sequence[str] = ()) -> dict[str, dict[str, list[Path]]]:
+    """The sorted images below `folder`/SPLIT/NAME by split and name, all else `left_out`.
+
+    Without `splits` those below `folder`/NAME, under the split "".
+    """
+    found: dict[str, dict[str, list[Path]]] = {split: {} for split in splits or ("",)}
+    for inside in pictures_below(folder, left_out):
+        split, *below = inside.parts if splits else ("", *inside.parts)
+        if split not in found:
+            left_out.add(f"outside the folders {', '.join(splits)}")
+        elif len(below) < 2:
+            left_out.add("beside the folders that name what they show")
+        else:
+            found[split].setdefault(below[0], []).append(folder / inside)
+    return {split: {name: sorted(paths) for name, paths in images.items()} for split, images in found.items()}
 
 
 def _split_by_hash(images: Mapping[str, list[Path]], root: Path) -> dict[str, dict[str, list[Path]]]:

@@ -67,10 +67,10 @@ def is_picture(head: bytes) -> bool:
     )
 
 
-def refusal(head: bytes) -> str:
-    """What a file is that is no picture of a format that is read, and what to do about it, in words."""
-    if not head:
-        return "empty"
+def recognise(head: bytes) -> str:
+    """What a file is that is no picture of a format that is read, and what to do about it; "" where nobody knows."""
+    if head.startswith(b"PK\3\4") and (b"[Content_Types].xml" in head[:100] or b"mimetype" in head[:100]):
+        return "an office document: save its table as CSV"
     for beginning, what, advice in _BEGINNINGS:
         if head.startswith(beginning):
             return f"{what}: {advice}"
@@ -87,9 +87,16 @@ def refusal(head: bytes) -> str:
         return f"a drawing (SVG): {_EXPORT}"
     if text.startswith((b"<!doctype html", b"<html")):
         return "an HTML page, which a download that failed leaves: download it again"
-    if not any(head):
+    if head and not any(head):
         return "full of zeros, as a copy that failed leaves it: copy it again"
-    return f"no {READ} image, or its header is damaged"
+    return ""
+
+
+def refusal(head: bytes) -> str:
+    """Why a file is not read, in words that follow "the file is"."""
+    if not head:
+        return "empty"
+    return recognise(head) or f"no {READ} image, or its header is damaged"
 
 
 def _raw_kind(head: bytes) -> str:

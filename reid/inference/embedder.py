@@ -97,8 +97,8 @@ class Embedder(Predictor):
     def embed(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Paths, PIL images or RGB uint8 arrays (height, width, 3) to unit embeddings (n, E) float32.
 
-        Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError naming the place of a
-        PIL image that cannot, or of an array of another shape or type.
+        Raises ValueError or FileNotFoundError naming a file that cannot be read, ValueError naming the place of a PIL
+        image that cannot, of an array of another shape or type, and of what is none of these or no list.
         """
         rows = [np.empty((0, self.size), np.float32)]
         rows += [self._embed(images) for images in self.batches(pictures)]

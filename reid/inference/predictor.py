@@ -69,7 +69,7 @@ class Predictor:
         """What the model sees of a picture, (3, height, width) float32; any thread may do this.
 
         Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for a PIL image that
-        cannot, or an array that is not (height, width, 3) uint8.
+        cannot, an array that is not (height, width, 3) uint8, and what is none of these.
         """
         prepared: Tensor = self._transform(_as_image(picture, 0))
         return prepared
@@ -94,7 +94,9 @@ class Predictor:
         return attentions
 
     def batches(self, pictures: Sequence[Picture]) -> Iterator[Tensor]:
-        """Pictures as prepared batches (B, 3, height, width), in order."""
+        """Pictures as prepared batches (B, 3, height, width), in order; raises ValueError for no list."""
+        if isinstance(pictures, str | Path | Image.Image):
+            raise ValueError(f"expected a list of pictures, found one, {pictures!r}: write [{pictures!r}]")
         for start in range(0, len(pictures), self.batch_size):
             chunk = pictures[start : start + self.batch_size]
             yield torch.stack([self._transform(_as_image(picture, start + i)) for i, picture in enumerate(chunk)])
@@ -174,6 +176,10 @@ def _as_image(picture: Picture, place: int) -> Image.Image:
             return upright_rgb(picture)
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"picture {place} cannot be read as an image ({error})") from error
+    if not isinstance(picture, np.ndarray):
+        raise ValueError(
+            f"picture {place} is {picture!r:.80}, expected a path, a PIL image or an array (height, width, 3) uint8 RGB"
+        )
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(
             f"picture {place} is an array of shape {picture.shape} and type {picture.dtype}, "

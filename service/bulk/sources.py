@@ -15,6 +15,9 @@ from pydantic import ValidationError
 from reid import cli
 from reid.data.custom import SPLITS
 from reid.data.datasets import DATASETS, choose_protocol, load_dataset
+from reid.data.folders import EVERYTHING, LeftOut, Patterns, pictures_below
+from reid.data.formats import HEAD, is_picture, recognise, refusal
+from reid.data.images import UnknownFormat
 from reid.data.samples import is_image
 from reid.data.tables import AS_IT_IS, BOX_COLUMNS, Reading, known_name, open_table, parse_columns, read_box
 from reid.data.times import Clock, DateOrder, choose_clock, read_zone
@@ -61,11 +64,13 @@ class Source:
     """What the arguments of a command name: where it is and what it holds, in words, and its photos, mostly in `root`.
 
     `photos` reads as it goes, so that millions need not fit in memory, and raises ValueError where there is none.
+    What it found and did not give is `left_out`.
     """
 
     description: str
     root: Path
     photos: Callable[[], Iterable[Photo]]
+    left_out: LeftOut = field(default_factory=LeftOut, compare=False)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         type=Path,
         nargs="*",
-        help="a folder of images, or a table (CSV): path and optionally key, label (or identity), camera, captured_at",
+        help="a folder of images, an image, or a table (CSV): path and optionally key, label (or identity), camera, "
+        "captured_at",
     )
+    cli.add_patterns(parser)
     parser.add_argument(
         "--columns",
         metavar="NAME=HEADING,...",
@@ -109,66 +116,56 @@ def chosen_sources(arguments: argparse.Namespace) -> list[Source]:
         raise cli.UsageError("give either SOURCE or --dataset NAME with --data-root DIR")
     reading = Reading(arguments.columns, arguments.timezone, arguments.dates)
     if not arguments.dataset:
-        return [_source(path, reading) for path in arguments.sources]
+        wanted = Patterns(tuple(arguments.include), tuple(arguments.exclude))
+        return [_source(path, reading, wanted) for path in arguments.sources]
+    if arguments.include or arguments.exclude:
+        raise cli.UsageError("--include and --exclude choose among the files of folders, not of a dataset")
     photos = dataset_photos(arguments.dataset, arguments.data_root, arguments.split, reading)
     root = arguments.data_root.absolute()
     words = f"{' and '.join(arguments.split)} of {arguments.dataset} in {root}"
     return [Source(words, root if root.is_dir() else root.parent, lambda: photos)]
 
 
-def _source(path: Path, reading: Reading) -> Source:
+def _source(path: Path, reading: Reading, wanted: Patterns = EVERYTHING) -> Source:
     path = path.absolute()
-    if path.is_file():
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        how = f" read by {reading}" if reading != AS_IT_IS else ""
-        return Source(
-            f"table {path} of SHA-256 {digest}{how}", path.parent, lambda: _some(path, _listed(path, reading))
-        )
     if path.is_dir():
-        return Source(f"folder {path}", path, lambda: _some(path, _inside(path)))
-    raise FileNotFoundError(f"{path}: neither a folder nor a file")
+        left_out = LeftOut()
+
+        def inside() -> Iterator[Photo]:
+            return (Photo(path / one, _name(one)) for one in pictures_below(path, left_out, wanted))
+
+        return Source(f"folder {path}{wanted}", path, lambda: _some(path, inside(), left_out), left_out)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: neither a folder nor a file")
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if is_picture(head):
+        return Source(f"image {path} of SHA-256 {digest}", path.parent, lambda: [Photo(path, _name(Path(path.name)))])
+    if is_image(path.name) or recognise(head):
+        raise UnknownFormat(f"{path}: the file is {refusal(head)}")
+    how = f" read by {reading}" if reading != AS_IT_IS else ""
+    return Source(f"table {path} of SHA-256 {digest}{how}", path.parent, lambda: _some(path, _listed(path, reading)))
 
 
 def find_photos(source: Path, reading: Reading = AS_IT_IS) -> list[Photo]:
-    """The photos that a table lists, or all image files below a folder, in the order of their names.
+    """The photos that a table lists, or all images below a folder, in the order of their names, or one image file.
 
     Columns of a table: `path`, relative to the file, and optionally `key`, `label` (or `identity`), `camera` (empty or
-    -1: unknown) and `captured_at`; others become attributes. Raises FileNotFoundError where there is neither, and
+    -1: unknown) and `captured_at`; others become attributes. Raises FileNotFoundError where there is none, and
     ValueError for a file that is no such table, for times that need to be told more of, and where there is no photo.
     """
     return list(_source(source, reading).photos())
 
 
-def _some(source: Path, photos: Iterator[Photo]) -> Iterator[Photo]:
+def _some(source: Path, photos: Iterator[Photo], left_out: LeftOut | None = None) -> Iterator[Photo]:
     """The photos; raises ValueError if there are none."""
     photo = next(photos, None)
     if photo is None:
-        raise ValueError(f"{source}: no image in it")
+        raise ValueError(f"{source}: no image in it{f'; {left_out}' if left_out else ''}")
     yield photo
     yield from photos
-
-
-def _inside(folder: Path, below: Path = Path()) -> Iterator[Photo]:
-    """The photos below a folder, in the order of the parts of their paths; what may not be read is told and left out.
-
-    One folder's names are in memory at a time.
-    """
-    try:
-        with os.scandir(folder / below) as entries:
-            names = sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False))
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) or (is_image(entry.name) and entry.is_file())
-            )
-    except (PermissionError, FileNotFoundError) as error:  # such as lost+found, or one deleted meanwhile
-        log.warning("warning: %s: %s; left out", folder / below, error.strerror)
-        return
-    for name, is_folder in names:
-        if is_folder and not name.startswith("."):
-            yield from _inside(folder, below / name)
-        elif not is_folder:
-            yield Photo(folder / below / name, _name(below / name))
 
 
 def _listed(path: Path, reading: Reading) -> Iterator[Photo]:
@@ -221,6 +218,13 @@ def dataset_photos(name: str, root: Path, splits: Sequence[str], reading: Readin
     if not photos:
         raise ValueError(f"{name}: no image in {' and '.join(splits)}")
     return photos
+
+
+def tell_left_out(sources: Iterable[Source]) -> None:
+    """Log, for each source whose photos have been listed, what lies there and was not taken."""
+    for source in sources:
+        if source.left_out:
+            log.warning("%s: %s", source.root, source.left_out)
 
 
 def reason(error: Exception) -> str:

@@ -220,7 +220,8 @@ def test_folder_has_a_folder_a_class(tmp_path, link, held_out):
     assert found(dataset.train) == [("x/1.jpg", 0), ("b/2.jpg", 1)]
     assert found(dataset.test) == [("a/3.jpg", 0)]
     assert dataset.protocol == {"split": held_out}
-    assert dataset.warnings == ("folder: 1 class ('b') without a test image",)
+    told = ("folder: 1 file left out: 1 hidden", "folder: 1 class ('b') without a test image")
+    assert dataset.warnings == told
 
 
 def test_a_test_folder_wins_over_val_and_may_stand_alone(tmp_path, link):

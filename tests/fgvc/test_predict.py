@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ def run(kinds, tiny, tmp_path):
     return tmp_path / "run"
 
 
-def test_images_and_folders_get_their_best_classes(run, kinds, capsys):
+def test_images_and_folders_get_their_best_classes(run, kinds, capsys, caplog):
     image = kinds / "test" / "kind-1" / "0.png"
     (kinds / "test" / "notes.txt").write_text("no image")
     answers = predict(run, [image, kinds / "test"], top=2, device="cpu")
@@ -25,6 +26,7 @@ def test_images_and_folders_get_their_best_classes(run, kinds, capsys):
         probabilities = [probability for _, probability in answer.classes]
         assert len(probabilities) == 2
         assert probabilities == sorted(probabilities, reverse=True)
+    assert caplog.messages[-1] == "1 file left out: 1 .txt"
     assert main(["--checkpoint", str(run), str(image), "--top", "9", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{image}: kind-1 ")
@@ -43,6 +45,9 @@ def test_an_unreadable_image_is_told_after_the_others_are_answered(run, kinds, t
         f"fgvc-predict: error: {bad}: the file is empty",
         f"fgvc-predict: error: {absent}: no such image",
     ]
+    broken = Path(__file__).parents[1] / "reid" / "data" / "cases" / "exif_broken.jpg"
+    first, second = predict(run, [broken, good], device="cpu")  # whose EXIF data are damaged
+    assert first.classes and second.classes[0][0] == "kind-0"
     assert main([*arguments, "--json", "-"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [sorted(answer) for answer in found] == [["error", "image"], ["classes", "image"], ["error", "image"]]

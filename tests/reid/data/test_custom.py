@@ -273,7 +273,9 @@ def test_folder_with_its_own_split(tmp_path: Path) -> None:
         "gallery": [("ida/5.bmp", 0, -1)],
     }
     assert dataset.counts["train"] == SplitCounts(images=3, identities=2, cameras=0)
-    assert dataset.warnings == ()
+    assert dataset.warnings == (
+        "folder: 4 files left out: 2 in hidden folders, 1 .txt, 1 beside the folders that name what they show",
+    )
 
 
 def test_folder_with_part_of_a_split_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from reid.config import load_config
+from reid.data.images import read_image
 from reid.data.samples import Sample
 from reid.data.transforms import Preprocessing, evaluation_transform
 from reid.inference.checkpoint import Checkpoint, save_model
@@ -90,12 +93,18 @@ def test_glca_of_a_baseline_is_refused():
 def test_bad_pictures_are_named(run, tmp_path):
     embedder, _ = Embedder.from_checkpoint(run)
     good = np.zeros((8, 8, 3), np.uint8)
+    for given in ("a.jpg", Path("a.jpg"), Image.new("RGB", (8, 8))):
+        with pytest.raises(ValueError, match=r"^expected a list of pictures, found one, .*: write \[.*\]$"):
+            embedder.embed(given)
+    for given in (None, 7, b"bytes"):
+        with pytest.raises(ValueError, match=r"^picture 1 is .*, expected a path, a PIL image or an array \(height,"):
+            embedder.embed([good, given])
     with pytest.raises(ValueError, match=r"picture 1 is an array of shape \(8, 8\) and type uint8"):
         embedder.embed([good, good[:, :, 0]])
     with pytest.raises(ValueError, match=r"picture 0 .*float64.*expected \(height, width, 3\) uint8 RGB"):
         embedder.embed([good.astype(np.float64)])
     (tmp_path / "bad.jpg").write_text("x")
-    with pytest.raises(ValueError, match=r"bad.jpg: not an image"):
+    with pytest.raises(ValueError, match=r"bad.jpg: the file is no JPEG"):
         embedder.embed([tmp_path / "bad.jpg"])
 
 
@@ -162,3 +171,11 @@ def test_without_glca_there_is_a_map_and_no_choice(run):
         assert attention.map.shape == (4, 2)
         assert attention.chosen is None
     assert embedder.attention([]) == []
+
+
+def test_a_picture_of_damaged_exif_data_is_embedded_from_its_file_and_as_it_was_read(run):
+    embedder, _ = Embedder.from_checkpoint(run)
+    path = Path(__file__).parents[1] / "data" / "cases" / "exif_broken.jpg"
+    with Image.open(path) as opened:
+        vectors = embedder.embed([path, read_image(path), opened])
+    assert np.array_equal(vectors[0], vectors[1]) and np.array_equal(vectors[0], vectors[2])

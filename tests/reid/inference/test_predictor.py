@@ -48,7 +48,7 @@ def test_an_image_in_memory_is_read_as_its_file_is(predictor, tmp_path, name):
 
 def test_an_image_in_memory_that_cannot_be_read_is_named_by_its_place(predictor):
     good = Image.new("RGB", (8, 8))
-    with pytest.raises(ValueError, match=r"picture 1 cannot be read as an image \(its pixels are floating-point"):
+    with pytest.raises(ValueError, match=r"picture 1 cannot be read as an image .*are floating-point"):
         list(predictor.batches([good, Image.new("F", (8, 8))]))
     written = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 20, 3), dtype=np.uint8)).save(written, "PNG")

@@ -117,5 +117,5 @@ def test_an_unreadable_image_is_named(tmp_path):
     features = world(tmp_path)
     (tmp_path / "query1.png").write_text("x")
     distances = FeatureDistances(features.query, features.gallery)
-    with pytest.raises(ValueError, match=r"query1\.png: not an image"):
+    with pytest.raises(ValueError, match=r"query1\.png: the file is no JPEG"):
         ranked_list(features, features.groups("none"), distances, 1, similarity=True)

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from reid.data.samples import is_image
-from reid.data.tables import Reading
+from reid.data.tables import AS_IT_IS, Reading
 from reid.data.times import read_zone
-from service.bulk.sources import dataset_photos, find_photos
+from service.bulk.sources import _source, dataset_photos, find_photos, tell_left_out
 
 
 def below(folder):
@@ -33,6 +34,36 @@ def test_a_folder_in_the_order_of_its_parts(tmp_path):
     assert [photo.path for photo in found] == [tmp_path / path for path in below(tmp_path)]
     assert [photo.name for photo in found] == [str(path) for path in below(tmp_path)]
     assert len(found) == 7
+
+
+def test_what_is_no_photo_is_counted_and_told_last(tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(b"words")
+    source = _source(tmp_path, AS_IT_IS)
+    assert [photo.name for photo in source.photos()] == ["a.png"]
+    tell_left_out([source])
+    assert caplog.messages == [f"{tmp_path}: 1 file left out: 1 .txt"]
+
+
+def test_one_image_is_a_source_whatever_its_name(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo", "JPEG")
+    (photo,) = find_photos(tmp_path / "photo")
+    assert (photo.path, photo.name, photo.cells) == (tmp_path / "photo", "photo", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("photos.zip", b"PK\3\4" + bytes(40), "photos.zip: the file is a ZIP archive: unpack it and give the folder"),
+        ("table.xlsx", b"PK\3\4" + bytes(26) + b"[Content_Types].xml", "an office document: save its table as CSV"),
+        ("shot.cr2", b"II*\0\x10\0\0\0CR\2\0", r"a camera RAW file \(CR2\): export it as JPEG or HEIC"),
+        ("broken.jpg", b"words", "broken.jpg: the file is no JPEG, PNG"),
+    ],
+)
+def test_a_file_that_is_neither_an_image_nor_a_table_is_told_in_its_own_words(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        find_photos(tmp_path / name)
 
 
 def test_a_folder_that_may_not_be_read_is_told_and_left_out(tmp_path, monkeypatch, caplog):
