@@ -168,7 +168,7 @@ class Enrolled(NamedTuple):
     pending: bool = False
 
 
-class Changes(TypedDict, total=False):
+class ItemEdit(TypedDict, total=False):
     """New values for some of an item's `Details`; `attributes` takes the place of all there were."""
 
     key: str | None
@@ -297,7 +297,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LoggedQuery:
     """One answered query, for the log: `images` are the SHA-256 of what was sent, `matches` public ids and scores.
 
     `conditions` are those of the request, as JSON.
@@ -317,7 +317,7 @@ class Query:
 
     seq: int
     time: datetime
-    asked: Asked
+    asked: LoggedQuery
 
 
 @dataclass(frozen=True, slots=True)

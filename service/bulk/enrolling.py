@@ -12,7 +12,7 @@ from service.bulk.importing import Outcome, import_features
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo, reason
 from service.gallery.gallery import Gallery
-from service.records import Cause, Changes, Details, Enrolled, Filter, Item
+from service.records import Cause, Details, Enrolled, Filter, Item, ItemEdit
 from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.models import Models
@@ -102,7 +102,7 @@ def _enrol_batch(gallery: Gallery, photos: Sequence[Photo], update: bool) -> tup
 
 
 def _count(
-    outcomes: Iterable[Outcome], edit: Callable[[str, Changes], Item], update: bool
+    outcomes: Iterable[Outcome], edit: Callable[[str, ItemEdit], Item], update: bool
 ) -> tuple[Counter[str], list[str]]:
     """The counts of photos, and a line for each failure; `update` edits those of which something else is said now."""
     counts: Counter[str] = Counter()
@@ -121,9 +121,9 @@ def _count(
     return counts, failures
 
 
-def _changes(there: Details, said: Details) -> Changes:
+def _changes(there: Details, said: Details) -> ItemEdit:
     """What is said here and not there; what is left open here stays as it is."""
-    changes = Changes()
+    changes = ItemEdit()
     if said.key not in (None, there.key):
         changes["key"] = said.key
     if said.label not in (None, there.label):

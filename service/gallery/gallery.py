@@ -19,7 +19,7 @@ from service.gallery.index import Index
 from service.gallery.search import Answer, Search, SearchOptions
 from service.gallery.worker import Worker, describe_model, draw_attention, prepare_upload
 from service.metrics import Metrics
-from service.records import NOBODY, Cause, Changes, Enrolled, Filter, Item, Upload
+from service.records import NOBODY, Cause, Enrolled, Filter, Item, ItemEdit, Upload
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.queries import Queries
@@ -106,7 +106,7 @@ class Gallery:
         """A photo with the model's attention over it, as `draw_attention` makes it."""
         return self.decoding.submit(draw_attention, self.embedder, data, self.worker.run).result()
 
-    def edit(self, item_id: str, changes: Changes, cause: Cause = NOBODY) -> Item:
+    def edit(self, item_id: str, changes: ItemEdit, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; raises NotFound, Conflict and, for a time without zone, ValueError."""
         item = self.store.edit(item_id, changes, cause)
         self.worker.publish()

@@ -17,7 +17,7 @@ from service.records import Filter, Found, IndexLost, IndexUnavailable, Row, Sea
 from service.storage.database import Database
 from service.storage.indexes import Indexes, Place
 from service.storage.models import Models
-from service.storage.store import EVERYTHING, ROWS_AT_ONCE, Change, Store
+from service.storage.store import EVERYTHING, ROWS_AT_ONCE, LogEntry, Store
 
 log = logging.getLogger("reid")
 
@@ -92,7 +92,7 @@ class LocalIndex:
         if self._followed is None:
             self._fill()
         assert self._followed is not None
-        while changes := self._store.changes(self._followed, ROWS_AT_ONCE):
+        while changes := self._store.entries(self._followed, ROWS_AT_ONCE):
             if any(change.kind == SWITCH for change in changes):
                 self._fill()  # while the gallery was another model's, photos got no vector of this one
             else:
@@ -115,7 +115,7 @@ class LocalIndex:
         return len(self._engine)
 
     def _fill(self) -> None:
-        followed, before = self._store.last_change(), self._engine.numbers()
+        followed, before = self._store.last_entry(), self._engine.numbers()
         rows = self._store.rows(self._model_id)
         while portion := list(islice(rows, ROWS_AT_ONCE)):
             self._engine.upsert(portion)
@@ -151,9 +151,9 @@ class ServerIndex:
     @property
     def waiting(self) -> int:
         """The entries of the log that the engine has not followed, and the items that it has to be filled with."""
-        place = self._places.find(self._collection) or Place(0, self._store.last_change())
+        place = self._places.find(self._collection) or Place(0, self._store.last_entry())
         missing = 0 if place.filled is None else self._store.count_above(place.filled)
-        return missing + self._store.count_changes(place.followed)
+        return missing + self._store.count_entries(place.followed)
 
     def follow(self) -> bool:
         """Have the engine follow the log by one portion, unless the server is away or another process is at it."""
@@ -217,12 +217,12 @@ class ServerIndex:
             if place is None:
                 self._engine.drop()
                 self._engine.create()
-                place = Place(0, self._store.last_change())
+                place = Place(0, self._store.last_entry())
                 self._move(place)
             if place.filled is not None:
                 return self._fill(place)
             self._whole = True
-            changes = self._store.changes(place.followed, ROWS_AT_ONCE)
+            changes = self._store.entries(place.followed, ROWS_AT_ONCE)
             if changes:
                 _bring(self._store, self._engine, self._model_id, _items(changes))
                 if any(change.kind == SWITCH for change in changes):
@@ -261,9 +261,9 @@ class ServerIndex:
 
     def _count(self) -> None:
         """Begin to compare all rows if their number is wrong; the answer is put off while items change."""
-        last = self._store.last_change()
+        last = self._store.last_entry()
         rows, items = len(self._engine), self._store.count(EVERYTHING)
-        if self._store.last_change() != last:
+        if self._store.last_entry() != last:
             return
         self._counted = True
         if rows != items:
@@ -312,7 +312,7 @@ def alias(gallery_id: str) -> str:
     return f"reid_{gallery_id}"
 
 
-def _items(changes: Iterable[Change]) -> set[int]:
+def _items(changes: Iterable[LogEntry]) -> set[int]:
     return {change.number for change in changes if change.number is not None}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from service.gallery.batcher import Batcher
 from service.gallery.worker import Worker
 from service.metrics import Metrics
-from service.records import Asked, Cause, Filter, Found, Item, NotFound, Vectors
+from service.records import Cause, Filter, Found, Item, LoggedQuery, NotFound, Vectors
 from service.storage.queries import Queries
 from service.storage.store import EVERYTHING, Store
 
@@ -65,7 +65,7 @@ class Search:
         self._worker = worker
         self._queries = queries
         self._metrics = metrics
-        self._log: Batcher[Asked, None] = Batcher(self._append, max_batch=1000, max_waiting=QUERIES_WAITING)
+        self._log: Batcher[LoggedQuery, None] = Batcher(self._append, max_batch=1000, max_waiting=QUERIES_WAITING)
 
     def by_images(self, images: Tensor, options: SearchOptions) -> Answer:
         """Find the items most similar to the subject of prepared photos (n, 3, height, width); raises as `Worker`."""
@@ -93,7 +93,7 @@ class Search:
         It is written together with those of other threads.
         """
         matches = tuple((match.item.item_id, match.score) for match in answer.matches)
-        asked = Asked(cause, images, item_id, options.conditions or {}, answer.candidates, matches)
+        asked = LoggedQuery(cause, images, item_id, options.conditions or {}, answer.candidates, matches)
         with self._metrics.stages["store"].time():
             self._log.submit(asked).result()
 
@@ -101,7 +101,7 @@ class Search:
         """Write what waits for the log."""
         self._log.close()
 
-    def _append(self, asked: list[Asked]) -> list[None]:
+    def _append(self, asked: list[LoggedQuery]) -> list[None]:
         self._queries.append(asked)
         return [None] * len(asked)
 

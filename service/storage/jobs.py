@@ -9,10 +9,10 @@ from uuid import uuid4
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from service.records import NOBODY, Cause, Conflict, Job, JobState, NotFound
-from service.storage.changes import Batch
 from service.storage.columns import json_text, microseconds, now, time_from
 from service.storage.database import Database
 from service.storage.tables import jobs
+from service.storage.transaction import Transaction
 
 LEASE = timedelta(minutes=5)  # of a running job, renewed by its progress
 
@@ -57,7 +57,7 @@ class Jobs:
                 raise Conflict(f"job {other.job_id} of kind {kind} is {other.state} already")
             connection.execute(insert(jobs).values(created_at=now(), **values, **cause._asdict()))
             after = {"kind": kind, "parameters": dict(parameters)}
-            Batch(connection, cause).log("job.create", job_id, None, after)
+            Transaction(connection, cause).log("job.create", job_id, None, after)
             return _get(connection, job_id)
 
     def get(self, job_id: str) -> Job:
@@ -113,7 +113,7 @@ class Jobs:
             _update(connection, job_id, cancel_requested=True)
             if job.state == "queued":
                 _end(connection, job_id, "cancelled", None, None)
-            Batch(connection, cause).log("job.cancel", job_id, {"state": job.state}, None)
+            Transaction(connection, cause).log("job.cancel", job_id, {"state": job.state}, None)
             return _get(connection, job_id)
 
 

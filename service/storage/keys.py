@@ -14,10 +14,10 @@ from uuid import uuid4
 from sqlalchemy import insert, select, update
 
 from service.records import ALL_SCOPES, NOBODY, Cause, Key, NewKey, NotFound, Scope
-from service.storage.changes import Batch
 from service.storage.columns import json_text, microseconds, now, time_from
 from service.storage.database import Database
 from service.storage.tables import keys
+from service.storage.transaction import Transaction
 
 REFRESHED = 0.5  # seconds between looks at the keys that other processes made or revoked
 
@@ -82,7 +82,7 @@ class Keys:
                 created_at = microseconds(key.created_at)
                 row = insert(keys).values(key_id=key.key_id, sha256=_sha256(secret), created_at=created_at, **values)
                 connection.execute(row)
-                Batch(connection, cause).log("key.create", key.key_id, None, _as_json(key))
+                Transaction(connection, cause).log("key.create", key.key_id, None, _as_json(key))
             self._live[_sha256(secret)] = key
         return key, secret
 
@@ -106,7 +106,7 @@ class Keys:
                 if key.revoked_at is None:
                     revoked = update(keys).where(keys.c.key_id == key_id).values(revoked_at=now())
                     connection.execute(revoked)
-                    Batch(connection, cause).log("key.revoke", key_id, _as_json(key), None)
+                    Transaction(connection, cause).log("key.revoke", key_id, _as_json(key), None)
             self._live = {sha256: live for sha256, live in self._live.items() if live.key_id != key_id}
 
     def _read(self) -> Sequence[tuple[Key, str]]:

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select
 
 from service.records import APPEARANCE, NOBODY, Cause, Item, ModelMismatch, Vectors
-from service.storage.changes import Batch
 from service.storage.columns import ITEMS, item_from, json_text, now, portions
 from service.storage.database import Database
 from service.storage.tables import items, models, spaces, vectors
+from service.storage.transaction import Transaction
 from service.storage.vectors import add_vectors, of_items, require_unit
 
 NAMED = 5  # items in an error
@@ -60,7 +60,7 @@ class Models:
             if self.active is None:
                 connection.execute(insert(spaces).values(space=self._space, model_id=model_id))
                 after = {"space": self._space, "dimension": dimension, "description": dict(description)}
-                Batch(connection, cause).log("model.bind", model_id, None, after)
+                Transaction(connection, cause).log("model.bind", model_id, None, after)
 
     def prepare(self, model_id: str, dimension: int, description: Mapping[str, Any]) -> None:
         """Make a model known, so that vectors of it can be added; one that is known stays as it is."""
@@ -113,7 +113,9 @@ class Models:
             connection.execute(insert(spaces).values(space=self._space, model_id=model_id))
             connection.execute(delete(vectors).where(vectors.c.space == self._space, vectors.c.model_id != model_id))
             was = None if before is None else {"model_id": before.model_id}
-            Batch(connection, cause).log("model.switch", model_id, was, {"model_id": model_id, "space": self._space})
+            Transaction(connection, cause).log(
+                "model.switch", model_id, was, {"model_id": model_id, "space": self._space}
+            )
 
     def _find(self, which: ColumnElement[bool]) -> Model | None:
         found = select(models.c.model_id, models.c.dimension, models.c.description).where(which)

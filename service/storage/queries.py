@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from service.records import Asked, Cause, Query
+from service.records import Cause, LoggedQuery, Query
 from service.storage.columns import json_text, now, time_from
 from service.storage.database import Database
 from service.storage.tables import queries
@@ -21,7 +21,7 @@ class Queries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(self, asked: Sequence[Asked]) -> None:
+    def append(self, asked: Sequence[LoggedQuery]) -> None:
         """Write queries in one transaction; raises ValueError, and writes none, for a score that is not finite."""
         shared = {"time": now()}
         rows = [
@@ -47,7 +47,7 @@ class Queries:
 def _query(row: tuple[Any, ...]) -> Query:
     seq, time, actor, request_id, asked, conditions, candidates, matches = row
     subject = json.loads(asked)
-    record = Asked(
+    record = LoggedQuery(
         Cause(actor, request_id),
         tuple(subject["images"]),
         subject["item_id"],

@@ -11,23 +11,23 @@ from service.records import (
     APPEARANCE,
     NOBODY,
     Cause,
-    Changes,
     Conflict,
     Crop,
     Enrolled,
     Filter,
     Item,
+    ItemEdit,
     ModelMismatch,
     NewItem,
     NotFound,
     Operation,
     Row,
 )
-from service.storage.changes import Batch
 from service.storage.columns import ITEMS, LABELLED_ITEMS, condition, item_from, portions, time_from
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.tables import identities, items, media, operations, vectors
+from service.storage.transaction import Transaction
 from service.storage.vectors import of_items, require_unit
 
 ROWS_AT_ONCE = 10_000
@@ -40,7 +40,7 @@ _ROWS = (
 )
 
 
-class Change(NamedTuple):
+class LogEntry(NamedTuple):
     """An entry of the operation log for those who follow it: `number` is that of the item, None for other kinds."""
 
     seq: int
@@ -81,15 +81,15 @@ class Store:
                 require_unit(photo.vector, model.dimension, photo.name)
                 if photo.region is not None:
                     photo.region.require_inside(photo.medium)
-            return Batch(connection, cause).enrol(photos, model.model_id, space)
+            return Transaction(connection, cause).enrol(photos, model.model_id, space)
 
-    def edit(self, item_id: str, changes: Changes, cause: Cause = NOBODY) -> Item:
+    def edit(self, item_id: str, changes: ItemEdit, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; a label that is new becomes an identity.
 
         Raises NotFound, Conflict for a key that belongs to another photo, and ValueError for a time without zone.
         """
         with self._database.transaction() as connection:
-            return Batch(connection, cause).edit(item_id, changes)
+            return Transaction(connection, cause).edit(item_id, changes)
 
     def delete(self, item_ids: Collection[str], cause: Cause = NOBODY) -> list[Item]:
         """Remove items and their vectors, and return them as they were; ids that are not there are none.
@@ -98,7 +98,7 @@ class Store:
         never used again.
         """
         with self._database.transaction() as connection:
-            return Batch(connection, cause).delete(item_ids)
+            return Transaction(connection, cause).delete(item_ids)
 
     def delete_matching(self, chosen: Filter, expected: int, cause: Cause = NOBODY) -> list[Item]:
         """Remove the items that pass a filter, as `delete` does, if they are as many as expected; else raise Conflict.
@@ -110,7 +110,7 @@ class Store:
             found = connection.execute(passing).scalars().all()
             if len(found) != expected:
                 raise Conflict(f"{len(found)} items pass the filter, not {expected} as expected; nothing was deleted")
-            return Batch(connection, cause).delete(found)
+            return Transaction(connection, cause).delete(found)
 
     def get(self, item_id: str) -> Item:
         """The item of a public id; raises NotFound."""
@@ -188,20 +188,20 @@ class Store:
         following = select(operations).where(operations.c.seq > after).order_by(operations.c.seq).limit(limit)
         return [_operation(row) for row in self._database.read(following)]
 
-    def changes(self, after: int, limit: int) -> list[Change]:
+    def entries(self, after: int, limit: int) -> list[LogEntry]:
         """The first `limit` entries of the operation log with a `seq` above `after`, in order, none ever left out."""
         told = func.coalesce(operations.c.after, operations.c.before)
         following = select(operations.c.seq, operations.c.kind, told).where(operations.c.seq > after)
         return [
-            Change(seq, kind, json.loads(state)["number"] if kind.startswith("item.") else None)
+            LogEntry(seq, kind, json.loads(state)["number"] if kind.startswith("item.") else None)
             for seq, kind, state in self._database.read(following.order_by(operations.c.seq).limit(limit))
         ]
 
-    def last_change(self) -> int:
+    def last_entry(self) -> int:
         """The largest `seq` of the operation log; 0 for an empty one."""
         return int(self._database.read(select(func.coalesce(func.max(operations.c.seq), 0)))[0][0])
 
-    def count_changes(self, after: int) -> int:
+    def count_entries(self, after: int) -> int:
         """How many entries of the operation log have a `seq` above `after`."""
         later = select(func.count()).select_from(operations).where(operations.c.seq > after)
         return int(self._database.read(later)[0][0])

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from service.records import Changes, Details, Filter
+from service.records import Details, Filter, ItemEdit
 from service.records import Item as Enrolled
 
 MAX_TOP_K = 1000
@@ -117,9 +117,9 @@ class Metadata(Strict):
 class ItemChanges(Metadata):
     """New values for some fields of an item; null takes one away."""
 
-    def changes(self) -> Changes:
+    def changes(self) -> ItemEdit:
         """The fields that were given."""
-        return cast(Changes, self.model_dump(exclude_unset=True))
+        return cast(ItemEdit, self.model_dump(exclude_unset=True))
 
 
 class Deletion(Strict):

@@ -6,11 +6,11 @@ from fastapi.testclient import TestClient
 
 from service.api import problems
 from service.api.audit import audit
-from service.records import Asked, Cause
-from service.storage.changes import Batch
+from service.records import Cause, LoggedQuery
 from service.storage.database import Database
 from service.storage.queries import Queries
 from service.storage.store import Store
+from service.storage.transaction import Transaction
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def every_page(client, path, name):
 def test_operations(client, database):
     for number in range(5):
         with database.transaction() as connection:
-            batch = Batch(connection, Cause("key-1", f"request-{number}"))
-            batch.log("item.edit", f"item-{number}", {"label": None}, {"label": "<b>Åsa\n"})
+            transaction = Transaction(connection, Cause("key-1", f"request-{number}"))
+            transaction.log("item.edit", f"item-{number}", {"label": None}, {"label": "<b>Åsa\n"})
     entries = every_page(client, "/v1/admin/operations", "operations")
     assert [entry["request_id"] for entry in entries] == [f"request-{number}" for number in range(5)]
     last = entries[-1]
@@ -62,7 +62,9 @@ def test_operations(client, database):
 
 def test_queries(client, database):
     for number in range(4):
-        asked = Asked(Cause("key-1", f"request-{number}"), ("ab" * 32,), None, {"top_k": 3}, 9, (("item-1", 0.25),))
+        asked = LoggedQuery(
+            Cause("key-1", f"request-{number}"), ("ab" * 32,), None, {"top_k": 3}, 9, (("item-1", 0.25),)
+        )
         Queries(database).append([asked])
     entries = every_page(client, "/v1/admin/queries", "queries")
     assert [entry["request_id"] for entry in entries] == [f"request-{number}" for number in range(4)]

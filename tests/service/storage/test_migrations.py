@@ -132,7 +132,7 @@ def test_all_rows_pictures_and_logs_are_as_they_were(stored):
     assert after == before
     assert sum(map(len, before.values())) > 20
     with stored.open() as again:
-        assert Store(again).last_change() == upgrade.seq, "upgraded twice"
+        assert Store(again).last_entry() == upgrade.seq, "upgraded twice"
         assert again.gallery_id == database.gallery_id
 
 
@@ -283,5 +283,5 @@ def test_what_version_2_wrote_is_read(of_version):
         assert query.asked.matches == ((first.item_id, 0.5),)
         assert Replies(database).find("key-1", "again", "0" * 64) == {"items": [first.item_id]}
         numbers = [1, 2, 3, 3]
-        assert [change.number for change in store.changes(0, 100) if change.kind.startswith("item.")] == numbers
+        assert [change.number for change in store.entries(0, 100) if change.kind.startswith("item.")] == numbers
         assert len(database.gallery_id) == 32

@@ -7,13 +7,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from service.gallery.batcher import Batcher
-from service.records import NOBODY, Asked, Cause
+from service.records import NOBODY, Cause, LoggedQuery
 from service.storage.queries import Queries
 
-ASKED = Asked(
+ASKED = LoggedQuery(
     Cause("key-1", "request-1"), ("ab" * 32, "cd" * 32), None, {"cameras": ["日本", "it's"]}, 7, (("i", 0.1 + 0.2),)
 )
-BY_ITEM = Asked(NOBODY, (), "x'; DROP TABLE queries;--", {}, 0, ())
+BY_ITEM = LoggedQuery(NOBODY, (), "x'; DROP TABLE queries;--", {}, 0, ())
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, select
 
-from service.records import Asked, Cause, Conflict, Details, Filter, Medium, NewItem, NewKey, NotFound
+from service.records import Cause, Conflict, Details, Filter, LoggedQuery, Medium, NewItem, NewKey, NotFound
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
@@ -89,8 +89,8 @@ def test_what_one_does_the_other_sees(places):
     assert type(other.enrol([photo(3, key="a")])[0]) is Conflict
     edited = other.edit(item.item_id, {"camera": "c"})
     assert one.get(item.item_id) == edited
-    assert [change.number for change in one.changes(0, 100) if change.kind == "item.edit"] == [item.number]
-    assert one.last_change() == other.last_change() == one.changes(0, 100)[-1].seq
+    assert [change.number for change in one.entries(0, 100) if change.kind == "item.edit"] == [item.number]
+    assert one.last_entry() == other.last_entry() == one.entries(0, 100)[-1].seq
     other.delete([item.item_id])
     with pytest.raises(NotFound):
         one.get(item.item_id)
@@ -148,7 +148,7 @@ def test_the_rest_holds_over_processes_too(places):
     both(lambda database, n: Replies(database).keep("ada", "k", "0" * 64, n))
     assert Replies(places[0]).find("ada", "k", "0" * 64) in range(8)
     both(lambda database, _: Models(database).prepare("new", SIZE, {}))
-    both(lambda database, n: Queries(database).append([Asked(Cause(), (), str(n), {}, 0, ())] * 3))
+    both(lambda database, n: Queries(database).append([LoggedQuery(Cause(), (), str(n), {}, 0, ())] * 3))
     logged = Queries(places[0]).page()
     assert [query.seq for query in logged] == sorted(query.seq for query in logged)
     assert sorted(query.asked.item_id for query in logged) == sorted("01234567" * 3)
@@ -162,7 +162,7 @@ def test_a_follower_of_the_log_never_misses_an_entry(places):
         store, mine = Store(database), []
         while True:
             last = ended.is_set()
-            while found := store.changes(mine[-1].seq if mine else 0, 3):
+            while found := store.entries(mine[-1].seq if mine else 0, 3):
                 mine += found
             if last:
                 return mine
@@ -186,7 +186,7 @@ def test_a_follower_of_the_log_never_misses_an_entry(places):
         list(threads.map(write, range(8)))
         ended.set()
         seen = [follower.result() for follower in followers]
-    everything = Store(places[0]).changes(0, 100_000)
+    everything = Store(places[0]).entries(0, 100_000)
     assert len(everything) > 100
     assert seen == [everything, everything]
 
@@ -253,7 +253,7 @@ def test_a_killed_process_holds_nothing_back(places, folder, shared_url):
         process.send_signal(signal.SIGKILL)
     with places[0].exclusive("pictures"):
         assert Store(places[0]).enrol([photo(1)])[0].created
-    assert "test" not in [change.kind for change in Store(places[1]).changes(0, 100)]
+    assert "test" not in [change.kind for change in Store(places[1]).entries(0, 100)]
 
 
 def change_for_ever(folder, url, seed):

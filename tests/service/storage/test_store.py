@@ -378,19 +378,19 @@ def test_operations_tell_who_did_what_and_what_was_before(store):
 
 
 def test_changes_name_the_items_that_changed(database, store):
-    assert Store(database).last_change() == 1  # the model
+    assert Store(database).last_entry() == 1  # the model
     a, b = enrol(store, photo(1, label="Åsa"), photo(2))
     store.edit(b.item_id, {"label": "Åsa", "attributes": {"key": "nul\0nul"}})
     store.delete([a.item_id])
     kinds = ["model.bind", "identity.create", "item.enrol", "item.enrol", "item.edit", "item.delete"]
     numbers = [None, None, a.number, b.number, b.number, a.number]
     log = store.operations()
-    assert store.changes(0, 100) == [
+    assert store.entries(0, 100) == [
         (entry.seq, kind, number) for entry, kind, number in zip(log, kinds, numbers, strict=True)
     ]
-    assert store.changes(log[1].seq, 2) == store.changes(0, 100)[2:4]
-    assert store.changes(store.last_change(), 10) == []
-    assert store.last_change() == log[-1].seq
+    assert store.entries(log[1].seq, 2) == store.entries(0, 100)[2:4]
+    assert store.entries(store.last_entry(), 10) == []
+    assert store.last_entry() == log[-1].seq
 
 
 def passes(details, chosen):

@@ -22,7 +22,7 @@ from sqlalchemy import insert, select
 from service.gallery.pictures import Pictures, lossless
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Changes, Details, Filter, Medium, NewItem, NewKey, Upload
+from service.records import Details, Filter, ItemEdit, Medium, NewItem, NewKey, Upload
 from service.storage.copying import TABLES
 from service.storage.database import Database
 from service.storage.jobs import Jobs
@@ -77,7 +77,7 @@ class Small:
         """Enrol photos, delete the first three and the last, name two of the rest, and return the rest."""
         first, second, third, *rest, last = self.enrol(numbers)
         self.delete([first, second, third, last])
-        return [self.store.edit(item.item_id, Changes(label="ada")) for item in rest[:2]] + rest[2:]
+        return [self.store.edit(item.item_id, ItemEdit(label="ada")) for item in rest[:2]] + rest[2:]
 
     def change(self, first, stop, step=1000):
         """Enrol and delete until told to stop: photos `first`, `first + step` and so on."""

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, delete, exists, insert, select, update
 
-from service.records import Cause, Changes, Conflict, Crop, Details, Enrolled, Item, Medium, NewItem, NotFound
+from service.records import Cause, Conflict, Crop, Details, Enrolled, Item, ItemEdit, Medium, NewItem, NotFound
 from service.storage.columns import ITEMS, item_from, json_text, microseconds, now, portions, region_columns
 from service.storage.tables import identities, items, media, operations
 from service.storage.vectors import add_vectors, delete_vectors
@@ -15,7 +15,7 @@ from service.storage.vectors import add_vectors, delete_vectors
 _UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
 
 
-class Batch:
+class Transaction:
     """The changes of one transaction, in which they share a time, a batch id and who asked for them.
 
     Many are made by a few statements, since each is a journey where the database is a server.
@@ -51,7 +51,7 @@ class Batch:
         there |= {item.crop: item for item in self._add(new, model_id, space)}
         return [one if isinstance(one, Conflict) else Enrolled(there[one[0]], created=one[1]) for one in results]
 
-    def edit(self, item_id: str, changes: Changes) -> Item:
+    def edit(self, item_id: str, changes: ItemEdit) -> Item:
         """Change some details of an item; raises NotFound and Conflict."""
         before = self._get(item_id)
         details = replace(before.details, **changes)
