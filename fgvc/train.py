@@ -27,7 +27,14 @@ from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
 from reid.training.loop import Evaluation, fit
 from reid.training.losses import FgvcLoss
-from reid.training.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
+from reid.training.runs import (
+    add_training_flags,
+    applies_profiles,
+    describe,
+    require_even_shares,
+    require_own_folder,
+    run_training,
+)
 
 log = logging.getLogger("reid")
 
@@ -55,7 +62,10 @@ def train(
     require_even_shares(options.batch_size, model.pairs, world)
     if not goes_on:
         log.info("%s", report)
-    preprocessing = Preprocessing(config.data.image_size, *normalisation(model.backbone), resize=config.data.resize)
+    resize, profiles = config.data.resize, applies_profiles(config, output, goes_on)
+    preprocessing = Preprocessing(
+        config.data.image_size, *normalisation(model.backbone), resize=resize, profiles=profiles
+    )
     loader = TrainingLoader(
         dataset.train,
         labels,
@@ -65,6 +75,7 @@ def train(
         workers=worker_count(config.data.workers, chosen.type),
         pin_memory=chosen.type == "cuda",
         share=world.share,
+        profiles=profiles,
     )
     protocol = data_protocol(dataset)
     if config.eval.prediction == "glca" and model.glca is None:

@@ -31,7 +31,14 @@ from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
 from reid.training.loop import Evaluation, fit
 from reid.training.losses import ArcFace, BranchLoss, Center, Circle, CrossEntropy, PerHead, Triplet
-from reid.training.runs import add_training_flags, describe, require_even_shares, require_own_folder, run_training
+from reid.training.runs import (
+    add_training_flags,
+    applies_profiles,
+    describe,
+    require_even_shares,
+    require_own_folder,
+    run_training,
+)
 
 log = logging.getLogger("reid")
 
@@ -68,7 +75,8 @@ def train(
         log.info("%s", report)
     if options.id_loss == "arcface":
         retire_classifiers(model)
-    preprocessing = Preprocessing(config.data.image_size, *normalisation(model.backbone))
+    profiles = applies_profiles(config, output, goes_on)
+    preprocessing = Preprocessing(config.data.image_size, *normalisation(model.backbone), profiles=profiles)
     loader = TrainingLoader(
         dataset.train,
         labels,
@@ -78,6 +86,7 @@ def train(
         workers=worker_count(config.data.workers, chosen.type),
         pin_memory=chosen.type == "cuda",
         share=world.share,
+        profiles=profiles,
         sides=sides.of_samples(dataset, dataset.train) if sides else None,
     )
     data = data_protocol(dataset)

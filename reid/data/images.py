@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from reid.data.colours import lab_to_rgb, to_srgb
 from reid.data.formats import HEAD, PILLOW, is_picture, refusal
 
 MAX_MEGAPIXELS = 120.0  # beyond today's phones, of 108
@@ -36,7 +37,7 @@ class UnusableImage(ValueError):
     """The bytes are a picture, but too large, damaged, cut short or of floating-point pixels."""
 
 
-def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None, *, profiles: bool = True) -> Image.Image:
     """Read an image file whole as `upright_rgb`, cropped to `box` = (x, y, width, height) in upright pixels.
 
     The format is what the bytes say, whatever the file is called; of several frames the first counts. Raises
@@ -44,7 +45,7 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -
     one that is no picture or cannot be used, and ValueError for a box outside the image.
     """
     with _named(path), open(path, "rb") as file, _opened(file) as opened:
-        image = upright_rgb(opened)
+        image = upright_rgb(opened, profiles=profiles)
     if box is None:
         return image
     x, y, width, height = box
@@ -56,13 +57,13 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None) -
     return image.crop((x, y, x + width, y + height))
 
 
-def decode(data: bytes) -> Image.Image:
-    """Turn the bytes of an image file into the picture that `read_image` gives, without metadata.
+def decode(data: bytes, *, profiles: bool = True) -> Image.Image:
+    """Turn the bytes of an image file into the picture that `read_image` gives.
 
     Raises UnknownFormat and UnusableImage, whose messages are one line to show to the sender.
     """
     with _opened(io.BytesIO(data)) as opened:
-        return upright_rgb(opened)
+        return upright_rgb(opened, profiles=profiles)
 
 
 def upright_size(path: Path | str) -> tuple[int, int]:
@@ -74,17 +75,19 @@ def upright_size(path: Path | str) -> tuple[int, int]:
     return (height, width) if lies else (width, height)
 
 
-def upright_rgb(opened: Image.Image) -> Image.Image:
+def upright_rgb(opened: Image.Image, *, profiles: bool = True) -> Image.Image:
     """Load a picture that Pillow has opened, the first frame of several, and make it RGB of 8 bits a channel.
 
     It is turned as its EXIF orientation says, or left as it is where that is damaged, and what is transparent lies over
-    white, as browsers mostly show it. Grey of 16 bits and of Pillow's mode I goes from [0, 65535] to [0, 255], rounded.
-    CMYK JPEG is read as Adobe writes it, inverted. Pixels of 8-bit RGB stay as they are stored; colour profiles are not
-    applied. The result has no metadata.
+    white, as browsers mostly show it. Grey of more than 8 bits goes to [0, 255], rounded. With `profiles`, embedded
+    colour profiles and PNG's gamma are converted to sRGB. Without, pixels of 8-bit RGB stay as they are stored, CMYK is
+    read as Adobe writes it, inverted, and the result's `info` has the `icc_profile`, `gamma` and `srgb` that were not
+    applied; it never has other metadata.
 
     Raises UnusableImage for floating-point pixels, and whatever Pillow raises for a damaged file.
     """
     opened.load()  # verify() would pass a file cut in half
+    info = opened.info
     turn = _TURNS.get(_orientation(opened))
     image = opened if turn is None else opened.transpose(turn)
     if image.mode == "F":
@@ -92,13 +95,22 @@ def upright_rgb(opened: Image.Image) -> Image.Image:
             "the image's pixels are floating-point numbers of unknown range, expected 8 or 16 bits a channel"
         )
     if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
+        image = _eight_bits(image, info.get("transparency"))
+    elif image.mode == "LAB":
+        image = lab_to_rgb(image)
+    elif image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer)
-    image = image.convert("RGB")
-    image.info = {}  # GPS position and the like; and an orientation left here could turn the picture twice
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    described = image.mode in ("L", "RGB")  # by what can be kept beside RGB
+    if profiles:
+        image = to_srgb(image, info)
+    image = image.convert("RGB") if image is opened or image.mode != "RGB" else image
+    # No GPS position and the like; and an orientation left here could turn the picture twice.
+    unapplied = () if profiles or not described else ("icc_profile", "gamma", "srgb")
+    image.info = {name: info[name] for name in unapplied if name in info}
     return image
 
 
@@ -117,9 +129,13 @@ def max_pixels() -> int:
     return pixels
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, transparency: object) -> Image.Image:
+    """Grey of 16 bits as grey of 8; what has the value that is transparent is white."""
     values = np.asarray(image).clip(0, 65535).astype(np.uint32)  # Pillow's own conversion clips at 255
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    grey = ((values + 128) // 257).astype(np.uint8)
+    if isinstance(transparency, int):
+        grey[values == transparency] = 255
+    return Image.fromarray(grey)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -59,18 +59,19 @@ class TrainingLoader:
         pin_memory: bool = False,
         sides: Sequence[int] | None = None,
         share: slice = slice(None),
+        profiles: bool = True,
     ) -> None:
         """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one.
 
         `sides` are the samples' combinations of camera and view, for a model that is told of them. `share` is what of
-        each batch this process reads.
+        each batch this process reads. `profiles` as for `read_image`.
         """
         self.samples, self.labels = samples, labels
         self._all_labels = torch.tensor(labels)
         self._sides = None if sides is None else torch.tensor(sides)
         self._draws = _Draws(sampler, share)
         self._loader: DataLoader[Any] = DataLoader(
-            _DrawnImages(samples, transform, seed),
+            _DrawnImages(samples, transform, seed, profiles),
             batch_sampler=self._draws,
             num_workers=workers,
             collate_fn=_stack,
@@ -125,12 +126,12 @@ class _Draws:
 
 
 class _DrawnImages(Dataset[Tensor | Exception]):
-    def __init__(self, samples: Sequence[Sample], transform: Transform, seed: int) -> None:
-        self.samples, self.transform, self.seed = samples, transform, seed
+    def __init__(self, samples: Sequence[Sample], transform: Transform, seed: int, profiles: bool) -> None:
+        self.samples, self.transform, self.seed, self.profiles = samples, transform, seed, profiles
 
     def __getitem__(self, draw: tuple[int, int, int]) -> Tensor | Exception:
         position, epoch, place = draw
-        image = _read(self.samples[position])
+        image = _read(self.samples[position], self.profiles)
         if isinstance(image, Exception):
             return image
         seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0])
@@ -139,20 +140,26 @@ class _DrawnImages(Dataset[Tensor | Exception]):
             return self.transform(image)
 
 
-def _read(sample: Sample) -> Image.Image | Exception:
+def _read(sample: Sample, profiles: bool) -> Image.Image | Exception:
     """The image, or why not: an error raised in a reading process would arrive wrapped in that process's traceback."""
     try:
-        return read_image(sample.path, sample.box)
+        return read_image(sample.path, sample.box, profiles=profiles)
     except (OSError, ValueError) as error:
         return error.with_traceback(None)
 
 
 def evaluation_batches(
-    samples: Sequence[Sample], transform: Transform, batches: Sequence[list[int]], *, workers: int, pin_memory: bool
+    samples: Sequence[Sample],
+    transform: Transform,
+    batches: Sequence[list[int]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    profiles: bool = True,
 ) -> DataLoader[Tensor | Exception]:
     """The samples at each batch's places, preprocessed, (B, 3, height, width); an exception for one unreadable."""
     return DataLoader(
-        _PreparedImages(samples, transform),
+        _PreparedImages(samples, transform, profiles),
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin_memory,
@@ -163,14 +170,14 @@ def evaluation_batches(
 
 
 class _PreparedImages(Dataset[Tensor | Exception]):
-    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
-        self.samples, self.transform = samples, transform
+    def __init__(self, samples: Sequence[Sample], transform: Transform, profiles: bool) -> None:
+        self.samples, self.transform, self.profiles = samples, transform, profiles
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor | Exception:
-        image = _read(self.samples[index])
+        image = _read(self.samples[index], self.profiles)
         return image if isinstance(image, Exception) else self.transform(image)
 
 

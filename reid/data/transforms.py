@@ -13,13 +13,15 @@ class Preprocessing:
     """What turns a picture into model input; stored with every checkpoint, so that served is what was measured.
 
     `image_size` is (height, width) in pixels; `mean` and `std` are per channel, for RGB in [0, 1]. Where `resize` is
-    given, the picture is resized to that (height, width) and `image_size` is its centre.
+    given, the picture is resized to that (height, width) and `image_size` is its centre. `profiles` says whether
+    embedded colour profiles are applied, as `upright_rgb` does; models trained before that was so go without.
     """
 
     image_size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: tuple[int, int] | None = None
+    profiles: bool = False
 
     @property
     def seen(self) -> tuple[float, float, float, float]:
@@ -30,15 +32,14 @@ class Preprocessing:
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and numbers; without what is not used, so that the names of models stay what they were."""
-        values = asdict(self)
-        return values if self.resize else {name: value for name, value in values.items() if name != "resize"}
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
         """The inverse of `as_json`."""
         resize = values.get("resize")
         sizes = tuple(values["image_size"]), tuple(resize) if resize else None
-        return cls(sizes[0], tuple(values["mean"]), tuple(values["std"]), sizes[1])
+        return cls(sizes[0], tuple(values["mean"]), tuple(values["std"]), sizes[1], values.get("profiles", False))
 
 
 def evaluation_transform(preprocessing: Preprocessing) -> T.Compose:

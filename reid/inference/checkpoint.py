@@ -158,6 +158,16 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple[DCAL, Checkpoint[Kin
     return model.eval(), checkpoint
 
 
+def read_checkpoint(path: Path | str, kind: type[Kind]) -> Checkpoint[Kind]:
+    """What the model file of a run folder says of itself, without its tensors; raises as `load_model` does."""
+    file = model_file(path)
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            return read_metadata(file, opened.metadata() or {}, kind)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {file}: cannot be read as safetensors ({error})") from error
+
+
 def build_model(
     config: Config, image_size: tuple[int, int], classes: int, weights: str = "none", sides: int = 0
 ) -> tuple[DCAL, WeightsReport]:

@@ -40,7 +40,7 @@ class Attention:
 
 
 class Predictor:
-    """A model with its preprocessing. `glca` says whether its second branch is used."""
+    """A model with its preprocessing. `glca` says whether its second branch is used, `profiles` as in that."""
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class Predictor:
         self.device = torch.device("cpu" if exported else device)
         self.batch_size = batch_size
         self.precision = torch.float32 if exported else precision
+        self.profiles = preprocessing.profiles
         self._seen = preprocessing.seen
         self._transform = evaluation_transform(preprocessing)
 
@@ -71,7 +72,7 @@ class Predictor:
         Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for a PIL image that
         cannot, an array that is not (height, width, 3) uint8, and what is none of these.
         """
-        prepared: Tensor = self._transform(_as_image(picture, 0))
+        prepared: Tensor = self._transform(_as_image(picture, 0, self.profiles))
         return prepared
 
     def attention(self, pictures: Sequence[Picture]) -> list[Attention]:
@@ -99,7 +100,8 @@ class Predictor:
             raise ValueError(f"expected a list of pictures, found one, {pictures!r}: write [{pictures!r}]")
         for start in range(0, len(pictures), self.batch_size):
             chunk = pictures[start : start + self.batch_size]
-            yield torch.stack([self._transform(_as_image(picture, start + i)) for i, picture in enumerate(chunk)])
+            images = (_as_image(picture, start + i, self.profiles) for i, picture in enumerate(chunk))
+            yield torch.stack([self._transform(image) for image in images])
 
     def over_samples(
         self,
@@ -124,6 +126,7 @@ class Predictor:
             own,
             workers=worker_count(workers, self.device.type),
             pin_memory=self.device.type == "cuda",
+            profiles=self.profiles,
         )
         prepared = iter(track(loader, len(own), what))
         for number in range(-(-len(batches) // world.size)):
@@ -168,12 +171,12 @@ def has_glca(model: DCAL | ExportedModel) -> bool:
     return "glca" in BRANCHES[model.method]
 
 
-def _as_image(picture: Picture, place: int) -> Image.Image:
+def _as_image(picture: Picture, place: int, profiles: bool) -> Image.Image:
     if isinstance(picture, Path | str):
-        return read_image(picture)
+        return read_image(picture, profiles=profiles)
     if isinstance(picture, Image.Image):
         try:
-            return upright_rgb(picture)
+            return upright_rgb(picture, profiles=profiles)
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"picture {place} cannot be read as an image ({error})") from error
     if not isinstance(picture, np.ndarray):

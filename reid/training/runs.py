@@ -12,7 +12,7 @@ import torch
 from reid import cli
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
 from reid.distributed import World, joined
-from reid.inference.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE
+from reid.inference.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE, read_checkpoint
 from reid.models.backbones import BACKBONES
 from reid.models.dcal import BRANCHES, DCAL
 from reid.models.rollout import query_count
@@ -146,6 +146,13 @@ def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
             f"--resume cannot change {', '.join(changed)}; the run's options are in {output / CONFIG_FILE}"
         )
     return True
+
+
+def applies_profiles(config: Config, output: Path, goes_on: bool) -> bool:
+    """Whether a run's pictures get their colour profiles applied: all but those begun when that was not done yet."""
+    if not goes_on or not (output / MODEL_FILE).exists():
+        return True
+    return read_checkpoint(output, type(config)).preprocessing.profiles
 
 
 def changed_options(folder: Path, config: Config) -> list[str]:

@@ -171,7 +171,7 @@ def _ahead(
 def _read(embedder: Embedder, photo: Photo) -> tuple[Tensor, bytes]:
     """What the model sees of a photo, and the SHA-256 of its bytes; refuses whatever a gallery would refuse."""
     data = photo.upload().data
-    return embedder.prepare(decode(data)), hashlib.sha256(data).digest()
+    return embedder.prepare(decode(data, profiles=embedder.profiles)), hashlib.sha256(data).digest()
 
 
 def _embed_shard(embedder: Embedder, number: int, run: Iterable[_Read], advance: Callable[[int], None]) -> Shard:

@@ -39,6 +39,7 @@ class _Embedded(NamedTuple):
     sha256: str = ""
     vector: Vectors | None = None
     failure: str = ""
+    profiles: bool = False  # whether its colour profile was applied
 
 
 class _Taken(NamedTuple):
@@ -81,6 +82,7 @@ def import_features(
 
 
 def _batches(features: FeatureFolder, roots: Sequence[Path], problems: list[str]) -> Iterator[list[_Embedded]]:
+    profiles = bool(features.manifest.embedding.preprocessing.get("profiles"))
     for number in range(len(features)):
         try:
             shard, photos = features.read(number), features.photos(number, roots)
@@ -92,7 +94,7 @@ def _batches(features: FeatureFolder, roots: Sequence[Path], problems: list[str]
             continue
         there = {int(line): row for row, line in enumerate(shard.lines)}
         embedded = (
-            _Embedded(photo, shard.sha256[there[line]].tobytes().hex(), shard.features[there[line]])
+            _Embedded(photo, shard.sha256[there[line]].tobytes().hex(), shard.features[there[line]], profiles=profiles)
             if line in there
             else _Embedded(photo, failure=shard.failures[line])
             for line, photo in enumerate(photos)
@@ -119,7 +121,7 @@ def _take(one: _Embedded) -> _Taken:
     upload = one.photo.upload()
     if hashlib.sha256(upload.data).hexdigest() != one.sha256:
         raise ValueError(CHANGED)
-    image = decode(upload.data)
+    image = decode(upload.data, profiles=one.profiles)
     assert one.vector is not None
     return _Taken(NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, upload.details), lossless(image))
 

@@ -76,7 +76,7 @@ class Enrolment:
 
     def _take(self, sha256: str, upload: Upload) -> _Taken:
         with self._metrics.stages["decode"].time():
-            image = decode(upload.data)
+            image = decode(upload.data, profiles=self._worker.profiles)
             embedded = self._worker.embed(image)
             return _Taken(Medium(sha256, *image.size, upload.name), embedded, lossless(image))
 

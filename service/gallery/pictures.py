@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from PIL import Image
 
+from reid.data.images import upright_rgb
 from service.records import NotFound
 
 PICTURES_FOLDER = "pictures"  # of a gallery
@@ -26,17 +27,18 @@ _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.webp\.([0-9a-f]{32}\.)?tmp")  # of a `
 def lossless(image: Image.Image) -> bytes:
     """An RGB picture as the lossless WebP file that `Pictures` keep, or PNG where it is too large for WebP.
 
-    It holds the pixels and nothing else.
+    It holds the pixels, the colour profile that was not applied to them, and nothing else.
     """
     written = io.BytesIO()
+    profile = image.info.get("icc_profile")
     bare = image.copy()
     bare.info = {}
     if max(image.size) > WEBP_SIDE:
-        bare.save(written, "PNG", compress_level=1)
+        bare.save(written, "PNG", compress_level=1, icc_profile=profile)
     else:
         # Method and quality mean effort here: the least takes a twentieth of the time of the default, for files a tenth
         # to a fifth larger.
-        bare.save(written, "WEBP", lossless=True, method=0, quality=0)
+        bare.save(written, "WEBP", lossless=True, method=0, quality=0, icc_profile=profile)
     return written.getvalue()
 
 
@@ -138,7 +140,7 @@ class Pictures:
         written = io.BytesIO()
         with self._shrinking, Image.open(io.BytesIO(self.read(sha256)), formats=("WEBP", "PNG")) as image:
             image.thumbnail((side, side))
-            image.save(written, "JPEG", quality=85)
+            upright_rgb(image).save(written, "JPEG", quality=85)
         return written.getvalue()
 
     def delete(self, sha256: str) -> None:

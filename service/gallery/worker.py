@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.data.images import UnusableImage, decode
+from reid.data.images import UnusableImage, decode, upright_rgb
 from reid.inference.embedder import Embedder
 from reid.inference.predictor import Predictor
 from reid.report.attention import overlay
@@ -77,6 +77,11 @@ class Worker:
         self._closing = Event()
         self._tending = Thread(target=self._tend, name="index", daemon=True)  # a forgotten close lets the process end
         self._tending.start()
+
+    @property
+    def profiles(self) -> bool:
+        """Whether the model's pictures get their colour profiles applied, as `upright_rgb` does."""
+        return self._embedder.profiles
 
     @property
     def serves(self) -> bool:
@@ -223,7 +228,7 @@ def describe_model(embedder: Embedder) -> dict[str, Any]:
 def prepare_upload(predictor: Predictor, data: bytes, metrics: Metrics) -> Tensor:
     """What a model sees of an upload, (3, height, width), timed as the stage `decode`; raises as `decode` does."""
     with metrics.stages["decode"].time():
-        return predictor.prepare(decode(data))
+        return predictor.prepare(decode(data, profiles=predictor.profiles))
 
 
 def draw_attention(predictor: Predictor, data: bytes, run: Callable[[Callable[[], Any]], "Future[Any]"]) -> Image.Image:
@@ -234,7 +239,7 @@ def draw_attention(predictor: Predictor, data: bytes, run: Callable[[Callable[[]
     """
     if not predictor.model.rolls_out:
         raise NotServed("the backbone of this model has no class token, whose attention could be shown")
-    image = decode(data)
+    image = decode(data, profiles=predictor.profiles)
     found = run(lambda: predictor.attention([image])[0]).result()
     image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-    return overlay(image, found)
+    return overlay(upright_rgb(image), found)

@@ -74,7 +74,7 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
 
 
 def _submit(gallery: Gallery, item: Item) -> "Future[Embedded]":
-    image = decode(gallery.pictures.read(item.medium.sha256))
+    image = decode(gallery.pictures.read(item.medium.sha256), profiles=gallery.worker.profiles)
     while True:
         try:
             return gallery.worker.embed(image)

@@ -84,3 +84,11 @@ def test_of_a_resized_picture_any_part_is_trained_on():
 def test_json_of_a_resized_picture_and_of_one_that_is_not():
     assert Preprocessing.from_json(RESIZED.as_json()) == RESIZED
     assert "resize" not in PREPROCESSING.as_json(), "the names of models made before are a hash of this"
+
+
+def test_models_of_old_say_nothing_of_profiles_and_go_without():
+    of_old = {"image_size": [32, 16], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    assert Preprocessing.from_json(of_old).profiles is False
+    assert list(Preprocessing.from_json(of_old).as_json()) == list(of_old)
+    applied = Preprocessing.from_json({**of_old, "profiles": True})
+    assert applied.profiles and Preprocessing.from_json(applied.as_json()) == applied
