@@ -34,6 +34,7 @@ from service.upkeep.backup import backup_work
 from service.upkeep.jobs import JobRunner
 from service.upkeep.reindex import reindex_work
 from tests.service.milvus_servers import MilvusServer
+from tests.service.starting import Command
 
 BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")
 
@@ -142,13 +143,12 @@ def command(checkpoint, tmp_path):
 
     def start(module, *arguments, prefix=()):
         given = ["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery"), "--device", "cpu"]
-        environment = {**os.environ, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", module, *given, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        environment = {**os.environ, "REID_LOG_FORMAT": "text"}
+        if prefix:
+            called = [*prefix, sys.executable, "-m", module, *given, *arguments]
+            process = subprocess.Popen(called, stderr=subprocess.PIPE, text=True, env=environment)
+        else:
+            process = Command(module, [*given, *arguments], environment)
         started.append(process)
         return process
 

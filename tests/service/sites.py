@@ -3,8 +3,6 @@
 import os
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +11,8 @@ from itertools import cycle
 from pathlib import Path
 
 import httpx2
+
+from tests.service.starting import Command
 
 READY_SECONDS = 120
 
@@ -29,7 +29,7 @@ class Service:
     def __init__(self, folder: Path, log: Path, **settings: str) -> None:
         self._log, self.port = log, free_port()
         self._settings = {"REID_GALLERY": str(folder), "REID_PORT": str(self.port), "REID_DEVICE": "cpu", **settings}
-        self._started: subprocess.Popen[bytes] | None = None
+        self._started: Command | None = None
 
     @property
     def address(self) -> str:
@@ -37,10 +37,8 @@ class Service:
 
     def start(self, checkpoint: Path) -> None:
         """Start it with a model; `wait` tells when it answers."""
-        environment = {**os.environ, **self._settings, "REID_CHECKPOINT": str(checkpoint), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "service.serve"]
-        with open(self._log, "ab") as log:
-            self._started = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        environment = {**os.environ, **self._settings, "REID_CHECKPOINT": str(checkpoint)}
+        self._started = Command("service.serve", [], environment, self._log)
 
     def kill(self) -> None:
         """End it as `kill -9` does, if it runs."""

@@ -4,8 +4,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +21,7 @@ from service.records import NewKey
 from service.serve import main
 from service.storage.database import Database
 from service.storage.keys import Keys
+from tests.service.starting import Command
 from tests.waiting import DEADLINE, wait_until
 
 get, post = (partial(ask, timeout=DEADLINE) for ask in (httpx2.get, httpx2.post))
@@ -34,9 +33,8 @@ def launch():
     started = []
 
     def run(variables, *options):
-        command = [sys.executable, "-m", "service.serve", "--port", "0", "--device", "cpu", *options]
-        environment = {**os.environ, **variables, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        environment = {**os.environ, **variables, "REID_LOG_FORMAT": "text"}
+        process = Command("service.serve", ["--port", "0", "--device", "cpu", *options], environment)
         started.append(process)
         lines = []
         for line in process.stderr:

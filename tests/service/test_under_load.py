@@ -10,8 +10,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -37,6 +35,7 @@ from service.storage.store import Store
 from service.upkeep.backup import backup_work
 from service.upkeep.jobs import JobRunner
 from service.upkeep.reindex import reindex_work
+from tests.service.starting import Command
 from tests.waiting import DEADLINE, wait_until
 
 ALL = 1000  # more matches than there are items
@@ -46,18 +45,18 @@ CAMERAS = [None, "north", "日本"]
 
 
 @contextmanager
-def served(folder, checkpoint, *prefix):
+def served(folder, checkpoint):
     """The command on a free port: the process, its address, and the file of its log."""
     log = folder.parent / "log"
-    command = [*prefix, sys.executable, "-m", "service.serve", "--port", "0", "--device", "cpu"]
-    command += ["--checkpoint", str(checkpoint), "--gallery", str(folder)]
-    environment = {**os.environ, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
-    with open(log, "w") as written, subprocess.Popen(command, stderr=written, env=environment) as process:
-        try:
-            wait_until(lambda: process.poll() is not None or address_in(log))
-            yield process, address_in(log), log
-        finally:
-            process.kill()
+    log.write_text("")
+    given = ["--port", "0", "--device", "cpu", "--checkpoint", str(checkpoint), "--gallery", str(folder)]
+    process = Command("service.serve", given, {**os.environ, "REID_LOG_FORMAT": "text"}, log)
+    try:
+        wait_until(lambda: process.poll() is not None or address_in(log))
+        yield process, address_in(log), log
+    finally:
+        process.kill()
+        process.wait()
     assert "Traceback" not in log.read_text()
 
 
