@@ -1,29 +1,38 @@
 """What finds the items of a gallery: a search engine that follows the store by its operation log.
 
-All that is committed to the store is in its log, in that order. An index knows up to which entry its engine has
-followed, and goes on from there after whatever cut it short: rows are read from the store as they are by then, and an
-engine may be given them twice.
+An index is of one space. All that is committed to the store is in its log, in that order. An index knows up to which
+entry its engine has followed, and goes on from there after whatever cut it short: rows are read from the store as they
+are by then, and an engine may be given them twice.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from service.records import Filter, Found, IndexLost, IndexUnavailable, Row, SearchEngine, ServerEngine, Vectors
+from service.records import (
+    APPEARANCE,
+    Filter,
+    Found,
+    IndexLost,
+    IndexUnavailable,
+    Row,
+    SearchEngine,
+    ServerEngine,
+    Vectors,
+)
 from service.storage.database import Database
 from service.storage.indexes import Indexes, Place
 from service.storage.models import Models
-from service.storage.store import EVERYTHING, ROWS_AT_ONCE, LogEntry, Store
+from service.storage.store import ROWS_AT_ONCE, Store
 
 log = logging.getLogger("reid")
 
 Result = TypeVar("Result")
 
-SWITCH = "model.switch"  # an entry of the log
 LOCK, LOCK_SECONDS = "index", 5.0  # no longer, for queries wait too
 PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds
 
@@ -77,8 +86,8 @@ class LocalIndex:
 
     trouble, pause, waiting = None, None, 0
 
-    def __init__(self, database: Database, engine: SearchEngine, model_id: str) -> None:
-        self._store, self._engine, self._model_id = Store(database), engine, model_id
+    def __init__(self, database: Database, engine: SearchEngine, model_id: str, space: str = APPEARANCE) -> None:
+        self._store, self._engine, self._model_id, self._space = Store(database), engine, model_id, space
         self._shared = database.shared
         self._followed: int | None = None  # up to this entry of the log
 
@@ -92,12 +101,12 @@ class LocalIndex:
         if self._followed is None:
             self._fill()
         assert self._followed is not None
-        while changes := self._store.entries(self._followed, ROWS_AT_ONCE):
-            if any(change.kind == SWITCH for change in changes):
-                self._fill()  # while the gallery was another model's, photos got no vector of this one
+        while entries := self._store.entries(self._followed, ROWS_AT_ONCE):
+            if any(entry.space == self._space for entry in entries):
+                self._fill()  # while the space was another model's, photos got no vector of this one
             else:
-                _bring(self._store, self._engine, self._model_id, _items(changes))
-                self._followed = changes[-1].seq
+                _bring(self._store, self._engine, self._model_id, self._space, self._store.touched(entries))
+                self._followed = entries[-1].seq
         return True
 
     def tend(self) -> bool:
@@ -116,11 +125,11 @@ class LocalIndex:
 
     def _fill(self) -> None:
         followed, before = self._store.last_entry(), self._engine.numbers()
-        rows = self._store.rows(self._model_id)
+        rows = self._store.rows(self._model_id, space=self._space)
         while portion := list(islice(rows, ROWS_AT_ONCE)):
             self._engine.upsert(portion)
         if before:
-            self._engine.remove(before - self._store.numbers(self._model_id))
+            self._engine.remove(before - self._store.numbers(self._model_id, self._space))
         self._followed = followed
 
 
@@ -131,12 +140,12 @@ class ServerIndex:
     Whenever the number of rows may be wrong, and is, all rows are compared with the store, and mended.
     """
 
-    def __init__(self, database: Database, engine: ServerEngine, model_id: str) -> None:
+    def __init__(self, database: Database, engine: ServerEngine, model_id: str, space: str = APPEARANCE) -> None:
         """The engine's collection has the name that `collection` gives."""
-        self._database, self._store, self._models = database, Store(database), Models(database)
+        self._database, self._store, self._models = database, Store(database), Models(database, space)
         self._places = Indexes(database)
-        self._engine, self._model_id = engine, model_id
-        self._collection = collection(database.gallery_id, model_id)
+        self._engine, self._model_id, self._space = engine, model_id, space
+        self._collection = collection(database.gallery_id, model_id, space)
         self.trouble: str | None = None  # why the server does not answer, as far as is known
         self._whole = False  # all items are there
         self._counted = False  # and as many as the store has
@@ -146,7 +155,7 @@ class ServerIndex:
     @property
     def items(self) -> int:
         """The items that can be found."""
-        return self._store.count(EVERYTHING) if self._whole and self.trouble is None else 0
+        return self._store.count_rows(self._model_id, self._space) if self._whole and self.trouble is None else 0
 
     @property
     def waiting(self) -> int:
@@ -196,7 +205,8 @@ class ServerIndex:
         The second value is the number with which to go on, None at the end. Raises IndexUnavailable and IndexLost.
         """
         with self._database.exclusive(LOCK, LOCK_SECONDS):
-            ours = list(islice(self._store.rows(self._model_id, after=after), ROWS_AT_ONCE))
+            following = self._store.rows(self._model_id, after=after, space=self._space)
+            ours = list(islice(following, ROWS_AT_ONCE))
             theirs = next(self._engine.rows(after), [])
             # A portion that may have a next one ends at its last row; so far as both reach, they are compared.
             ends = [page[-1].number for page in (ours[ROWS_AT_ONCE - 1 :], theirs) if page]
@@ -207,7 +217,7 @@ class ServerIndex:
             wrong = [number for number in kept.keys() & found.keys() if not _same(kept[number], found[number])]
             missing, ghosts = kept.keys() - found.keys(), found.keys() - kept.keys()
             if mend and (missing or ghosts or wrong):
-                _bring(self._store, self._engine, self._model_id, {*missing, *ghosts, *wrong})
+                _bring(self._store, self._engine, self._model_id, self._space, {*missing, *ghosts, *wrong})
         return Differences(len(kept), len(missing), len(ghosts), len(wrong)), end
 
     def _step(self) -> bool:
@@ -222,19 +232,20 @@ class ServerIndex:
             if place.filled is not None:
                 return self._fill(place)
             self._whole = True
-            changes = self._store.entries(place.followed, ROWS_AT_ONCE)
-            if changes:
-                _bring(self._store, self._engine, self._model_id, _items(changes))
-                if any(change.kind == SWITCH for change in changes):
+            entries = self._store.entries(place.followed, ROWS_AT_ONCE)
+            if entries:
+                _bring(self._store, self._engine, self._model_id, self._space, self._store.touched(entries))
+                if any(entry.space == self._space for entry in entries):
                     self._take_over()
-                self._move(Place(None, changes[-1].seq))
-            return len(changes) < ROWS_AT_ONCE
+                self._move(Place(None, entries[-1].seq))
+            return len(entries) < ROWS_AT_ONCE
 
     def _fill(self, place: Place) -> bool:
         """Give the engine the next items; what is done to those that it has already, it follows afterwards."""
         assert place.filled is not None
         self._whole = self._counted = False
-        rows = list(islice(self._store.rows(self._model_id, after=place.filled), ROWS_AT_ONCE))
+        following = self._store.rows(self._model_id, after=place.filled, space=self._space)
+        rows = list(islice(following, ROWS_AT_ONCE))
         self._engine.upsert(rows)
         if len(rows) == ROWS_AT_ONCE:
             filled: int | None = rows[-1].number
@@ -249,11 +260,11 @@ class ServerIndex:
         self._places.keep(self._collection, self._model_id, place)
 
     def _take_over(self) -> None:
-        """If the gallery is this model's, have its name stand for this collection, and drop those of other models."""
+        """If the space is this model's, have its name stand for this collection, and drop those of other models."""
         active = self._models.active
         if active is None or active.model_id != self._model_id:
             return
-        name = alias(self._database.gallery_id)
+        name = alias(self._database.gallery_id, self._space)
         self._engine.point(name)
         for former in self._engine.drop_others(f"{name}_"):
             self._places.forget(former)
@@ -262,7 +273,7 @@ class ServerIndex:
     def _count(self) -> None:
         """Begin to compare all rows if their number is wrong; the answer is put off while items change."""
         last = self._store.last_entry()
-        rows, items = len(self._engine), self._store.count(EVERYTHING)
+        rows, items = len(self._engine), self._store.count_rows(self._model_id, self._space)
         if self._store.last_entry() != last:
             return
         self._counted = True
@@ -298,29 +309,29 @@ class ServerIndex:
         return result
 
 
-def collection(gallery_id: str, model_id: str) -> str:
-    """The name of the collection for the vectors of a model."""
-    return f"{alias(gallery_id)}_{model_id}"
+def collection(gallery_id: str, model_id: str, space: str = APPEARANCE) -> str:
+    """The name of the collection for the vectors of a model in a space."""
+    return f"{alias(gallery_id, space)}_{model_id}"
 
 
-def alias(gallery_id: str) -> str:
-    """The name that stands for the collection of a gallery's model, for those who look at the server with other tools.
+def alias(gallery_id: str, space: str = APPEARANCE) -> str:
+    """The name that stands for the collection of a space's model, for those who look at the server with other tools.
 
-    A gallery itself asks by the name of its collection: while the gallery goes from one model to another, the alias
-    would have a process with the former model ask among vectors of the latter.
+    A gallery itself asks by the name of its collection: while the space goes from one model to another, the alias
+    would have a process with the former model ask among vectors of the latter. No space's name begins with that of
+    another; the first was there before there were others, and is not named.
     """
-    return f"reid_{gallery_id}"
+    return f"reid_{gallery_id}" if space == APPEARANCE else f"reid_{space}_{gallery_id}"
 
 
-def _items(changes: Iterable[LogEntry]) -> set[int]:
-    return {change.number for change in changes if change.number is not None}
-
-
-def _bring(store: Store, engine: SearchEngine, model_id: str, numbers: Collection[int]) -> None:
+def _bring(store: Store, engine: SearchEngine, model_id: str, space: str, numbers: Collection[int]) -> None:
     """Give the engine the items of these numbers as they are now, and take away those that are gone."""
-    rows = list(store.rows(model_id, numbers)) if numbers else []
-    engine.upsert(rows)
-    engine.remove(set(numbers) - {row.number for row in rows})
+    ordered = sorted(numbers)
+    for start in range(0, len(ordered), ROWS_AT_ONCE):
+        some = ordered[start : start + ROWS_AT_ONCE]
+        rows = list(store.rows(model_id, some, space=space))
+        engine.upsert(rows)
+        engine.remove(set(some) - {row.number for row in rows})
 
 
 def _same(one: Row, other: Row) -> bool:

@@ -1,7 +1,7 @@
 """The truth of a gallery: its photos, their vectors, and who changed what when. E is the embedding size."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,11 +41,17 @@ _ROWS = (
 
 
 class LogEntry(NamedTuple):
-    """An entry of the operation log for those who follow it: `number` is that of the item, None for other kinds."""
+    """An entry of the operation log for those who follow it, with what it touches, which other kinds leave open.
+
+    That is the item of a `number`, all items that the identity of an id has by now, or a space whose vectors are those
+    of another model from then on.
+    """
 
     seq: int
     kind: str
-    number: int | None
+    number: int | None = None
+    identity_id: str | None = None
+    space: str | None = None
 
 
 class Store:
@@ -191,11 +197,20 @@ class Store:
     def entries(self, after: int, limit: int) -> list[LogEntry]:
         """The first `limit` entries of the operation log with a `seq` above `after`, in order, none ever left out."""
         told = func.coalesce(operations.c.after, operations.c.before)
-        following = select(operations.c.seq, operations.c.kind, told).where(operations.c.seq > after)
-        return [
-            LogEntry(seq, kind, json.loads(state)["number"] if kind.startswith("item.") else None)
-            for seq, kind, state in self._database.read(following.order_by(operations.c.seq).limit(limit))
-        ]
+        following = select(operations.c.seq, operations.c.kind, operations.c.target, told)
+        following = following.where(operations.c.seq > after).order_by(operations.c.seq).limit(limit)
+        return [_entry(*row) for row in self._database.read(following)]
+
+    def touched(self, entries: Iterable[LogEntry]) -> set[int]:
+        """The numbers of the items that entries of the operation log touch, whether these are still there or not."""
+        numbers, identity_ids = set(), set()
+        for entry in entries:
+            numbers |= set() if entry.number is None else {entry.number}
+            identity_ids |= set() if entry.identity_id is None else {entry.identity_id}
+        for portion in portions(identity_ids):
+            of_them = select(items.c.number).join_from(items, identities).where(identities.c.identity_id.in_(portion))
+            numbers |= {number for (number,) in self._database.read(of_them)}
+        return numbers
 
     def last_entry(self) -> int:
         """The largest `seq` of the operation log; 0 for an empty one."""
@@ -215,6 +230,11 @@ class Store:
         owners = select(vectors.c.owner_number).where(of_items(model_id, space))
         return {number for (number,) in self._database.read(owners)}
 
+    def count_rows(self, model_id: str, space: str = APPEARANCE) -> int:
+        """How many items have a vector of a model in a space."""
+        owners = select(func.count()).select_from(vectors).where(of_items(model_id, space))
+        return int(self._database.read(owners)[0][0])
+
     def _items(self, column: Column[Any], values: Collection[int | str], chosen: Filter = EVERYTHING) -> Iterator[Item]:
         for portion in portions(values):
             yield from map(item_from, self._database.read(ITEMS.where(column.in_(portion), condition(chosen))))
@@ -230,6 +250,18 @@ class Store:
 def _row(columns: tuple[Any, ...]) -> Row:
     number, vector, *rest = columns
     return Row(number, np.frombuffer(vector, "<f4"), *rest)
+
+
+def _entry(seq: int, kind: str, target: str, told: str | None) -> LogEntry:
+    if kind.startswith("item."):
+        return LogEntry(seq, kind, number=json.loads(told or "")["number"])
+    if kind == "identity.rename":
+        return LogEntry(seq, kind, identity_id=target)
+    if kind == "identity.merge":
+        return LogEntry(seq, kind, identity_id=json.loads(told or "")["merged_into"])
+    if kind == "model.switch":  # before there were spaces, it named none
+        return LogEntry(seq, kind, space=json.loads(told or "").get("space", APPEARANCE))
+    return LogEntry(seq, kind)
 
 
 def _operation(row: tuple[Any, ...]) -> Operation:

@@ -3,16 +3,19 @@
 import math
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import service.gallery.index
+from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.gallery.index import LocalIndex, ServerIndex, alias, collection
-from service.records import Details, Filter, IndexUnavailable, Medium, NewItem, Row
+from service.records import Conflict, Details, Filter, IndexUnavailable, Medium, NewItem, Row
 from service.storage.database import Database
+from service.storage.identities import Identities
 from service.storage.indexes import Indexes
 from service.storage.models import Models
 from service.storage.store import Store
@@ -304,6 +307,85 @@ def test_photos_enrolled_while_the_new_collection_was_filled_are_not_lost(databa
     require_same(database, server, "n")
 
 
+def rename_or_merge(identities, rng, store):
+    """Have a label become another, of which there may be items already."""
+    ids = sorted({item.details.label: item.identity_id for item in store.page(EVERYTHING, limit=1000)}.items(), key=str)
+    ids = [identity_id for label, identity_id in ids if label is not None]
+    if len(ids) > 1 and rng.random() < 0.3:
+        identities.merge(*rng.sample(ids, 2))
+    elif ids and rng.random() < 0.3:
+        with suppress(Conflict):
+            identities.rename(rng.choice(ids), rng.choice(["ada", "bob", "cyd"]))
+
+
+@pytest.mark.parametrize("kind", ["memory", "faiss-ivf", "server"])
+def test_a_filter_by_label_knows_the_names_that_identities_have_by_now(database, server, kind):
+    """However many items change their label, the log has one entry for it, and none for an item."""
+    if kind == "server":
+        index = index_of(database, server)
+    else:
+        index = LocalIndex(database, MemoryEngine() if kind == "memory" else IvfEngine(), "m")
+    ada = enrol(database, *range(12), label="ada")
+    bob = enrol(database, *range(12, 27), label="bob")
+    cyd = enrol(database, 27, label="cyd")
+    settle(index)
+    identities, store = Identities(database), Store(database)
+
+    def labelled(label):
+        settle(index)
+        (answer,) = index.search(photo(0).vector[None], 100, Filter(labels=frozenset({label})))
+        assert {hit.number for hit in answer.hits} == {item.number for item in store.page(Filter(labels={label}))}
+        return len(answer.hits)
+
+    identities.rename(bob[0].identity_id, "bo")
+    assert (labelled("bob"), labelled("bo")) == (0, 15)
+    identities.merge(ada[0].identity_id, bob[0].identity_id)
+    assert (labelled("ada"), labelled("bo")) == (0, 27)
+    # Several at once, of which the second takes away what the first one gave.
+    store.edit(ada[3].item_id, {"label": "dot"})
+    identities.merge(bob[0].identity_id, cyd[0].identity_id)
+    identities.rename(cyd[0].identity_id, "ada")
+    store.delete([bob[4].item_id])
+    assert (labelled("bo"), labelled("cyd"), labelled("ada"), labelled("dot")) == (0, 0, 26, 1)
+    assert "item.edit" not in [entry.kind for entry in store.operations() if entry.target == ada[0].item_id]
+
+
+def test_a_space_has_an_index_of_its_own_and_a_switch_of_another_leaves_it(database, server):
+    items = enrol(database, *range(15))
+    texts = Models(database, "text")
+    texts.bind("words", 3, {})
+    drawn = np.eye(3, dtype=np.float32)
+    texts.add("words", {item.number: drawn[n % 3] for n, item in enumerate(items[:12])})
+    name = collection(database.gallery_id, "words", "text")
+    by_text = ServerIndex(database, Engine(server, name), "words", "text")
+    here = LocalIndex(database, MemoryEngine(), "words", "text")
+    by_look = index_of(database, server)
+    for index in (by_text, here, by_look):
+        settle(index)
+    models = Models(database)
+    models.prepare("n", SIZE, {})
+    models.add("n", {item.number: -photo(n).vector for n, item in enumerate(items)})
+    filled, here._fill = [], lambda: filled.append("again")
+    models.switch("n")
+    new = index_of(database, server, "n")
+    for index in (new, by_text, here):
+        settle(index)
+    assert not filled
+    assert server.collections.keys() == {name, collection(database.gallery_id, "n")}
+    assert server.aliases == {
+        alias(database.gallery_id): collection(database.gallery_id, "n"),
+        alias(database.gallery_id, "text"): name,
+    }
+    assert (len(new), len(by_text), len(here), by_text.items) == (15, 12, 12, 12)
+    for index in (by_text, here):
+        (answer,) = index.search(drawn[1:2], 4, EVERYTHING)
+        assert [hit.number for hit in answer.hits] == [items[n].number for n in (1, 4, 7, 10)]
+    Store(database).delete([items[1].item_id])
+    texts.prepare("other words", 3, {})
+    settle(by_text)
+    assert sorted(server.collections[name]) == [item.number for item in items[:12] if item != items[1]]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_answers_are_lost_everything_arrives_once(database, server, seed):
     """Processes come and go at any time, and so does the server, after what it was asked for or before."""
@@ -321,6 +403,7 @@ def test_whatever_answers_are_lost_everything_arrives_once(database, server, see
                 del alive[item_id]
         elif act == 4 and alive:
             store.edit(rng.choice(sorted(alive)), {"label": rng.choice(["ada", "bob", None])})
+            rename_or_merge(Identities(database), rng, store)
         elif act == 5:
             server.away = rng.random() < 0.3
         elif act == 6:

@@ -137,3 +137,51 @@ def test_a_model_that_nobody_prepared_is_refused(store, models):
     with pytest.raises(ValueError, match="model other is not known"):
         models.switch("other")
     assert models.active.model_id == "old"
+
+
+def test_each_space_has_a_model_and_vectors_of_its_own(reopen):
+    with reopen() as database:
+        looks, texts, store = Models(database), Models(database, "text"), Store(database)
+        looks.bind("old", SIZE, {})
+        assert texts.active is None
+        items = enrol(store, 4)
+        texts.bind("words", 3, {})
+        drawn = np.eye(3, dtype=np.float32)
+        texts.add("words", {items[0].number: drawn[0], items[3].number: drawn[1]})
+        assert (looks.count_missing("old"), texts.count_missing("words")) == (0, 2)
+        assert texts.missing("words", 0, 9) == looks.missing("words", 0, 9)[1:3] == items[1:3]
+
+        looks.prepare("new", 5, {})
+        looks.add("new", {item.number: vector(n, 5) for n, item in enumerate(items)})
+        looks.switch("new")
+        assert (looks.active.model_id, texts.active.model_id) == ("new", "words")
+        assert store.numbers("words", "text") == {items[0].number, items[3].number}
+        assert store.numbers("words") == store.numbers("new", "text") == set()
+
+        texts.prepare("more words", 3, {})
+        with pytest.raises(ValueError, match="^4 items have no vector of model more words"):
+            texts.switch("more words")
+        texts.add("more words", {item.number: drawn[2] for item in items})
+        texts.switch("more words", Cause("ada", "r1"))
+        assert store.numbers("words", "text") == set()
+        assert store.operations()[-1].after == {"model_id": "more words", "space": "text"}
+        assert [entry.space for entry in store.entries(0, 100) if entry.kind == "model.switch"] == [
+            "appearance",
+            "text",
+        ]
+    with reopen() as database:
+        store = Store(database)
+        assert (Models(database).active.model_id, Models(database, "text").active.model_id) == ("new", "more words")
+        np.testing.assert_array_equal([row.vector for row in store.rows("new")], [vector(n, 5) for n in range(4)])
+        texted = list(store.rows("more words", space="text"))
+        np.testing.assert_array_equal([row.vector for row in texted], [drawn[2]] * 4)
+        assert store.count_rows("more words", "text") == 4
+        store.delete([items[0].item_id])
+        assert [store.count_rows(*those) for those in (("new",), ("more words", "text"))] == [3, 3]
+
+
+def test_a_model_has_one_size_in_all_spaces(database, models):
+    with pytest.raises(ModelMismatch, match=r"model old \(E = 8\), not to model old \(E = 9\)"):
+        Models(database, "text").bind("old", SIZE + 1, {})
+    Models(database, "text").bind("old", SIZE, {})
+    assert Models(database, "text").active == models.active

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from service.records import Cause, Conflict, Crop, Details, Filter, Medium, NewItem, NotFound, Region, UnusableText
 from service.storage import tables
 from service.storage.models import Models
-from service.storage.store import Store
+from service.storage.store import LogEntry, Store
 
 NAMES = ["plain", "Åsa", "日本", "it's", 'say "x"', "x'; DROP TABLE items;--", "a,b\n%_?:", "nul\0nul", "", "🦓"]
 SIZE = 8
@@ -377,7 +377,7 @@ def test_operations_tell_who_did_what_and_what_was_before(store):
     assert [operation.seq for operation in store.operations(after=edit.seq, limit=1)] == [delete_a.seq]
 
 
-def test_changes_name_the_items_that_changed(database, store):
+def test_entries_of_the_log_name_the_items_that_changed(database, store):
     assert Store(database).last_entry() == 1  # the model
     a, b = enrol(store, photo(1, label="Åsa"), photo(2))
     store.edit(b.item_id, {"label": "Åsa", "attributes": {"key": "nul\0nul"}})
@@ -386,7 +386,7 @@ def test_changes_name_the_items_that_changed(database, store):
     numbers = [None, None, a.number, b.number, b.number, a.number]
     log = store.operations()
     assert store.entries(0, 100) == [
-        (entry.seq, kind, number) for entry, kind, number in zip(log, kinds, numbers, strict=True)
+        LogEntry(entry.seq, kind, number) for entry, kind, number in zip(log, kinds, numbers, strict=True)
     ]
     assert store.entries(log[1].seq, 2) == store.entries(0, 100)[2:4]
     assert store.entries(store.last_entry(), 10) == []
