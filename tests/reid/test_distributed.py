@@ -139,7 +139,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("dcal", "learned")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_processes_train_the_parameters_of_one_process_on_the_same_batches(photos, tiny, tmp_path, monkeypatch, case):
     size, changes = CASES[case]
     options = {**tiny, **ALIKE, **changes, "data.root": str(photos)}
@@ -240,7 +245,7 @@ def test_one_process_writes_and_speaks(photos, tiny, tmp_path):
     assert len(files) == 6
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (3, 5))])
 def test_an_evaluation_by_several_processes_is_that_of_one(write_photos, save_run, tmp_path, size):
     """To the last bit, because the batches are the same; 5 queries are fewer batches than processes."""
     photos = write_photos(tmp_path / "photos", identities=7, tested=5)

@@ -36,6 +36,7 @@ def test_the_same_picture_every_time():
     assert one.names == again.names
 
 
+@pytest.mark.slow
 def test_large_sets_are_thinned():
     features = clusters(identities=60, queries=1, gallery=100)
     projection = project(features, "euclidean")

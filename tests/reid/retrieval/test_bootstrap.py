@@ -36,6 +36,7 @@ def test_the_interval_is_scipys(seed, confidence):
     assert found.low < found.mean < found.high
 
 
+@pytest.mark.slow
 def test_the_p_value_is_near_that_of_the_t_test():
     for seed in range(5):
         baseline, candidate = two_evaluations(seed, gain=0.015)
@@ -43,6 +44,7 @@ def test_the_p_value_is_near_that_of_the_t_test():
         assert found.p_value == pytest.approx(stats.ttest_rel(candidate, baseline).pvalue, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     gain = 0.02
     options = {"resamples": 500, "confidence": 0.9}
@@ -103,6 +105,7 @@ def clustered(seed, identities=60, queries=5, gain=0.02):
     return baseline, baseline + differences, ids
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_also_with_several_queries_an_identity():
     options = {"resamples": 400, "confidence": 0.9}
     found = [bootstrap.paired_difference(*clustered(seed), **options, seed=seed) for seed in range(400)]

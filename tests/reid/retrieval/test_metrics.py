@@ -286,12 +286,14 @@ print((kibibytes("VmHWM") - before) * 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of the process from /proc")
 def test_peak_memory_is_far_below_the_matrix_of_distances():
     output = subprocess.run([sys.executable, "-c", PEAK_MEMORY], capture_output=True, text=True, check=True).stdout
     assert int(output) < 0.5 * 6_000 * 40_000 * 4
 
 
+@pytest.mark.slow
 def test_memory_for_lists_of_positives_is_bounded_where_all_rows_are_positives(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_DISTANCES", 2**20)
     distances = torch.rand(200, 20_000, generator=torch.manual_seed(0))

@@ -218,6 +218,7 @@ print(held("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of the process from /proc")
 @pytest.mark.parametrize(("size", "common"), [(16, 0), (384, 5)])  # the latter point one way: mean cosine 0.96
 def test_peak_memory_is_as_estimated(size, common):

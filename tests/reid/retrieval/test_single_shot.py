@@ -34,6 +34,7 @@ def slow_draw(distances, query_ids, query_cameras, gallery_ids, gallery_cameras,
     return np.array(ranks)
 
 
+@pytest.mark.slow
 def test_many_draws_agree_with_drawing_for_each_query_by_hand():
     features, ids, cameras = world()
     query, gallery = np.arange(9), np.arange(9, 45)
