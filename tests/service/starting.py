@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["service.api.app", "service.opening", "service.upkeep.reindex"])
+PROCESSES.set_forkserver_preload(["service.api.app", "service.opening", "service.serving"])
 
 
 def _run(module: str, arguments: Sequence[str], environment: Mapping[str, str], output: Any) -> None:
