@@ -6,12 +6,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Identity, Table, func, select, text
 from sqlalchemy.dialects.postgresql import REGCLASS
 
-from service.storage.tables import gallery, metadata
+from service.storage.tables import gallery, identities, metadata
 
 ROWS_AT_ONCE = 1000
 
 # All but the gallery's own id, each after those that it refers to.
 TABLES = [table for table in metadata.sorted_tables if table is not gallery]
+
+# Where rows refer to others of their table, those come first.
+_ORDER = {identities.name: identities.c.merged_into.is_not(None)}
 
 # The columns whose numbers are never used again, by the names of their tables.
 _NUMBERED = {
@@ -30,7 +33,8 @@ def read_rows(source: Connection, progress: Callable[[int, int], None]) -> Itera
     counts = [source.execute(select(func.count()).select_from(table)).scalar_one() for table in TABLES]
     done = 0
     for table in TABLES:
-        found = source.execute(select(table), execution_options={"yield_per": ROWS_AT_ONCE})
+        ordered = select(table).order_by(_ORDER[table.name]) if table.name in _ORDER else select(table)
+        found = source.execute(ordered, execution_options={"yield_per": ROWS_AT_ONCE})
         for portion in found.mappings().partitions():
             yield table, [dict(row) for row in portion]
             done += len(portion)

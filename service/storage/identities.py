@@ -21,7 +21,7 @@ _IDENTITIES = select(
 class Identity:
     """Whom items show; `aliases` are its former names and those of identities that were merged into it.
 
-    One that was merged itself has no name any more, and `merged_into` is the public id of the other.
+    One that was merged itself has no name any more, and `merged_into` is the public id of the one that has its items.
     """
 
     number: int
@@ -78,7 +78,8 @@ class Identities:
             moved = connection.execute(select(items.c.number).where(of_merged).order_by(items.c.number)).scalars().all()
             connection.execute(update(items).where(of_merged).values(identity_number=kept.number))
             gone = {"name": None, "state": "merged", "merged_into": kept.number}
-            connection.execute(update(identities).where(identities.c.number == merged.number).values(gone))
+            formerly = (identities.c.number == merged.number) | (identities.c.merged_into == merged.number)
+            connection.execute(update(identities).where(formerly).values(gone))
             kept = replace(kept, aliases=_joined(kept.aliases, (merged.name, *merged.aliases), without=kept.name))
             _write(connection, kept)
             before = {**_as_json(merged), "items": list(moved)}
@@ -107,4 +108,4 @@ def _joined(aliases: tuple[str, ...], more: tuple[str | None, ...], without: str
 
 
 def _as_json(identity: Identity) -> dict[str, object]:
-    return {"name": identity.name, "aliases": list(identity.aliases)}
+    return {"name": identity.name, "aliases": identity.aliases}

@@ -59,9 +59,9 @@ class Transaction:
             for holder in self._find(items.c.key, [details.key]):
                 if holder.number != before.number:
                     raise _conflict(details.key, holder.item_id, f"item {item_id}")
-        values = _columns(details)
+        values = _detail_columns(details)
         if details.label != before.details.label:
-            values |= _identity(details.label, "human", self._identities([details.label]))
+            values |= _identity_columns(details.label, "human", self._identities([details.label]))
         self._connection.execute(update(items).where(items.c.number == before.number).values(values))
         after = self._get(item_id)
         if after != before:
@@ -104,8 +104,8 @@ class Transaction:
                 "media_number": stored[photo.medium.sha256],
                 "created_at": self._now,
                 **region_columns(photo.region),
-                **_columns(photo.details),
-                **_identity(photo.details.label, "import", known),
+                **_detail_columns(photo.details),
+                **_identity_columns(photo.details.label, "import", known),
             }
             for item_id, photo in new.items()
         ]
@@ -163,7 +163,7 @@ class Transaction:
             self._connection.execute(insert(operations), rows)
 
 
-def _columns(details: Details) -> dict[str, Any]:
+def _detail_columns(details: Details) -> dict[str, Any]:
     return {
         "key": details.key,
         "camera": details.camera,
@@ -172,7 +172,7 @@ def _columns(details: Details) -> dict[str, Any]:
     }
 
 
-def _identity(label: str | None, source: str, known: Mapping[str, int]) -> dict[str, Any]:
+def _identity_columns(label: str | None, source: str, known: Mapping[str, int]) -> dict[str, Any]:
     return {
         "identity_number": None if label is None else known[label],
         "identity_source": None if label is None else source,

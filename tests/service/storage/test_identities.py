@@ -87,6 +87,7 @@ def test_a_merged_identity_gives_its_items_to_the_other(database, store, identit
     identities.merge(asa, cyd)
     assert labels(store) == ["cyd"] * 6 + [None]
     assert identities.get(cyd).aliases == ("Åsa", "bo", "bob")
+    assert identities.get(asa).merged_into == identities.get(bob).merged_into == cyd
     assert store.edit(items[0].item_id, {"label": "bob"}).identity_id not in (asa, bob, cyd)
     sources = select(tables.items.c.identity_source).where(tables.items.c.number == items[2].number)
     assert database.read(sources) == [("import",)]

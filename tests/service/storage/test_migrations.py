@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_all_rows_pictures_and_logs_are_as_they_were(stored):
     with stored.open() as again:
         assert Store(again).last_entry() == upgrade.seq, "upgraded twice"
         assert again.gallery_id == database.gallery_id
+
+
+@pytest.mark.parametrize("version", range(FIRST_ON_POSTGRESQL, len(STEPS)))
+def test_processes_that_open_it_at_once_upgrade_it_once(tmp_path, postgresql, version):
+    stored = Stored(tmp_path / "stored", version, postgresql)
+    with ThreadPoolExecutor(4) as pool:
+        for database in pool.map(lambda _: stored.open(), range(4)):
+            database.close()
+    assert stored.read("SELECT count(*) FROM operations WHERE kind = 'gallery.upgrade'") == [(1,)]
 
 
 def built(stored, postgresql):

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ from sqlalchemy import insert, select
 from service.gallery.pictures import Pictures, lossless
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
-from service.records import Details, Filter, ItemEdit, Medium, NewItem, NewKey, Upload
+from service.records import Details, Filter, ItemEdit, Medium, NewItem, NewKey, Region, Upload
 from service.storage.copying import TABLES
 from service.storage.database import Database
+from service.storage.identities import Identities
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
 from service.storage.models import Models
@@ -211,6 +213,31 @@ def test_a_gallery_in_a_file_is_brought_to_an_empty_one(small, restored, tmp_pat
         # Numbers of what was deleted are not used again: an index on a server may still have them.
         assert again.enrol([99])[0].number == 41
         assert len(again.store.operations()) == len(rows["operations"]) + 1
+
+
+def test_every_copy_has_all_regions_spaces_and_merged_identities(small, restored, tmp_path):
+    small.enrol(range(6))
+    cut = [replace(photo(0), region=Region(x, x, 2, 2, frame)) for x, frame in ((0, None), (1, None), (1, 7))]
+    named = [replace(one, details=Details(label=name)) for one, name in zip(cut, "abc", strict=True)]
+    regions = [enrolled.item for enrolled in small.store.enrol(named)]
+    first, second, third = (item.identity_id for item in regions)
+    identities = Identities(small.database)
+    identities.merge(first, second)  # each into one that was made after it
+    identities.merge(second, third)
+    texts = Models(small.database, "text")
+    texts.bind("words", 2, {})
+    texts.add("words", {regions[1].number: np.array([0, 1], np.float32)})
+    rows = all_rows(small.database)
+    assert back_up(small.database, small.pictures, tmp_path / "backup", nothing)["items"] == 9
+    with Database(tmp_path / "backup") as source, Database(*restored) as target:
+        assert restore(source, target, nothing) == 9
+        again = back_up(target, Pictures(target.folder / "pictures"), tmp_path / "again", nothing)
+        assert again["items"] == 9
+        with Database(tmp_path / "again") as last:
+            for copy in (source, target, last):
+                assert all_rows(copy) == rows
+                assert Store(copy).of_photo(photo(0).medium.sha256) == small.store.of_photo(photo(0).medium.sha256)
+                assert len(list(copy.folder.glob("pictures/??/*.webp"))) == 6
 
 
 def test_a_gallery_that_has_anything_is_left_alone(small, restored, tmp_path):
