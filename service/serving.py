@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import uvicorn
 
 from service import logs
+from service.api.connections import Connection
 from service.api.starting import Starting
 from service.settings import Settings
 
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> None:
                 log_level="warning",
                 timeout_graceful_shutdown=SECONDS_TO_STOP,
                 lifespan="off",
+                http=Connection,
             )
         )
         opened.enter_context(_signals(starting, server))

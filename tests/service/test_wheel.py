@@ -11,15 +11,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import torch
 
 from reid.config import load_config
-from reid.data.transforms import Preprocessing
-from reid.inference.checkpoint import Checkpoint, save_model
-from reid.models.dcal import build_dcal
 from tests.waiting import DEADLINE, wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 
 
@@ -53,20 +49,8 @@ def environment():
     return {**kept, "REID_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A run folder with a model that nobody trained."""
-    torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", (32, 16), 3)
-    options = {"model.backbone": "vit_toy", "model.weights": "none", "data.image_size": "32x16"}
-    config = load_config("csv", None, {**options, "data.root": "images.csv"})
-    preprocessing = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    save_model(tmp_path / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1))
-    return tmp_path / "model.safetensors"
-
-
 @pytest.mark.slow
-def test_an_installed_wheel_serves_the_page_and_has_the_recipes(installed, environment, run, tmp_path):
+def test_an_installed_wheel_serves_the_page_and_has_the_recipes(installed, environment, checkpoint, tmp_path):
     recipes = "import reid, reid.config as c; print(reid.__file__); print(c.load_config('veri776').as_yaml())"
     told = subprocess.run(
         [installed / "python", "-c", recipes], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
@@ -74,7 +58,7 @@ def test_an_installed_wheel_serves_the_page_and_has_the_recipes(installed, envir
     where, _, recipe = told.stdout.partition("\n")
     assert where.startswith(str(tmp_path))
     assert recipe.strip() == load_config("veri776").as_yaml().strip()
-    options = ["--checkpoint", run, "--gallery", tmp_path / "gallery", "--device", "cpu", "--port", "0"]
+    options = ["--checkpoint", checkpoint, "--gallery", tmp_path / "gallery", "--device", "cpu", "--port", "0"]
     command = [installed / "reid-serve", *map(str, options)]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
