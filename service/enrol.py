@@ -1,6 +1,7 @@
 """Command `reid-enrol`: put the photos of folders, tables and datasets into a gallery."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from reid import cli
@@ -8,12 +9,15 @@ from service.bulk.enrolling import enrol, enrol_features, told
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Source, add_arguments, chosen_sources, tell_left_out
 from service.opening import open_gallery
-from service.records import Filter
+from service.records import Cameras, Filter
 from service.settings import Backend, load
+
+log = logging.getLogger("reid")
 
 
 def _command(arguments: argparse.Namespace) -> int:
     sources: list[Source] = []
+    cameras = Cameras(arguments.timezone, named_by_device=arguments.camera_from == "device")
     if arguments.features:
         if arguments.checkpoint or arguments.dataset:
             raise cli.UsageError("--features needs no --checkpoint and no --dataset; it says itself what it is of")
@@ -28,12 +32,14 @@ def _command(arguments: argparse.Namespace) -> int:
             features,
             [path.parent if path.is_file() else path for path in roots],
             update=arguments.update,
+            cameras=cameras,
         )
     elif arguments.checkpoint:
         sources = chosen_sources(arguments)
         photos = [photo for source in sources for photo in source.photos()]
         with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
-            counts, size = enrol(gallery, photos, update=arguments.update), gallery.store.count(Filter())
+            counts = enrol(gallery, photos, update=arguments.update, cameras=cameras)
+            size = gallery.store.count(Filter())
     else:
         raise cli.UsageError("give either --checkpoint RUN with what to enrol, or --features FEATURES")
     print(f"{told(counts)}; {arguments.gallery} holds {size} items")
@@ -43,6 +49,12 @@ def _command(arguments: argparse.Namespace) -> int:
         print(f"{counts['other']} that were there before are updated")
     elif counts["other"]:
         print(f"of {counts['other']} there before something else is said here; --update takes it over")
+    if counts["zoneless"]:
+        log.warning(
+            "%d photos have the time of a clock without its zone, taken for UTC; --timezone, as Africa/Johannesburg or "
+            "+02:00, says where clocks were",
+            counts["zoneless"],
+        )
     tell_left_out(sources)
     return 1 if counts["failed"] else 0
 

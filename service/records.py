@@ -6,7 +6,7 @@ E is the embedding size.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from math import ceil, floor, isfinite
 from typing import Any, Literal, NamedTuple, Protocol, Self, TypedDict, get_args
 
@@ -103,13 +103,31 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What people say of an item. `captured_at` has a time zone; `label` is the name of its identity."""
+    """What is said of an item, by people or by its camera. `label` is the name of its identity.
+
+    `captured_at` is in UTC, or as the camera's clock showed it, with its offset; `captured_precision` is `second` or
+    `subsecond` where a camera said it, and tells where its zone is unknown. `latitude` and `longitude` are degrees.
+    """
 
     key: str | None = None
     label: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    captured_precision: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cameras:
+    """How to take what cameras say: in which zone clocks are that do not tell it, and whether devices name cameras."""
+
+    zone: tzinfo | None = None
+    named_by_device: bool = False
+
+
+ANY_CAMERA = Cameras()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,7 @@ class Upload:
     name: str
     data: bytes
     details: Details
+    cameras: Cameras = ANY_CAMERA
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ NO_TORCH = (
     "reid.data.images",
     "reid.data.formats",
     "reid.data.folders",
+    "reid.data.capture",
+    "reid.data.colours",
 )
 
 

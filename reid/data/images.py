@@ -44,7 +44,7 @@ def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None, *
     FileNotFoundError for a missing file, UnknownFormat and UnusableImage, which are ValueErrors, naming the path, for
     one that is no picture or cannot be used, and ValueError for a box outside the image.
     """
-    with _named(path), open(path, "rb") as file, _opened(file) as opened:
+    with _named(path), open(path, "rb") as file, opened_picture(file) as opened:
         image = upright_rgb(opened, profiles=profiles)
     if box is None:
         return image
@@ -62,13 +62,13 @@ def decode(data: bytes, *, profiles: bool = True) -> Image.Image:
 
     Raises UnknownFormat and UnusableImage, whose messages are one line to show to the sender.
     """
-    with _opened(io.BytesIO(data)) as opened:
+    with opened_picture(io.BytesIO(data)) as opened:
         return upright_rgb(opened, profiles=profiles)
 
 
 def upright_size(path: Path | str) -> tuple[int, int]:
     """(width, height) in upright pixels from an image's header alone; raises as `read_image` does."""
-    with _named(path), open(path, "rb") as file, _opened(file) as opened:
+    with _named(path), open(path, "rb") as file, opened_picture(file) as opened:
         width, height = opened.size
         # What Pillow turns by itself has the size of the upright picture from the start.
         lies = opened.format != "TIFF" and _orientation(opened) >= 5
@@ -147,8 +147,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(file: BinaryIO) -> Iterator[Image.Image]:
-    """A picture whose header has been read, and found to be within the limits, before anything else is decoded.
+def opened_picture(file: BinaryIO) -> Iterator[Image.Image]:
+    """A picture of a file whose header has been read, and found to be within the limits, before any pixel is decoded.
 
     Raises UnknownFormat and UnusableImage, also in place of whatever is raised while it is open.
     """

@@ -27,6 +27,9 @@ _CONDITIONS = {"cameras": ["gate"], "exclude_cameras": None, "from": "2025-03-01
 _ITEM = {
     "item_id": _ITEM_ID,
     **_SAID,
+    "captured_precision": "second",
+    "latitude": -28.0,
+    "longitude": 32.1,
     "identity_id": "c2a4e6081b3d4f5a97c8e0d2f4a6b8c0",
     "source": "visit-0412.jpg",
     "width": 640,

@@ -11,8 +11,9 @@ from reid.progress import Progress
 from service.bulk.importing import Outcome, import_features
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo, reason
+from service.gallery.capture import ZONE_UNKNOWN
 from service.gallery.gallery import Gallery
-from service.records import Cause, Details, Enrolled, Filter, Item, ItemEdit
+from service.records import ANY_CAMERA, Cameras, Cause, Details, Enrolled, Filter, Item, ItemEdit
 from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.models import Models
@@ -25,11 +26,14 @@ AT_ONCE = 3  # batches, so that photos are read and saved while the model works
 CAUSE = Cause(actor="reid-enrol")
 
 
-def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) -> Counter[str]:
+def enrol(
+    gallery: Gallery, photos: Sequence[Photo], *, update: bool = False, cameras: Cameras = ANY_CAMERA
+) -> Counter[str]:
     """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason.
 
     Of those that are there already, `other` counts the ones of which something else is said here than in the gallery;
-    `update` has the gallery say it too. `pending` are those that wait for the search index, which is away.
+    `update` has the gallery say it too. `pending` are those that wait for the search index, which is away; `zoneless`
+    are new, and of a clock whose zone neither they nor `cameras` tell.
 
     Which of several photos with the same bytes or key is the first is left to chance. An interrupt lets the batches
     under way finish, and is raised again as KeyboardInterrupt with the counts.
@@ -38,7 +42,7 @@ def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) ->
     progress = Progress("enrolling")
     pool = ThreadPoolExecutor(AT_ONCE)
     batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
-    waiting = deque(pool.submit(_enrol_batch, gallery, batch, update) for batch in batches)
+    waiting = deque(pool.submit(_enrol_batch, gallery, batch, update, cameras) for batch in batches)
     try:
         try:
             for found in _results(waiting):
@@ -56,7 +60,12 @@ def enrol(gallery: Gallery, photos: Sequence[Photo], *, update: bool = False) ->
 
 
 def enrol_features(
-    folder: Path, features: FeatureFolder, roots: Sequence[Path] = (), *, update: bool = False
+    folder: Path,
+    features: FeatureFolder,
+    roots: Sequence[Path] = (),
+    *,
+    update: bool = False,
+    cameras: Cameras = ANY_CAMERA,
 ) -> tuple[Counter[str], int]:
     """Enrol photos that have features into the gallery of a folder, without the model, and count as `enrol` does.
 
@@ -72,7 +81,7 @@ def enrol_features(
         Models(database).bind(embedding.model_id, embedding.dimension, embedding.description, CAUSE)
         edit = partial(store.edit, cause=CAUSE)
         try:
-            for outcomes in import_features(database, features, roots, CAUSE):
+            for outcomes in import_features(database, features, roots, CAUSE, cameras):
                 found, failures = _count(outcomes, edit, update)
                 for failure in failures:
                     log.warning("%s", failure)
@@ -87,13 +96,15 @@ def enrol_features(
         return counts, store.count(Filter())
 
 
-def _enrol_batch(gallery: Gallery, photos: Sequence[Photo], update: bool) -> tuple[Counter[str], list[str]]:
+def _enrol_batch(
+    gallery: Gallery, photos: Sequence[Photo], update: bool, cameras: Cameras
+) -> tuple[Counter[str], list[str]]:
     """The counts of a batch, and a line for each failure."""
     outcomes: list[Outcome] = []
     uploads = []
     for photo in photos:
         try:
-            uploads.append(photo.upload())
+            uploads.append(photo.upload(cameras))
         except (OSError, ValueError) as error:
             outcomes.append(Outcome(photo.name, error))
     for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
@@ -111,6 +122,8 @@ def _count(
         if isinstance(result, Enrolled):
             counts["created" if result.created else "existing"] += 1
             counts["pending"] += result.pending
+            precision = result.item.details.captured_precision or ""
+            counts["zoneless"] += result.created and precision.endswith(ZONE_UNKNOWN)
             if not result.created and (changes := _changes(result.item.details, details)):
                 counts["other"] += 1
                 if update:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from reid.data.images import decode
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo
+from service.gallery.capture import with_capture
 from service.gallery.holdings import Holdings
 from service.gallery.pictures import lossless
-from service.records import Cause, Crop, Details, Enrolled, Medium, NewItem, Vectors
+from service.records import ANY_CAMERA, Cameras, Cause, Crop, Details, Enrolled, Medium, NewItem, Vectors
 from service.storage.database import Database
 from service.storage.store import Store
 
@@ -40,6 +41,7 @@ class _Embedded(NamedTuple):
     vector: Vectors | None = None
     failure: str = ""
     profiles: bool = False  # whether its colour profile was applied
+    cameras: Cameras = ANY_CAMERA
 
 
 class _Taken(NamedTuple):
@@ -53,7 +55,7 @@ _Batch = list[tuple[_Embedded, "Enrolled | Future[_Taken] | None"]]
 
 
 def import_features(
-    database: Database, features: FeatureFolder, roots: Sequence[Path], cause: Cause
+    database: Database, features: FeatureFolder, roots: Sequence[Path], cause: Cause, cameras: Cameras = ANY_CAMERA
 ) -> Iterator[list[Outcome]]:
     """Enrol the photos that have features, in the order of their list, and tell in that order what became of each.
 
@@ -66,7 +68,7 @@ def import_features(
     problems: list[str] = []
     with ThreadPoolExecutor(os.cpu_count(), "decoding") as pool:
         try:
-            for batch in _batches(features, roots, problems):
+            for batch in _batches(features, roots, problems, cameras):
                 waiting.append(_begin(holdings.store, batch, pool))
                 if len(waiting) == AT_ONCE:
                     yield _finish(holdings, waiting.popleft(), model_id, cause)
@@ -81,7 +83,9 @@ def import_features(
         )
 
 
-def _batches(features: FeatureFolder, roots: Sequence[Path], problems: list[str]) -> Iterator[list[_Embedded]]:
+def _batches(
+    features: FeatureFolder, roots: Sequence[Path], problems: list[str], cameras: Cameras
+) -> Iterator[list[_Embedded]]:
     profiles = bool(features.manifest.embedding.preprocessing.get("profiles"))
     for number in range(len(features)):
         try:
@@ -94,7 +98,13 @@ def _batches(features: FeatureFolder, roots: Sequence[Path], problems: list[str]
             continue
         there = {int(line): row for row, line in enumerate(shard.lines)}
         embedded = (
-            _Embedded(photo, shard.sha256[there[line]].tobytes().hex(), shard.features[there[line]], profiles=profiles)
+            _Embedded(
+                photo,
+                shard.sha256[there[line]].tobytes().hex(),
+                shard.features[there[line]],
+                profiles=profiles,
+                cameras=cameras,
+            )
             if line in there
             else _Embedded(photo, failure=shard.failures[line])
             for line, photo in enumerate(photos)
@@ -118,12 +128,14 @@ def _begin(store: Store, batch: list[_Embedded], pool: ThreadPoolExecutor) -> _B
 
 
 def _take(one: _Embedded) -> _Taken:
-    upload = one.photo.upload()
+    upload = one.photo.upload(one.cameras)
     if hashlib.sha256(upload.data).hexdigest() != one.sha256:
         raise ValueError(CHANGED)
     image = decode(upload.data, profiles=one.profiles)
     assert one.vector is not None
-    return _Taken(NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, upload.details), lossless(image))
+    return _Taken(
+        NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, with_capture(upload)), lossless(image)
+    )
 
 
 def _finish(holdings: Holdings, batch: _Batch, model_id: str, cause: Cause) -> list[Outcome]:

@@ -21,7 +21,7 @@ from reid.data.images import UnknownFormat
 from reid.data.samples import is_image
 from reid.data.tables import AS_IT_IS, BOX_COLUMNS, Reading, known_name, open_table, parse_columns, read_box
 from reid.data.times import Clock, DateOrder, choose_clock, read_zone
-from service.records import Details, Upload
+from service.records import ANY_CAMERA, Cameras, Details, Upload
 from service.wire.schemas import Metadata
 
 log = logging.getLogger("reid")
@@ -39,10 +39,10 @@ class Photo:
     name: str
     cells: Mapping[str, str] = field(default_factory=dict)
 
-    def upload(self) -> Upload:
+    def upload(self, cameras: Cameras = ANY_CAMERA) -> Upload:
         """Read the file; raises OSError for one that cannot be read and ValueError for cells that cannot be used."""
         details = self.details()
-        return Upload(self.name, self.path.read_bytes(), details)
+        return Upload(self.name, self.path.read_bytes(), details, cameras)
 
     def details(self) -> Details:
         """What its cells say of it; raises ValueError for some that cannot be used."""
@@ -95,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timezone", metavar="ZONE", type=_usable(read_zone), help="where clocks were whose times do not say it"
     )
     parser.add_argument(
+        "--camera-from",
+        choices=["folder", "device"],
+        help="name the cameras of photos by the folder below SOURCE in which they lie, or (reid-enrol) by their device",
+    )
+    parser.add_argument(
         "--dates", choices=get_args(DateOrder), help="how a table writes 05/03/2026, if it does not show it"
     )
     parser.add_argument(
@@ -117,7 +122,8 @@ def chosen_sources(arguments: argparse.Namespace) -> list[Source]:
     reading = Reading(arguments.columns, arguments.timezone, arguments.dates)
     if not arguments.dataset:
         wanted = Patterns(tuple(arguments.include), tuple(arguments.exclude))
-        return [_source(path, reading, wanted) for path in arguments.sources]
+        by_folder = arguments.camera_from == "folder"
+        return [_source(path, reading, wanted, by_folder=by_folder) for path in arguments.sources]
     if arguments.include or arguments.exclude:
         raise cli.UsageError("--include and --exclude choose among the files of folders, not of a dataset")
     photos = dataset_photos(arguments.dataset, arguments.data_root, arguments.split, reading)
@@ -126,15 +132,18 @@ def chosen_sources(arguments: argparse.Namespace) -> list[Source]:
     return [Source(words, root if root.is_dir() else root.parent, lambda: photos)]
 
 
-def _source(path: Path, reading: Reading, wanted: Patterns = EVERYTHING) -> Source:
+def _source(path: Path, reading: Reading, wanted: Patterns = EVERYTHING, *, by_folder: bool = False) -> Source:
     path = path.absolute()
     if path.is_dir():
         left_out = LeftOut()
 
         def inside() -> Iterator[Photo]:
-            return (Photo(path / one, _name(one)) for one in pictures_below(path, left_out, wanted))
+            for one in pictures_below(path, left_out, wanted):
+                cells = {"camera": _name(Path(one.parts[0]))} if by_folder and len(one.parts) > 1 else {}
+                yield Photo(path / one, _name(one), cells)
 
-        return Source(f"folder {path}{wanted}", path, lambda: _some(path, inside(), left_out), left_out)
+        how = ", cameras by folder" if by_folder else ""
+        return Source(f"folder {path}{wanted}{how}", path, lambda: _some(path, inside(), left_out), left_out)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: neither a folder nor a file")
     with open(path, "rb") as file:

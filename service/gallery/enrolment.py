@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from reid.data.images import UnknownFormat, UnusableImage, decode
+from service.gallery.capture import with_capture
 from service.gallery.holdings import Holdings
 from service.gallery.pictures import lossless
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
-from service.records import Cause, Conflict, Crop, Enrolled, Medium, NewItem, Upload
+from service.records import Cause, Conflict, Crop, Details, Enrolled, Medium, NewItem, Upload
 
 Refusal = UnknownFormat | UnusableImage | Conflict
 
@@ -21,6 +22,7 @@ class _Taken:
     """An upload on its way in: what the model will say of it, and the picture to keep."""
 
     medium: Medium
+    details: Details
     embedded: "Future[Embedded]"
     copy: bytes
 
@@ -78,7 +80,8 @@ class Enrolment:
         with self._metrics.stages["decode"].time():
             image = decode(upload.data, profiles=self._worker.profiles)
             embedded = self._worker.embed(image)
-            return _Taken(Medium(sha256, *image.size, upload.name), embedded, lossless(image))
+            medium = Medium(sha256, *image.size, upload.name)
+            return _Taken(medium, with_capture(upload), embedded, lossless(image))
 
     def _keep(self, taken: dict[int, _Taken], uploads: Sequence[Upload], cause: Cause) -> dict[int, Enrolled | Refusal]:
         """What becomes of those that were decoded, by their places."""
@@ -88,7 +91,7 @@ class Enrolment:
             photos: dict[int, NewItem] = {}
             for place, one in taken.items():
                 try:
-                    photos[place] = NewItem(one.medium, one.embedded.result().vector, uploads[place].details)
+                    photos[place] = NewItem(one.medium, one.embedded.result().vector, one.details)
                 except UnusableImage as error:
                     results[place] = error
             with self._metrics.stages["store"].time():

@@ -29,6 +29,9 @@ ITEMS = select(
     identities.c.name,
     items.c.camera,
     items.c.captured_at,
+    items.c.captured_precision,
+    items.c.latitude,
+    items.c.longitude,
     items.c.attributes,
     identities.c.identity_id,
     items.c.created_at,
@@ -37,15 +40,41 @@ ITEMS = select(
 
 def item_from(row: tuple[Any, ...]) -> Item:
     """The item of a row of `ITEMS`."""
-    number, item_id, *medium, box, frame, key, label, camera, captured_at, attributes, identity_id, created_at = row
-    details = Details(
-        key, label, camera, None if captured_at is None else time_from(captured_at), json.loads(attributes)
-    )
+    number, item_id, *medium, box, frame, key, label, camera = row[:11]
+    captured_at, captured_precision, latitude, longitude, attributes, identity_id, created_at = row[11:]
+    time, precision = _captured(captured_at, captured_precision or "")
+    details = Details(key, label, camera, time, json.loads(attributes), precision, latitude, longitude)
     region = None
     if box is not None:
         x, y, w, h = json.loads(box)
         region = Region(x, y, w, h, frame)
     return Item(number, item_id, Medium(*medium), details, identity_id, time_from(created_at), region)
+
+
+def details_columns(details: Details) -> dict[str, Any]:
+    """The columns of what is said of an item, but for its identity."""
+    time, precision = details.captured_at, details.captured_precision
+    if time is not None and precision is not None and time.utcoffset():
+        precision += f" {time:%z}"  # of the camera's clock, so that 06:41 stays 06:41 for people
+    return {
+        "key": details.key,
+        "camera": details.camera,
+        "captured_at": None if time is None else microseconds(time),
+        "captured_precision": precision,
+        "latitude": details.latitude,
+        "longitude": details.longitude,
+        "attributes": json_text(dict(details.attributes)),
+    }
+
+
+def _captured(column: int | None, precision: str) -> tuple[datetime | None, str | None]:
+    """The time of an item with the offset of its clock, and its precision."""
+    if column is None:
+        return None, None
+    words, _, offset = precision.rpartition(" ")
+    if offset[:1] not in ("+", "-"):
+        return time_from(column), precision or None
+    return time_from(column).astimezone(datetime.strptime(offset, "%z").tzinfo), words
 
 
 def region_columns(region: Region | None) -> dict[str, Any]:

@@ -86,7 +86,7 @@ items = Table(
     _text("identity_source", nullable=True),  # human, machine or import
     _text("camera", nullable=True, index=True),
     _number("captured_at", nullable=True),
-    _text("captured_precision", nullable=True),
+    _text("captured_precision", nullable=True),  # and the offset of the clock, as in "second +0200"
     _text("viewpoint", nullable=True),
     _text("site", nullable=True),
     Column("latitude", Double),

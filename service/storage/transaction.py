@@ -7,11 +7,12 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, delete, exists, insert, select, update
 
-from service.records import Cause, Conflict, Crop, Details, Enrolled, Item, ItemEdit, Medium, NewItem, NotFound
-from service.storage.columns import ITEMS, item_from, json_text, microseconds, now, portions, region_columns
+from service.records import Cause, Conflict, Crop, Enrolled, Item, ItemEdit, Medium, NewItem, NotFound
+from service.storage.columns import ITEMS, details_columns, item_from, json_text, now, portions, region_columns
 from service.storage.tables import identities, items, media, operations
 from service.storage.vectors import add_vectors, delete_vectors
 
+CAPTURE = ("captured_precision", "latitude", "longitude")  # what is logged only of items that have it
 _UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
 
 
@@ -55,11 +56,13 @@ class Transaction:
         """Change some details of an item; raises NotFound and Conflict."""
         before = self._get(item_id)
         details = replace(before.details, **changes)
+        if "captured_at" in changes:
+            details = replace(details, captured_precision=None)  # which was the camera's
         if details.key is not None:
             for holder in self._find(items.c.key, [details.key]):
                 if holder.number != before.number:
                     raise _conflict(details.key, holder.item_id, f"item {item_id}")
-        values = _detail_columns(details)
+        values = details_columns(details)
         if details.label != before.details.label:
             values |= _identity_columns(details.label, "human", self._identities([details.label]))
         self._connection.execute(update(items).where(items.c.number == before.number).values(values))
@@ -104,7 +107,7 @@ class Transaction:
                 "media_number": stored[photo.medium.sha256],
                 "created_at": self._now,
                 **region_columns(photo.region),
-                **_detail_columns(photo.details),
+                **details_columns(photo.details),
                 **_identity_columns(photo.details.label, "import", known),
             }
             for item_id, photo in new.items()
@@ -163,15 +166,6 @@ class Transaction:
             self._connection.execute(insert(operations), rows)
 
 
-def _detail_columns(details: Details) -> dict[str, Any]:
-    return {
-        "key": details.key,
-        "camera": details.camera,
-        "captured_at": None if details.captured_at is None else microseconds(details.captured_at),
-        "attributes": json_text(dict(details.attributes)),
-    }
-
-
 def _identity_columns(label: str | None, source: str, known: Mapping[str, int]) -> dict[str, Any]:
     return {
         "identity_number": None if label is None else known[label],
@@ -197,4 +191,5 @@ def _as_json(item: Item) -> dict[str, Any]:
         "camera": details.camera,
         "captured_at": details.captured_at and details.captured_at.isoformat(),
         "attributes": details.attributes,
+        **{name: value for name in CAPTURE if (value := getattr(details, name)) is not None},
     }

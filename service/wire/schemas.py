@@ -176,6 +176,11 @@ class Item(BaseModel):
     identity_id: str | None
     camera: str | None
     captured_at: datetime | None
+    captured_precision: str | None = Field(
+        None, description="second or subsecond, of a time that the camera said, and whether its zone is unknown"
+    )
+    latitude: float | None = None
+    longitude: float | None = None
     attributes: dict[str, Any]
     source: str
     width: int
@@ -195,6 +200,9 @@ class Item(BaseModel):
             identity_id=item.identity_id,
             camera=details.camera,
             captured_at=details.captured_at,
+            captured_precision=details.captured_precision,
+            latitude=details.latitude,
+            longitude=details.longitude,
             attributes=dict(details.attributes),
             source=medium.source,
             width=medium.width,

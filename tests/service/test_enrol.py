@@ -1,11 +1,13 @@
 import csv
 import os
 import re
+import shutil
 import sqlite3
 import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -301,3 +303,61 @@ def test_sources_that_are_none(tmp_path, command, capsys):
     assert command(tmp_path / "empty") == 1
     assert capsys.readouterr().err == f"reid-enrol: error: {tmp_path}/empty: no image in it\n"
     assert not (tmp_path / "gallery").exists()
+
+
+CASES = Path(__file__).parents[1] / "reid" / "data" / "cases"
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Photos with EXIF data, two of them from a camera at the gate."""
+    (tmp_path / "cases" / "gate").mkdir(parents=True)
+    for name in ("exif_zone.jpg", "exif_no_zone.jpg"):
+        shutil.copy(CASES / name, tmp_path / "cases" / "gate")
+    for name in ("exif_nonsense_date.jpg", "exif_broken.jpg"):
+        shutil.copy(CASES / name, tmp_path / "cases")
+    return tmp_path / "cases"
+
+
+def test_what_the_camera_said_is_enrolled(cases, command, items, capsys):
+    assert command(cases, "--camera-from", "folder") == 0
+    told = capsys.readouterr().err
+    assert "exif_nonsense_date.jpg: the camera's time '0000:00:00 00:00:00' is none; left empty" in told
+    assert "1 photos have the time of a clock without its zone, taken for UTC; --timezone" in told
+    found = {item.medium.source: item.details for item in items()}
+    east = timezone(timedelta(hours=2))
+    said = Details(
+        None, None, "gate", datetime(2026, 5, 3, 6, 41, 9, tzinfo=east), {"device": "TRAILCAM 7"}, "second", -28.0, 32.1
+    )
+    assert found["gate/exif_zone.jpg"] == said
+    assert found["gate/exif_zone.jpg"].captured_at.isoformat() == "2026-05-03T06:41:09+02:00"
+    unsaid = found["gate/exif_no_zone.jpg"]
+    assert (unsaid.captured_at.isoformat(), unsaid.captured_precision) == (
+        "2026-05-03T06:41:09+00:00",
+        "second, zone unknown",
+    )
+    assert found["exif_nonsense_date.jpg"] == found["exif_broken.jpg"] == Details()
+
+
+def test_a_zone_for_clocks_without_and_cameras_by_device(cases, command, items, capsys):
+    assert command(cases, "--timezone", "Africa/Johannesburg", "--camera-from", "device") == 0
+    assert "--timezone" not in capsys.readouterr().err
+    found = {item.medium.source: item.details for item in items()}
+    told = found["gate/exif_no_zone.jpg"]
+    assert (told.captured_at.isoformat(), told.captured_precision) == ("2026-05-03T06:41:09+02:00", "second")
+    assert {name: details.camera for name, details in found.items()} == {
+        "gate/exif_zone.jpg": "TRAILCAM 7",
+        "gate/exif_no_zone.jpg": "TRAILCAM 7",
+        "exif_nonsense_date.jpg": None,
+        "exif_broken.jpg": None,
+    }
+
+
+def test_a_tables_cell_beats_the_camera(cases, command, items):
+    rows = "path,captured_at,device,latitude\ngate/exif_zone.jpg,2025-03-01T09:30:00Z,mine,1.5\n"
+    (cases / "table.csv").write_text(rows)
+    assert command(cases / "table.csv") == 0
+    (item,) = items()
+    assert item.details == Details(
+        captured_at=datetime(2025, 3, 1, 9, 30, tzinfo=UTC), attributes={"device": "mine", "latitude": "1.5"}
+    )
