@@ -22,8 +22,8 @@ import fgvc.evaluate
 import reid.evaluate
 from benchmarks.run_once import train_once
 from reid.config import load_config, option_names, parse_override
-from reid.inference.checkpoint import KINDS, MODEL_FILE
-from reid.models.dcal import BRANCHES
+from reid.inference.checkpoint import KINDS
+from reid.names import BRANCHES, MODEL_FILE
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("baseline", "glca", "pwca", "dcal")

@@ -23,8 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from reid.device import choose_precision
-from reid.models.backbones import BACKBONES
 from reid.models.dcal import DCAL, build_dcal
+from reid.models.options import DcalOptions
+from reid.models.specs import BACKBONES
 from reid.training.loop import draw_partners
 from reid.training.losses import FgvcLoss, branch_losses, total_loss
 
@@ -54,7 +55,7 @@ class Row:
 
 def build(name: str, size: tuple[int, int], method: str, ratio: float) -> DCAL:
     torch.manual_seed(0)
-    model, _ = build_dcal(name, size, CLASSES, method=method, head="fgvc", ratio=ratio)  # type: ignore[arg-type]
+    model, _ = build_dcal(name, size, CLASSES, DcalOptions(method=method, head="fgvc", ratio=ratio))  # type: ignore[arg-type]
     return model
 
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from reid.config import Config, Task, load_config
+from reid.config import Config, load_config
 from reid.inference.checkpoint import KINDS
-from reid.models.dcal import Method
+from reid.names import Method, Task
 
 Table = Literal["1", "2", "more"]
 TITLES: Mapping[Table, str] = {

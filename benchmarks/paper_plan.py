@@ -10,15 +10,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import fgvc.datasets
-import fgvc.evaluate
+import reid.data.datasets
 import reid.data.official
-import reid.evaluate
 from benchmarks.paper import TITLES, Row, table_rows
 from benchmarks.run_once import epochs
-from reid.config import Config, ModelOptions, Task
+from reid.config import Config, ModelOptions
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
+from reid.names import Task
 
-OPEN: Mapping[Task, Callable[[Any], Any]] = {"reid": reid.evaluate.open_dataset, "fgvc": fgvc.evaluate.open_dataset}
+OPEN: Mapping[Task, Callable[[Any], Any]] = {
+    "reid": reid.data.datasets.open_dataset,
+    "fgvc": fgvc.datasets.open_dataset,
+}
 # Hours of one V100 that the paper states for a training (section 4.1): 9.5 hours, and 3.8 hours on four.
 STATED_HOURS: Mapping[Task, tuple[str, float]] = {
     "reid": ("msmt17-vit_base-dcal", 9.5),
@@ -108,7 +112,9 @@ def official_images(row: Row, config: Config) -> int:
 def forward_operations(task: Task, options: ModelOptions, size: tuple[int, int]) -> float:
     """Operations of a training step's forward pass for one image, counted on tensors without content."""
     with torch.device("meta"):
-        model, _ = build_dcal(options.backbone, size, 100, method=options.method, head=task, ratio=options.ratio)
+        model, _ = build_dcal(
+            options.backbone, size, 100, DcalOptions(method=options.method, head=task, ratio=options.ratio)
+        )
     # Not on the meta device as well, which knows no autocast.
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
         model.to_empty(device="cpu").train()

@@ -9,9 +9,10 @@ from typing import Any
 
 from benchmarks.paper import FIGURES, TITLES, Row, Table
 from benchmarks.run_once import epochs
-from reid.config import Config, Task, differences, read_config
-from reid.evaluation.scoring import describe_protocol
-from reid.inference.checkpoint import CONFIG_FILE, KINDS
+from reid.config import Config, differences, read_config
+from reid.evaluation.protocol import describe_protocol
+from reid.inference.checkpoint import KINDS
+from reid.names import CONFIG_FILE, Task
 from reid.progress import duration
 
 # What changes no figure.

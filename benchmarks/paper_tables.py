@@ -30,8 +30,10 @@ from benchmarks.paper_plan import OPEN, plan, time_left
 from benchmarks.paper_results import Found, evaluation_file, look, markdown
 from benchmarks.run_once import TrainingFailed, epochs, train_once
 from reid import cli
-from reid.config import ConfigError, Task, full_name, parse_override
-from reid.inference.checkpoint import KINDS, MODEL_FILE, write_text
+from reid.config import ConfigError, full_name, parse_override
+from reid.files import write_text
+from reid.inference.checkpoint import KINDS
+from reid.names import MODEL_FILE, Task
 from reid.progress import duration
 
 RESULTS = Path(__file__).parent / "results"
@@ -149,7 +151,7 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.table_only and arguments.data_root is None:
         raise cli.UsageError("--data-root is missing: the folder that holds the datasets")
-    reid.evaluate.require_places(json=arguments.json)
+    cli.require_places(json=arguments.json)
     if arguments.table_only:
         found = [look(row, arguments.runs / row.run) for row in rows]
     else:

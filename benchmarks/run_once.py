@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from reid.config import Task, load_config
-from reid.inference.checkpoint import CONFIG_FILE, KINDS, METRICS_FILE
+from reid.config import load_config
+from reid.inference.checkpoint import KINDS
+from reid.names import CONFIG_FILE, METRICS_FILE, Task
 from reid.training.runs import changed_options
 
 LOCK_FILE = ".lock"

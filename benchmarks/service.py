@@ -39,11 +39,11 @@ from PIL import Image
 
 from benchmarks.http_load import drive, multipart
 from reid.config import load_config
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.embedder import Embedder
-from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
+from reid.models.specs import BACKBONES
 from service.bulk.enrolling import enrol
 from service.bulk.sources import find_photos
 from service.opening import open_gallery

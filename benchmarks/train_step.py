@@ -28,8 +28,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import image_size, seconds
 from reid.device import choose_precision
-from reid.models.backbones import BACKBONES
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
+from reid.models.specs import BACKBONES
 from reid.training.loop import draw_partners
 from reid.training.losses import ReidLoss, batch_hard_triplet, branch_losses, total_loss
 
@@ -42,7 +43,10 @@ def dcal_step(arguments: argparse.Namespace, images: Tensor, labels: Tensor, *, 
     """A step of DCAL as reid-train runs it."""
     torch.manual_seed(0)
     model, _ = build_dcal(
-        arguments.backbone, arguments.image_size, CLASSES, ratio=arguments.ratio, checkpointing=checkpointing
+        arguments.backbone,
+        arguments.image_size,
+        CLASSES,
+        DcalOptions(ratio=arguments.ratio, checkpointing=checkpointing),
     )
     model.to(images.device).train()
     forward = torch.compile(model) if arguments.compile else model

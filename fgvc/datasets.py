@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
+from reid.cli import UsageError
+from reid.config import FgvcDataOptions
 from reid.data.custom import images_by_folder
 from reid.data.folders import LeftOut, is_clutter
 from reid.data.images import upright_size
 from reid.data.layout import Layout, locate_any
 from reid.data.listed import keep_existing, read_lines
+from reid.data.opening import make_usable
 from reid.data.samples import IMAGE_SUFFIXES, LabelledDataset, Sample
 
 LEVELS: Mapping[str, tuple[str, int]] = {  # of aircraft: the file that names the classes, and how many there are
@@ -54,6 +56,8 @@ AIRCRAFT = {
 @dataclass(frozen=True)
 class FgvcDataset(LabelledDataset):
     """Training and test images of categories; `Sample.identity` is the category's place in `classes` (C names)."""
+
+    unit = "classes"
 
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
@@ -190,6 +194,18 @@ DATASETS: Mapping[str, Callable[..., FgvcDataset]] = {
 }
 
 
+def open_dataset(options: FgvcDataOptions) -> FgvcDataset:
+    """Load the dataset that the options name; log its counts and warnings.
+
+    Raises what `load_dataset` raises, and UsageError for a dataset that is given no root.
+    """
+    if options.root is None and options.dataset in DATASETS:
+        raise UsageError(f"dataset {options.dataset!r} needs --data-root, the folder that holds it")
+    root = Path(options.root or "")
+    dataset = load_dataset(options.dataset, root, level=options.level, strict_counts=options.strict_counts)
+    return make_usable(dataset, options)
+
+
 def load_dataset(name: str, root: Path, *, level: str | None = None, strict_counts: bool = False) -> FgvcDataset:
     """Read the labels of a dataset. `root` is its folder or one above it.
 
@@ -276,6 +292,8 @@ def _entry(table: Mapping[str, str], number: str, file: Path, images: Path) -> s
 
 def _read_mat(file: Path, name: str, *fields: str) -> np.ndarray[Any, Any]:
     """A variable of a Matlab file, one-dimensional, with these fields; raises ValueError naming what is missing."""
+    from scipy.io import loadmat  # slow to import, for one dataset
+
     try:
         values = loadmat(str(file), squeeze_me=True)
     except Exception as error:  # scipy raises many kinds for a damaged file

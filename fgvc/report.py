@@ -14,7 +14,7 @@ from fgvc.metrics import Confusion, Floats
 from fgvc.scoring import NAMES, Result
 from reid.data.images import read_image
 from reid.data.samples import Sample
-from reid.inference.checkpoint import write_text
+from reid.files import write_text
 from reid.inference.classifier import Classifier
 from reid.report import figures, markup, parts
 from reid.report.attention import attended

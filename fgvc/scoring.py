@@ -3,16 +3,18 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fgvc.datasets import FgvcDataset
 from fgvc.metrics import Confusion, Floats, Integers, class_accuracy, confusions, top_k_accuracy
-from reid.evaluation.scoring import describe_protocol
-from reid.inference.classifier import Classifier
-from reid.models.dcal import Prediction
+from reid.evaluation.protocol import describe_protocol
+from reid.names import Prediction
 from reid.retrieval.calibration import ReliabilityBin, calibration_error, reliability_bins
+
+if TYPE_CHECKING:
+    from reid.inference.classifier import Classifier
 
 NAMES: Mapping[Prediction, str] = {"sum": "SA + GLCA", "sa": "SA", "glca": "GLCA"}
 RANKS = (1, 5)
@@ -159,7 +161,7 @@ def data_protocol(dataset: FgvcDataset) -> dict[str, Any]:
     return {"dataset": dataset.name, **({"level": level} if level else {})}
 
 
-def result_protocol(dataset: FgvcDataset, trained_on: Mapping[str, Any], classifier: Classifier) -> dict[str, Any]:
+def result_protocol(dataset: FgvcDataset, trained_on: Mapping[str, Any], classifier: "Classifier") -> dict[str, Any]:
     """What a result must say of its images and of the model; `trained_on` is the `data_protocol` of the training."""
     names = [trained_on.get(name) for name in ("dataset", "level")]
     return {

@@ -1,14 +1,18 @@
-"""What all commands share: one-line errors, exit codes, devices and messages."""
+"""What all commands share: one-line errors, exit codes, places and results."""
 
 import argparse
 import io
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
 
 from reid.config import ConfigError
+from reid.files import write_text
 
 
 class UsageError(ValueError):
@@ -61,6 +65,25 @@ def add_patterns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", metavar="PATTERN", action="append", default=[], help="leave out those that are such, as 'small_*'"
     )
+
+
+def require_places(report: Path | None = None, **files: str | Path | None) -> None:
+    """Refuse before the work what could not be written after it; `files` are by the name of their option."""
+    for option, place in files.items():
+        if place not in (None, "-") and not Path(str(place)).absolute().parent.is_dir():
+            name = option.replace("_", "-")
+            raise FileNotFoundError(f"--{name} {place}: there is no folder {Path(str(place)).parent}")
+    if report and report.exists() and not report.is_dir():
+        raise NotADirectoryError(f"report {report} is a file, expected a folder or a new name")
+
+
+def write_json(place: str, values: Any) -> None:
+    """Write a result to a file, or to standard output for `-`."""
+    text = json.dumps(values, indent=2) + "\n"
+    if place == "-":
+        sys.stdout.write(text)
+    else:
+        write_text(Path(place), text)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from pydantic import (
 )
 from typing_extensions import TypeVar
 
+from reid.names import BRANCHES, Features, Method, PartnerStream, Prediction, SideKind, Task
+
 # An installed package carries the recipes inside; a source checkout has them beside the packages.
 RECIPES = next(
     (path for path in (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs") if path.is_dir()),
@@ -41,7 +43,6 @@ def _parse_size(value: Any) -> Any:
     return value
 
 
-Task = Literal["reid", "fgvc"]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ImageSize = Annotated[
@@ -66,6 +67,7 @@ class DataOptions(_Options):
     )
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     workers: int = Field(-1, ge=-1, description="reading processes; -1 decides by device")
+    image_size: ImageSize = Field((256, 128), description="height x width in pixels")
 
 
 class ReidDataOptions(DataOptions):
@@ -74,7 +76,6 @@ class ReidDataOptions(DataOptions):
     version: str | None = Field(None, description="of cuhk03, msmt17, vehicleid or veriwild; null is its default")
     train_split: Literal["train", "train+val"] | None = Field(None, description="of msmt17; null is train+val")
     columns: str = Field("", description="of csv: headings of the table by our names, as path=image_path,identity=name")
-    image_size: ImageSize = Field((256, 128), description="height x width in pixels")
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
     erasing: Fraction = Field(0.5, description="probability of random erasing")
 
@@ -112,11 +113,11 @@ class ModelOptions(_Options):
     """The network."""
 
     backbone: str = "vit_base"
-    method: Literal["dcal", "baseline", "glca", "pwca"] = "dcal"
+    method: Method = "dcal"
     weights: str = Field("imagenet", description="imagenet, none, or a file")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
     ratio: float = Field(0.3, gt=0, le=1, description="share of patches that GLCA chooses (R)")
-    partner_stream: Literal["sa", "pwca"] = Field("sa", description="which of the partner's streams PWCA reads")
+    partner_stream: PartnerStream = Field("sa", description="which of the partner's streams PWCA reads")
     stride: Positive | None = Field(
         None, description="pixels between patches; smaller than the patch makes them overlap, as TransReID's do"
     )
@@ -126,7 +127,7 @@ class ReidModelOptions(ModelOptions):
     """The network for re-identification."""
 
     jigsaw: int = Field(0, ge=0, description="shift of TransReID's jigsaw module, 5 or 8 (vehicles); 0 is none")
-    side_information: Literal["none", "camera", "view", "camera+view"] = Field(
+    side_information: Literal["none"] | SideKind = Field(
         "none", description="TransReID's embeddings of camera and view, known from the training images"
     )
 
@@ -233,7 +234,7 @@ class FgvcTrainOptions(TrainOptions):
 class EvalOptions(_Options):
     """The protocol of re-identification."""
 
-    features: Literal["concat", "sa", "glca"] = "concat"
+    features: Features = "concat"
     flip_test: bool = Field(False, description="add the embedding of the mirrored image to that of the image")
     distance: Literal["cosine", "euclidean"] = "cosine"
     junk: Literal["camera", "sequence", "none"] = Field(
@@ -277,10 +278,13 @@ class EvalOptions(_Options):
 class FgvcEvalOptions(_Options):
     """The protocol of fine-grained categories."""
 
-    prediction: Literal["sum", "sa", "glca"] = Field(
-        "sum", description="SA's and GLCA's class probabilities summed, or those of one"
-    )
+    prediction: Prediction = Field("sum", description="SA's and GLCA's class probabilities summed, or those of one")
     batch_size: Positive = 32
+
+
+def _require_branch(option: str, chosen: str, method: Method) -> None:
+    if chosen == "glca" and "glca" not in BRANCHES[method]:
+        raise ValueError(f"eval.{option}=glca asked of method {method!r}, which has no GLCA")
 
 
 class Config(_Options):
@@ -291,6 +295,7 @@ class Config(_Options):
     data: DataOptions
     model: ModelOptions
     train: TrainOptions
+    eval: EvalOptions | FgvcEvalOptions
 
     def as_yaml(self) -> str:
         """The task and every option, in an order that reads well."""
@@ -307,6 +312,11 @@ class ReidConfig(Config):
     train: ReidTrainOptions = ReidTrainOptions()
     eval: EvalOptions = EvalOptions()
 
+    @model_validator(mode="after")
+    def _branches(self) -> Self:
+        _require_branch("features", self.eval.features, self.model.method)
+        return self
+
 
 class FgvcConfig(Config):
     """A run of `fgvc-train`."""
@@ -317,6 +327,11 @@ class FgvcConfig(Config):
     model: FgvcModelOptions = FgvcModelOptions()
     train: FgvcTrainOptions = FgvcTrainOptions()
     eval: FgvcEvalOptions = FgvcEvalOptions()
+
+    @model_validator(mode="after")
+    def _branches(self) -> Self:
+        _require_branch("prediction", self.eval.prediction, self.model.method)
+        return self
 
 
 Kind = TypeVar("Kind", bound=Config, default=ReidConfig)
@@ -387,6 +402,35 @@ def full_name(key: str, kind: type[Config] = ReidConfig, group: str | None = Non
     if problem:
         raise ConfigError(problem)
     return name
+
+
+# What prepares the images belongs to the model; an evaluation may change all other options of the data.
+OF_THE_TRAINING = ("flip", "image_size", "pad", "erasing", "resize")
+# What another dataset than the one trained on brings of its own recipe's protocol.
+OF_THE_DATASET = ("gallery", "draws")
+
+
+def evaluation_config(trained: Kind, overrides: Mapping[str, Any]) -> Kind:
+    """The options of an evaluation; raises ConfigError for one that only a training may change.
+
+    Another dataset than the one trained on brings its own recipe's data and protocol options.
+    """
+    kind = type(trained)
+    changeable = [name for name in option_names(kind) if name.startswith("data.")]
+    changeable = [name for name in changeable if name.removeprefix("data.") not in OF_THE_TRAINING]
+    named = {full_name(key, kind, "eval"): value for key, value in overrides.items()}
+    foreign = [name for name in named if name not in changeable and not name.startswith("eval.")]
+    if foreign:
+        names = ",".join(name.removeprefix("data.") for name in changeable)
+        raise ConfigError(
+            f"{', '.join(foreign)}: fixed by the training; an evaluation can change eval.* and data.{{{names}}}"
+        )
+    other = named.get("data.dataset", trained.data.dataset)
+    if other != trained.data.dataset:
+        recipe = load_config(other, kind=kind)
+        brought = {name: value for name, value in recipe.eval.model_dump().items() if name in OF_THE_DATASET}
+        trained = trained.model_copy(update={"data": recipe.data, "eval": trained.eval.model_copy(update=brought)})
+    return override(trained, named)
 
 
 def differences(a: Config, b: Config) -> Iterator[str]:

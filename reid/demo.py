@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reid.config import load_config
-from reid.evaluate import Evaluated, evaluate
+from reid.evaluation.run import Evaluated, evaluate
 from reid.report.page import write_report
 from reid.train import train
 

@@ -76,7 +76,7 @@ def load_embedder(checkpoint: Path, device: str = "auto") -> tuple[Embedder, Che
     Raises what loading a model raises.
     """
     embedder, trained = Embedder.from_checkpoint(checkpoint, device=choose_device(device))
-    if trained.sides:
+    if trained.side_info:
         log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
     choices = {"features": embedder.features, "flip_test": embedder.flip_test}

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,29 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = [name for name in ("reid", "fgvc", "service") if (ROOT / name).is_dir()]
 BELOW_GALLERY = {"service.storage", "service.engines", "service.records", "reid"}
 OPENING = {"service.opening", "service.settings"}
+# What all of `reid` stands on: no torch, nor any other room.
+GROUND = {"reid.config", "reid.names", "reid.cli", "reid.files", "reid.progress"}
+BELOW_MODELS = GROUND | {"reid.data"}
+BELOW_INFERENCE = BELOW_MODELS | {"reid.models", "reid.distributed", "reid.device"}
+BELOW_REPORTS = BELOW_INFERENCE | {"reid.inference", "reid.retrieval"}
 # Rooms and what they may import of ours; what is not named may import everything of its own package.
 ROOMS = {
-    "reid.models": {"reid.models"},
-    "reid.data": {"reid.data"},
-    "reid.retrieval": {"reid.retrieval"},
+    "reid.names": set(),
+    "reid.progress": set(),
+    "reid.files": {"reid.names"},
+    "reid.config": {"reid.names"},
+    "reid.cli": {"reid.config", "reid.files"},
+    "reid.device": set(),
+    "reid.naming": GROUND | {"reid.naming"},
+    "reid.retrieval": GROUND | {"reid.retrieval"},
+    "reid.models": GROUND | {"reid.models"},
+    "reid.data": GROUND | {"reid.data"},
+    "reid.distributed": GROUND | {"reid.distributed", "reid.device"},
+    "reid.inference": BELOW_INFERENCE | {"reid.inference"},
+    "reid.report": BELOW_REPORTS | {"reid.report", "reid.evaluation"},
+    "reid.evaluation": BELOW_REPORTS | {"reid.report", "reid.evaluation"},
+    # A training evaluates; an evaluation never trains.
+    "reid.training": BELOW_REPORTS | {"reid.evaluation", "reid.training"},
     "reid": {"reid"},
     "fgvc": {"fgvc", "reid"},
     "service": {"service", "reid"},
@@ -37,7 +56,16 @@ ROOMS = {
     | {"service.api", "service.wire", "service.gallery", "service.upkeep", "service.settings"}
     | {"service.metrics", "service.classification"},
 }
+# Each only parses and prints. Nothing but another command calls one.
+COMMANDS = {
+    *("reid.train", "reid.evaluate", "reid.compare", "reid.export", "reid.datacheck", "reid.demo"),
+    *("fgvc.train", "fgvc.evaluate", "fgvc.predict"),
+    *("service.serve", "service.enrol", "service.embed", "service.manage", "service.demo"),
+}
+# What may be imported before it is clear that there is something to compute; see also tests/reid/test_commands.py.
 NO_TORCH = (
+    *sorted(GROUND),
+    "reid.distributed.world",
     "reid.data.samples",
     "reid.data.datasets",
     "reid.data.official",
@@ -47,15 +75,22 @@ NO_TORCH = (
     "reid.data.times",
     "reid.data.splitting",
     "reid.data.layout",
-    "fgvc.datasets",
     "reid.data.images",
     "reid.data.formats",
     "reid.data.folders",
     "reid.data.capture",
     "reid.data.colours",
+    "reid.data.opening",
+    "reid.data.check",
+    "reid.data.preprocessing",
+    "reid.models.specs",
+    "reid.models.options",
+    "reid.evaluation.comparison",
+    "fgvc.datasets",
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for package in PACKAGES:
@@ -64,16 +99,19 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= below if node.module in PACKAGES else {node.module} | below
     return names
 
 
+@cache
 def top_level_imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -133,11 +171,24 @@ def test_imports_have_no_cycle():
         visit(module, ())
 
 
+@pytest.mark.parametrize("module", sorted(set(modules()) - COMMANDS))
+def test_nothing_but_a_command_calls_a_command(module):
+    assert not imports(modules()[module]) & COMMANDS
+
+
 @pytest.mark.parametrize("module", NO_TORCH)
-def test_reading_labels_starts_without_torch(module):
-    assert not any(name.split(".")[0] in ("torch", "torchvision", "timm") for name in imports(modules()[module]))
+def test_what_needs_no_torch_starts_without(module):
+    slow = {"torch", "torchvision", "timm", "scipy", "matplotlib", "sklearn", "sqlalchemy"}
+    assert not {name.split(".")[0] for name in top_level_imports(modules()[module])} & slow
 
 
+def test_tests_mirror_the_packages():
+    rooms = {"/".join(path.split("/")[:-1]) for path in tracked() if path.split("/")[0] in PACKAGES}
+    folders = {"/".join(path.split("/")[1:-1]) for path in tracked() if re.match(r"tests/.*/test_\w+\.py", path)}
+    assert {name for name in folders if name.split("/")[0] in PACKAGES} - rooms == set()
+
+
+@cache
 def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -145,15 +196,27 @@ def tracked() -> list[str]:
     return listed.stdout.splitlines()
 
 
-def test_the_layout_names_every_file_of_the_packages():
-    text = (ROOT / "docs" / "layout.md").read_text()
-    block = re.search(r"# Layout\n+```\n(.*?)```", text, re.S)
-    assert block, "docs/layout.md has no tree"
-    named = set(re.findall(r"[\w.]+\.(?:py|yaml)\b", block.group(1)))
+def test_the_layout_page_names_every_file_by_its_path():
+    named = re.findall(r"^- `([^`]+)`: .", (ROOT / "docs" / "layout.md").read_text(), re.M)
     ours = [path for path in tracked() if path.split("/")[0] in (*PACKAGES, "configs", "benchmarks", "docker")]
-    files = {Path(path).name for path in ours if path.endswith((".py", ".yaml")) and not path.endswith("__init__.py")}
-    assert files - named == set(), "files that the tree does not name"
-    assert {name for name in named if name not in files} <= {"test_layout.py", "conftest.py"}, "names without a file"
+    files = [path for path in ours if path.endswith((".py", ".yaml")) and not path.endswith("__init__.py")]
+    assert set(files) - set(named) == set(), "files that docs/layout.md does not name"
+    assert set(named) - set(files) == set(), "names without a file"
+    assert len(named) == len(set(named))
+
+
+def test_the_readme_names_every_folder_of_the_packages():
+    block = re.search(r"## Folders\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block, "README.md has no tree under '## Folders'"
+    named, package = set(), ""
+    for line in block.group(1).splitlines():
+        if found := re.match(r"(\w+)/", line):
+            package = found[1]
+            named.add(package)
+        else:
+            named |= {f"{package}/{folder}" for folder in re.findall(r"(\w+)/", line)}
+    folders = {"/".join(path.split("/")[:-1][:2]) for path in tracked() if path.split("/")[0] in PACKAGES}
+    assert folders == {name for name in named if name.split("/")[0] in PACKAGES}
 
 
 def test_the_readme_can_be_read_in_one_sitting():

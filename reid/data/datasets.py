@@ -1,16 +1,25 @@
 """Every dataset by its name, and the one way to load any of them."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+from reid.cli import UsageError
+from reid.config import ReidDataOptions
 from reid.data.custom import read_csv, read_folder
 from reid.data.listed import read_msmt17, read_vehicleid, read_veriwild
 from reid.data.official import official_counts, read_cuhk03, read_named, read_toy
+from reid.data.opening import make_usable
 from reid.data.samples import IMAGE_SUFFIXES, ReidDataset
+from reid.data.synthetic import generate
+from reid.data.tables import parse_columns
 
+log = logging.getLogger("reid")
+
+TOY_ROOT = "data/toy"
 DATASETS: Mapping[str, Callable[..., ReidDataset]] = {
     "market1501": partial(read_named, "market1501"),
     "dukemtmc": partial(read_named, "dukemtmc"),
@@ -88,6 +97,29 @@ def load_dataset(
         raise ValueError(f"{'; '.join(differences)} (refused by strict_counts)")
     empty = [f"{name} {split}: found no image" for split, samples in dataset.splits.items() if not samples]
     return replace(dataset, warnings=(*dataset.warnings, *(differences or empty)))
+
+
+def open_dataset(options: ReidDataOptions) -> ReidDataset:
+    """Load the dataset that the options name, generating the toy one; log its counts and warnings.
+
+    Raises what `load_dataset` raises, and UsageError for a dataset that needs a root.
+    """
+    root = options.root
+    if options.dataset == "toy":
+        root = str(generate(Path(root or TOY_ROOT)))
+    if root is None and options.dataset in DATASETS:
+        raise UsageError(f"dataset {options.dataset!r} needs --data-root, the folder or file that holds it")
+    dataset = load_dataset(
+        options.dataset,
+        Path(root or ""),
+        version=options.version,
+        train_split=options.train_split,
+        strict_counts=options.strict_counts,
+        columns=parse_columns(options.columns),
+    )
+    if dataset.understood:
+        log.info("%s", dataset.understood)
+    return make_usable(dataset, options)
 
 
 def _count_differences(dataset: ReidDataset) -> list[str]:

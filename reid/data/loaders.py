@@ -4,10 +4,9 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid.data.images import read_image
-from reid.data.samples import LabelledDataset, Sample
+from reid.data.samples import Sample
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -194,38 +193,6 @@ def leave_signals_to_main(worker: int) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-Data = TypeVar("Data", bound=LabelledDataset)
-
-
-def without_unreadable(dataset: Data) -> Data:
-    """The dataset without the images that cannot be read, and with a warning that counts them; reads every image."""
-    kept: dict[str, Any] = {}
-    problems: list[str] = []
-    for split, samples in dataset.splits.items():
-        kept[split], unreadable = drop_unreadable(samples)
-        problems += unreadable
-    if not problems:
-        return dataset
-    warning = f"{len(problems)} images cannot be read and are left out, the first: {problems[0]}"
-    return replace(dataset, **kept, warnings=(*dataset.warnings, warning))
-
-
-def drop_unreadable(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], list[str]]:
-    """Read every image once; return the samples that can be read, and a message for each that cannot."""
-
-    def problem(sample: Sample) -> str | None:
-        try:
-            read_image(sample.path, sample.box)
-        except (OSError, ValueError) as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-        problems = list(pool.map(problem, samples))
-    kept = tuple(sample for sample, message in zip(samples, problems, strict=True) if message is None)
-    return kept, [message for message in problems if message is not None]
 
 
 def worker_count(requested: int, device: str) -> int:

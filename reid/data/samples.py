@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 Box = tuple[int, int, int, int]
 
@@ -44,6 +45,8 @@ class LabelledDataset(ABC):
     `protocol` names the choices that decide whether two results are comparable. `understood` says in one line how a
     file of the user's own was read. `warnings` are sentences for the user.
     """
+
+    unit: ClassVar[str] = "identities"  # what labels tell apart
 
     name: str
     root: Path

@@ -11,8 +11,10 @@ from reid.config import ReidConfig
 from reid.data.samples import ReidDataset
 from reid.evaluation.features import Features
 from reid.evaluation.scoring import Result
-from reid.inference.checkpoint import MODEL_FILE, Checkpoint, model_file, write_text, write_whole
+from reid.files import model_file, write_text, write_whole
+from reid.inference.checkpoint import Checkpoint
 from reid.inference.exported import model_fingerprint
+from reid.names import MODEL_FILE
 from reid.retrieval.calibration import Calibration, fit_calibration
 
 log = logging.getLogger("reid")

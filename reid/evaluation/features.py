@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reid.data.images import read_image
-from reid.inference.checkpoint import write_whole
+from reid.files import write_whole
 
 Integers = npt.NDArray[np.int64]
 log = logging.getLogger("reid")

@@ -10,8 +10,9 @@ import numpy as np
 
 from reid.config import EvalOptions
 from reid.data.samples import ReidDataset, Sample
-from reid.distributed import ALONE, World
+from reid.distributed.world import ALONE, World
 from reid.evaluation.features import Features, Integers, number_labels
+from reid.evaluation.protocol import describe_protocol
 from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from reid.retrieval.distances import Distances, FeatureDistances
@@ -93,19 +94,6 @@ def describe_verification(verification: Verification) -> list[str]:
     ]
 
 
-def describe_protocol(protocol: Mapping[str, Any]) -> str:
-    """One line of the choices that were made, without those that are off."""
-
-    def text(value: Any) -> str:
-        return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-
-    return ", ".join(
-        name if value is True else f"{name} {text(value)}"
-        for name, value in protocol.items()
-        if value is not None and value is not False
-    )
-
-
 def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1, world: World = ALONE) -> Features:
     """Embed a dataset's query and gallery; raises ValueError when one of them is empty.
 
@@ -116,7 +104,7 @@ def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1, world: 
             raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
     query, gallery = dataset.query, dataset.gallery
     both = (*query, *gallery)
-    known = embedder.sides
+    known = embedder.side_info
     sides = {name: known.of_samples(dataset, dataset.splits[name]) if known else None for name in ("query", "gallery")}
     how: dict[str, Any] = {"workers": workers, "world": world}
     features = Features(

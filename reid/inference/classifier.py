@@ -2,21 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from reid.config import FgvcConfig
+from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
-from reid.distributed import ALONE, World
+from reid.distributed.world import ALONE, World
 from reid.inference.checkpoint import Checkpoint
 from reid.inference.exported import ExportedModel
 from reid.inference.predictor import Picture, Predictor, has_glca, open_model
-from reid.models.dcal import DCAL, Prediction, probabilities
+from reid.models.dcal import DCAL, probabilities
+from reid.names import Prediction
 
 
 class Classifier(Predictor):
@@ -69,16 +70,26 @@ class Classifier(Predictor):
     ) -> tuple["Classifier", Checkpoint[FgvcConfig]]:
         """Load a run folder, model file or export; what is None is taken as it was trained to be evaluated."""
         model, checkpoint = open_model(path, FgvcConfig, device)
-        classifier = cls(
-            model,
-            checkpoint.preprocessing,
-            checkpoint.classes,
-            prediction=prediction or checkpoint.config.eval.prediction,
-            device=device,
-            batch_size=batch_size,
-            precision=precision or choose_precision(checkpoint.config.train.precision, torch.device(device)),
-        )
-        return classifier, checkpoint
+        chosen = {"prediction": prediction, "batch_size": batch_size, "precision": precision}
+        return cls.of_model(model, checkpoint, device, **chosen), checkpoint
+
+    @classmethod
+    def of_model(
+        cls,
+        model: DCAL | ExportedModel,
+        checkpoint: Checkpoint[FgvcConfig],
+        device: torch.device | str,
+        **chosen: Any,
+    ) -> "Classifier":
+        """A model on a device as the options of its `checkpoint` say, but for what is `chosen` and not None."""
+        config = checkpoint.config
+        options = {
+            "prediction": config.eval.prediction,
+            "batch_size": config.eval.batch_size,
+            "precision": choose_precision(config.train.precision, torch.device(device)),
+            **{name: value for name, value in chosen.items() if value is not None},
+        }
+        return cls(model, checkpoint.preprocessing, checkpoint.classes, device=device, **options)
 
     def classify(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Pictures to probabilities (n, C) float32, each row of sum 1; pictures and errors as for `prepare`."""

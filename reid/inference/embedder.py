@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reid.config import ReidConfig
+from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.data.transforms import Preprocessing
 from reid.device import choose_precision
-from reid.distributed import ALONE, World
+from reid.distributed.world import ALONE, World
 from reid.inference.checkpoint import Checkpoint
 from reid.inference.exported import ExportedModel
 from reid.inference.predictor import Picture, Predictor, has_glca, open_model
-from reid.inference.side_info import Sides
-from reid.models.dcal import DCAL, Features, embedding
+from reid.inference.side_info import SideInfo
+from reid.models.dcal import DCAL, embedding
+from reid.names import Features
 
 
 class Embedder(Predictor):
@@ -37,11 +38,11 @@ class Embedder(Predictor):
         device: torch.device | str = "cpu",
         batch_size: int = 128,
         precision: torch.dtype = torch.float32,
-        sides: Sides | None = None,
+        side_info: SideInfo | None = None,
     ) -> None:
         """`flip_test` adds the embedding of the mirrored picture to each, at twice the cost.
 
-        `sides` are the cameras and views that the model knows; only `embed_samples` can tell it of them.
+        `side_info` are the cameras and views that the model knows; only `embed_samples` can tell it of them.
 
         Raises ValueError for unknown features, and for `glca` of a model without that branch.
         """
@@ -53,7 +54,7 @@ class Embedder(Predictor):
             )
         self.features: Features = features if has_glca(model) else "sa"
         self.flip_test = flip_test
-        self.sides = sides or Sides()
+        self.side_info = side_info or SideInfo()
         super().__init__(
             model,
             preprocessing,
@@ -76,18 +77,27 @@ class Embedder(Predictor):
     ) -> tuple["Embedder", Checkpoint[ReidConfig]]:
         """Load a run folder, model file or export; what is None is taken as it was trained to be evaluated."""
         model, checkpoint = open_model(path, ReidConfig, device)
-        options = checkpoint.config.eval
-        embedder = cls(
-            model,
-            checkpoint.preprocessing,
-            features=features or options.features,
-            flip_test=options.flip_test if flip_test is None else flip_test,
-            device=device,
-            batch_size=batch_size,
-            precision=precision or choose_precision(checkpoint.config.train.precision, torch.device(device)),
-            sides=checkpoint.sides,
-        )
-        return embedder, checkpoint
+        chosen = {"features": features, "flip_test": flip_test, "batch_size": batch_size, "precision": precision}
+        return cls.of_model(model, checkpoint, device, **chosen), checkpoint
+
+    @classmethod
+    def of_model(
+        cls,
+        model: DCAL | ExportedModel,
+        checkpoint: Checkpoint[ReidConfig],
+        device: torch.device | str,
+        **chosen: Any,
+    ) -> "Embedder":
+        """A model on a device as the options of its `checkpoint` say, but for what is `chosen` and not None."""
+        config = checkpoint.config
+        options = {
+            "features": config.eval.features,
+            "flip_test": config.eval.flip_test,
+            "batch_size": config.eval.batch_size,
+            "precision": choose_precision(config.train.precision, torch.device(device)),
+            **{name: value for name, value in chosen.items() if value is not None},
+        }
+        return cls(model, checkpoint.preprocessing, device=device, side_info=checkpoint.side_info, **options)
 
     @property
     def size(self) -> int:

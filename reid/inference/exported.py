@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from reid.inference.checkpoint import Checkpoint, Kind, fingerprint, model_file, read_metadata
-from reid.models.dcal import Branch, DcalOutput, Features, Method
+from reid.files import fingerprint, model_file
+from reid.inference.checkpoint import EXPORT_SUFFIX, Checkpoint, Kind, read_metadata
+from reid.models.dcal import Branch, DcalOutput
+from reid.names import Features, Method
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-SUFFIX = ".onnx"
 IMAGES, SIDES = "images", "sides"  # inputs; only a model with side information has the second
 # Beside the metadata that a model file has: the fingerprint of that file, and DCAL's grid and prefix.
 MODEL, GRID, PREFIX = "model", "grid", "prefix"
@@ -147,7 +148,7 @@ def model_fingerprint(path: Path | str) -> str:
     `open_exported` raise.
     """
     file = model_file(path)
-    if file.suffix != SUFFIX:
+    if file.suffix != EXPORT_SUFFIX:
         return fingerprint(file)
     try:
         return str(open_session(file).get_modelmeta().custom_metadata_map[MODEL])

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from reid.data.images import read_image, upright_rgb
 from reid.data.loaders import evaluation_batches, worker_count
+from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.data.transforms import Preprocessing, evaluation_transform
-from reid.distributed import ALONE, World
-from reid.inference.checkpoint import Checkpoint, Kind, load_model, model_file
-from reid.inference.exported import SUFFIX, ExportedModel, open_exported
-from reid.models.dcal import BRANCHES, DCAL, DcalOutput
+from reid.data.transforms import evaluation_transform
+from reid.distributed.world import ALONE, World
+from reid.files import model_file
+from reid.inference.checkpoint import EXPORT_SUFFIX, Checkpoint, Kind, load_model
+from reid.inference.exported import ExportedModel, open_exported
+from reid.models.dcal import DCAL, DcalOutput
+from reid.names import BRANCHES
 from reid.progress import track
 
 Picture = Path | str | Image.Image | np.ndarray
@@ -160,7 +163,7 @@ def open_model(
     Raises what `load_model` and `open_exported` raise.
     """
     file = model_file(path)
-    if file.suffix == SUFFIX:
+    if file.suffix == EXPORT_SUFFIX:
         return open_exported(file, kind, device)
     model, checkpoint = load_model(file, kind)
     return model.to(device), checkpoint

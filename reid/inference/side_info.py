@@ -3,24 +3,22 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from reid.data.samples import ReidDataset, Sample
+from reid.names import SideKind
 
 log = logging.getLogger("reid")
 
-SideKind = Literal["camera", "view", "camera+view"]
-
 
 @dataclass(frozen=True)
-class Sides:
+class SideInfo:
     """Cameras and views by name, each empty where it is not used; a combination of the two is a side."""
 
     cameras: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, kind: SideKind, dataset: ReidDataset) -> "Sides":
+    def of(cls, kind: SideKind, dataset: ReidDataset) -> "SideInfo":
         """Those of a dataset's training images; empty, with a warning, where none is known, or one alone.
 
         The view is the column `view` of a CSV file.

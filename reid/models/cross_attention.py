@@ -4,14 +4,12 @@ B images, T tokens (class token first), D width, H heads, d width of a head, R c
 """
 
 import copy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from reid.models.layers import Layer, TimmModule, open_block
-
-PartnerStream = Literal["sa", "pwca"]
+from reid.names import PartnerStream
 
 
 def self_attention(layer: Layer, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,6 @@ B images, T tokens, D width, C classes, R chosen patches, E embedding size.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +13,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reid.models.backbones import architecture, build_backbone, embed_tokens, offers
-from reid.models.cross_attention import GlobalLocalCrossAttention, PartnerStream, pair_wise_attention, self_attention
+from reid.models.cross_attention import GlobalLocalCrossAttention, pair_wise_attention, self_attention
 from reid.models.jigsaw import PARTS, JigsawPatches
 from reid.models.layers import Layer, TimmModule, open_layers
+from reid.models.options import DcalOptions
 from reid.models.rollout import class_row, local_queries
 from reid.models.side_information import SideInformation
 from reid.models.weights import WeightsReport
+from reid.names import BRANCHES, Features, Method, Prediction
 
-Method = Literal["dcal", "baseline", "glca", "pwca"]
-Features = Literal["concat", "sa", "glca"]
-Prediction = Literal["sum", "sa", "glca"]
-Head = Literal["reid", "fgvc"]
-
-BRANCHES: dict[Method, tuple[str, ...]] = {
-    "dcal": ("sa", "glca", "pwca"),
-    "glca": ("sa", "glca"),
-    "pwca": ("sa", "pwca"),
-    "baseline": ("sa",),
-}
+DEFAULTS = DcalOptions()
 
 
 @dataclass
@@ -100,70 +91,42 @@ class FgvcHead(nn.Module):
 
 
 class DCAL(nn.Module):
-    """The self-attention branch of a backbone, with GLCA and PWCA beside it as `method` says.
+    """The self-attention branch of a backbone, with GLCA and PWCA beside it as `options.method` says.
 
-    `ratio` in (0, 1] is the share of patches that GLCA chooses; `partner_stream` says which of the partner's streams
-    PWCA reads. PWCA has no parameters: it runs the backbone's blocks, norm and head, in training only. `log_variances`
-    holds the learned loss weight w of each branch, in the order of BRANCHES[method]; a baseline has none.
-    `checkpointing` recomputes each block in the backward pass instead of keeping what it computed. TransReID's
-    additions: `jigsaw` is the shift of its jigsaw module, 0 for none; `sides` how many combinations of camera and view
-    have an embedding, 0 for none.
+    PWCA has no parameters: it runs the backbone's blocks, norm and head, in training only. `log_variances` holds the
+    learned loss weight w of each branch, in the order of BRANCHES; a baseline has none.
     """
 
-    def __init__(
-        self,
-        backbone: TimmModule,
-        classes: int,
-        *,
-        method: Method = "dcal",
-        head: Head = "reid",
-        ratio: float = 0.3,
-        partner_stream: PartnerStream = "sa",
-        checkpointing: bool = False,
-        jigsaw: int = 0,
-        sides: int = 0,
-    ) -> None:
+    def __init__(self, backbone: TimmModule, classes: int, options: DcalOptions = DEFAULTS) -> None:
         """Raises ValueError for options out of range, and for what the backbone does not offer."""
         super().__init__()
-        if method not in BRANCHES:
-            raise ValueError(f"unknown method {method!r}; choose {', '.join(BRANCHES)}")
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio of chosen patches is {ratio}, expected a number in (0, 1]")
-        if "glca" in BRANCHES[method] and not offers(backbone).glca:
-            raise ValueError(
-                f"method {method!r} needs a class token for its GLCA branch, and backbone {architecture(backbone)!r} "
-                "has none; choose pwca or baseline"
-            )
-        for option, value in (("jigsaw", jigsaw), ("side information", sides)):
-            if value and not offers(backbone).jigsaw:
-                raise ValueError(
-                    f"{option} needs a class token beside the patches in every block, and backbone "
-                    f"{architecture(backbone)!r} has none"
-                )
-        build_head = ReidHead if head == "reid" else FgvcHead
-        self.method: Method = method
+        require_offered(backbone, options)
+        build_head = ReidHead if options.head == "reid" else FgvcHead
+        self.options = options
         self.classes = classes
-        self.ratio = ratio
-        self.partner_stream: PartnerStream = partner_stream
-        self.checkpointing = checkpointing
         self.backbone = backbone
         self.layers = open_layers(backbone)
         self.heads = nn.ModuleDict({"sa": build_head(self.width, classes)})
         self.glca: GlobalLocalCrossAttention | None = None
-        if "glca" in BRANCHES[method]:
+        if "glca" in BRANCHES[self.method]:
             self.glca = GlobalLocalCrossAttention(backbone.blocks[-1], backbone.norm)
             self.heads["glca"] = build_head(self.width, classes)
         self.jigsaw: JigsawPatches | None = None
-        if jigsaw:
+        if options.jigsaw:
             patches = self.grid[0] * self.grid[1]
             self.jigsaw = JigsawPatches(
-                backbone.blocks[-1], backbone.norm, patches=patches, prefix=self.prefix, shift=jigsaw
+                backbone.blocks[-1], backbone.norm, patches=patches, prefix=self.prefix, shift=options.jigsaw
             )
             for part in range(PARTS):
                 self.heads[f"jigsaw_{part + 1}"] = build_head(self.width, classes)
-        self.side_information = SideInformation(sides, self.width) if sides else None
-        if len(BRANCHES[method]) > 1:
-            self.log_variances = nn.Parameter(torch.zeros(len(BRANCHES[method])))
+        self.side_information = SideInformation(options.sides, self.width) if options.sides else None
+        if len(BRANCHES[self.method]) > 1:
+            self.log_variances = nn.Parameter(torch.zeros(len(BRANCHES[self.method])))
+
+    @property
+    def method(self) -> Method:
+        """Which branches there are."""
+        return self.options.method
 
     @property
     def pairs(self) -> bool:
@@ -239,7 +202,7 @@ class DCAL(nn.Module):
         if looks:
             row = output.rollout = class_row(look() for look in reversed(looks))
             if local is not None:
-                output.chosen = local_queries(row, self.ratio, self.prefix)
+                output.chosen = local_queries(row, self.options.ratio, self.prefix)
                 output.glca = branch("glca", local(tokens[:count], output.chosen)[:, 0])
         if self.jigsaw is not None:
             tokens_of_parts = self.jigsaw(before[:count]).unbind(dim=1)
@@ -262,7 +225,7 @@ class DCAL(nn.Module):
             tokens = torch.cat([tokens, tokens])  # both streams start from x_0
         for layer in self.layers:
             before = tokens
-            if self.checkpointing and torch.is_grad_enabled():
+            if self.options.checkpointing and torch.is_grad_enabled():
                 look = partial(_look, layer, tokens[:count].detach())
                 tokens = checkpoint(self._advance, layer, tokens, partner, use_reentrant=False)[0]
             else:
@@ -275,7 +238,7 @@ class DCAL(nn.Module):
     def _advance(self, layer: Layer, tokens: Tensor, partner: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if partner is None:
             return self_attention(layer, tokens)
-        return pair_wise_attention(layer, tokens, partner, self.partner_stream)
+        return pair_wise_attention(layer, tokens, partner, self.options.partner_stream)
 
     def _pool(self, normed: Tensor) -> Tensor:
         """The image's token (B, D), as timm takes it: the class token, or what it pools."""
@@ -330,29 +293,31 @@ def build_dcal(
     backbone: str,
     image_size: tuple[int, int],
     classes: int,
+    options: DcalOptions = DEFAULTS,
     *,
-    method: Method = "dcal",
-    head: Head = "reid",
     weights: str = "none",
-    drop_path: float = 0.1,
-    ratio: float = 0.3,
-    partner_stream: PartnerStream = "sa",
-    stride: int | None = None,
-    checkpointing: bool = False,
-    jigsaw: int = 0,
-    sides: int = 0,
 ) -> tuple[DCAL, WeightsReport]:
     """Build the model from names and numbers; see `build_backbone` and `DCAL` for their meaning and errors."""
-    network, report = build_backbone(backbone, image_size, weights=weights, drop_path=drop_path, stride=stride)
-    model = DCAL(
-        network,
-        classes,
-        method=method,
-        head=head,
-        ratio=ratio,
-        partner_stream=partner_stream,
-        checkpointing=checkpointing,
-        jigsaw=jigsaw,
-        sides=sides,
+    network, report = build_backbone(
+        backbone, image_size, weights=weights, drop_path=options.drop_path, stride=options.stride
     )
-    return model, report
+    return DCAL(network, classes, options), report
+
+
+def require_offered(backbone: TimmModule, options: DcalOptions) -> None:
+    """Raise ValueError for options out of range, and for what the backbone does not offer."""
+    method, name = options.method, architecture(backbone)
+    if method not in BRANCHES:
+        raise ValueError(f"unknown method {method!r}; choose {', '.join(BRANCHES)}")
+    if not 0 < options.ratio <= 1:
+        raise ValueError(f"ratio of chosen patches is {options.ratio}, expected a number in (0, 1]")
+    if "glca" in BRANCHES[method] and not offers(backbone).glca:
+        raise ValueError(
+            f"method {method!r} needs a class token for its GLCA branch, and backbone {name!r} has none; choose pwca "
+            "or baseline"
+        )
+    for option, value in (("jigsaw", options.jigsaw), ("side information", options.sides)):
+        if value and not offers(backbone).jigsaw:
+            raise ValueError(
+                f"{option} needs a class token beside the patches in every block, and backbone {name!r} has none"
+            )

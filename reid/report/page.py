@@ -10,7 +10,7 @@ import numpy as np
 
 from reid.evaluation.features import Features, Integers
 from reid.evaluation.scoring import Result
-from reid.inference.checkpoint import write_text
+from reid.files import write_text
 from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from reid.report import figures, markup, parts

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.inference.checkpoint import write_whole
+from reid.files import write_whole
 from reid.report import figures, markup
 from reid.report.strips import Strip
 

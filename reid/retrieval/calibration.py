@@ -9,10 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 
-from reid.retrieval.matches import Integers
-from reid.retrieval.verification import Scores, identify
+from reid.retrieval.matches import Integers, Scores
 
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["known", "unknown", "ambiguous"]
@@ -137,6 +135,8 @@ def fit_calibration(
     first = right > wrong
     if not first.any():
         raise ValueError(f"the best match is wrong for each of {len(first)} queries: there is nothing to calibrate")
+    from reid.retrieval.verification import identify  # torch, which a calibration that is only read does not need
+
     known_from = identify(best_positive, best_negative, false_alarm_rate).threshold
     scores = np.concatenate([np.maximum(right, wrong), wrong]).astype(np.float64)
     labels = np.concatenate([first, np.zeros(len(first))])
@@ -175,6 +175,8 @@ def cross_fit(scores: Floats, labels: Floats, identities: Integers) -> Floats:
 
 def _fit(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
     """The knots of the map: the lowest and the highest score of every block of the isotonic regression."""
+    from scipy.optimize import isotonic_regression  # slow to import, and needed for fitting alone
+
     labels = np.append(labels, [1, 0])
     distinct, index, count = np.unique(
         np.append(scores, [scores.min(), scores.max()]), return_inverse=True, return_counts=True

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
 
 UNKNOWN = -1
 

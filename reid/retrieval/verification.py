@@ -14,10 +14,9 @@ import numpy.typing as npt
 import torch
 
 from reid.retrieval.distances import Distances, Progress
-from reid.retrieval.matches import Integers, Matches
+from reid.retrieval.matches import Integers, Matches, Scores
 from reid.retrieval.metrics import query_blocks
 
-Scores = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 BINS = 2**18  # from the lowest score to 1, a power of two wide, so that no score is rounded across an edge

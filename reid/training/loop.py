@@ -23,13 +23,15 @@ from torch.utils.tensorboard import SummaryWriter
 from reid.config import TrainOptions
 from reid.data.loaders import Batch, TrainingLoader
 from reid.device import choose_precision, peak_memory_mib
-from reid.distributed import ALONE, World
-from reid.inference.checkpoint import BEST_FILE, METRICS_FILE, MODEL_FILE, STATE_FILE, write_text
+from reid.distributed.world import ALONE, World
+from reid.files import write_text
 from reid.models.cross_attention import derangement
-from reid.models.dcal import BRANCHES, DCAL
+from reid.models.dcal import DCAL
+from reid.names import BEST_FILE, BRANCHES, METRICS_FILE, MODEL_FILE, STATE_FILE
 from reid.progress import duration, track
 from reid.training.losses import BranchLoss, branch_losses, total_loss
 from reid.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from reid.training.runs import Interrupted
 from reid.training.state import TrainingState
 
 log = logging.getLogger("reid")
@@ -42,10 +44,6 @@ class Evaluation:
     figures: dict[str, Any]
     score: float
     summary: str
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was told to stop and has saved its state."""
 
 
 class Step(nn.Module):

@@ -1,4 +1,4 @@
-"""What every training command shares, whatever it trains: its flags, its run folder, and the run in one line."""
+"""What every training command shares, whatever it trains: its flags and its run folder. No torch: it refuses first."""
 
 import argparse
 import json
@@ -7,21 +7,21 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 from reid import cli
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
-from reid.distributed import World, joined
-from reid.inference.checkpoint import CONFIG_FILE, MODEL_FILE, STATE_FILE, read_checkpoint
-from reid.models.backbones import BACKBONES
-from reid.models.dcal import BRANCHES, DCAL
-from reid.models.rollout import query_count
-from reid.training.loop import Interrupted
+from reid.distributed.world import World, joined
+from reid.inference.checkpoint import read_checkpoint
+from reid.models.specs import BACKBONES
+from reid.names import BRANCHES, CONFIG_FILE, MODEL_FILE, STATE_FILE
 
 log = logging.getLogger("reid")
 
 Kind = TypeVar("Kind", bound=Config)
 KindIn = TypeVar("KindIn", bound=Config, contravariant=True)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was told to stop and has saved its state."""
 
 
 class Train(Protocol[KindIn]):
@@ -162,36 +162,3 @@ def changed_options(folder: Path, config: Config) -> list[str]:
     """
     names = differences(read_config(folder / CONFIG_FILE, type(config)), config)
     return [name for name in names if name not in ("data.root", "data.workers") and not name.startswith("eval.")]
-
-
-def require_even_shares(batch_size: int, pairs: bool, world: World) -> None:
-    """Raise ConfigError for a batch that processes cannot share out evenly, two images or more each where they pair."""
-    least = 2 if pairs else 1
-
-    def fits(size: int) -> bool:
-        return batch_size % size == 0 and batch_size >= least * size
-
-    if not fits(world.size):
-        most = max(size for size in range(1, world.size) if fits(size))
-        each = ", at least 2 each" if pairs else ""
-        raise ConfigError(
-            f"train.batch_size={batch_size} cannot be shared out evenly over {world.size} processes{each}; "
-            f"start {most}, or choose a multiple of {world.size}"
-        )
-
-
-def describe(
-    config: Config, model: DCAL, image_size: tuple[int, int], steps: int, device: torch.device, world: World
-) -> str:
-    """What is about to run, in one line."""
-    patches = model.backbone.patch_embed.num_patches
-    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    size = "x".join(str(side) for side in image_size)
-    name = f"{config.model.method} on {config.model.backbone}"
-    line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
-    if "glca" in BRANCHES[config.model.method]:
-        line += f", GLCA asks with {query_count(patches, config.model.ratio)} of them"
-    line += f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images"
-    if world.size == 1:
-        return f"{line} on {device}"
-    return f"{line}, {config.train.batch_size // world.size} in each of {world.size} processes on {device.type}"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from reid.distributed import ALONE, World
-from reid.inference.checkpoint import write_whole
+from reid.distributed.world import ALONE, World
+from reid.files import write_whole
 from reid.models.dcal import DCAL
 from reid.training.losses import BranchLoss
 

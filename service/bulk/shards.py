@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from reid.inference.checkpoint import write_text, write_whole
+from reid.files import write_text, write_whole
 from service.bulk.sources import Photo, Source
 from service.records import Vectors
 

@@ -11,7 +11,7 @@ import pytest
 import timm
 from PIL import Image
 
-from reid.models.backbones import BACKBONES
+from reid.models.specs import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

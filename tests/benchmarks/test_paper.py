@@ -13,8 +13,8 @@ from benchmarks.paper import DATASETS, MORE, TABLE_1, TABLE_2, TITLES, Row, tabl
 from benchmarks.paper_plan import forward_operations, plan, time_left
 from benchmarks.paper_results import Found, markdown
 from benchmarks.paper_tables import main
-from reid.inference.checkpoint import METRICS_FILE, MODEL_FILE, build_model
-from reid.models.dcal import BRANCHES
+from reid.inference.checkpoint import build_model
+from reid.names import BRANCHES, METRICS_FILE, MODEL_FILE
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

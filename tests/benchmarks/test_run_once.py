@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.run_once import LOCK_FILE, TrainingFailed, epochs, train_once
-from reid.inference.checkpoint import MODEL_FILE, STATE_FILE
+from reid.names import MODEL_FILE, STATE_FILE
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,10 +7,11 @@ from PIL import Image
 
 from fgvc.evaluate import evaluate, main
 from reid.config import FgvcConfig, ReidConfig, load_config
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.classifier import Classifier
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 
 CLASSES = ("kind-0", "kind-1", "kind-2")
 
@@ -27,7 +28,7 @@ def save(folder, root, method="dcal", classes=CLASSES, **overrides):
         "data.root": str(root),
     }
     config = load_config("folder", None, {**options, **overrides}, FgvcConfig)
-    model, _ = build_dcal("vit_toy", (16, 16), len(classes), method=method, head="fgvc", ratio=0.1)
+    model, _ = build_dcal("vit_toy", (16, 16), len(classes), DcalOptions(method=method, head="fgvc", ratio=0.1))
     preprocessing = Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3, resize=(20, 20))
     protocol = {"dataset": "folder"}
     save_model(folder / "model.safetensors", model, Checkpoint(config, preprocessing, classes, protocol, 1))
@@ -97,7 +98,7 @@ def test_grey_and_cmyk_images_are_classified(run, kinds):
         (["--checkpoint", "RUN", "--data-root", "ABSENT"], 1, "absent does not exist"),
         (["--checkpoint", "RUN", "--json", "ABSENT/x.json"], 1, "--json"),
         (["--checkpoint", "RUN", "--report", "FILE"], 1, "is a file, expected a folder or a new name"),
-        (["--checkpoint", "BASELINE", "prediction=glca"], 1, "which has no GLCA"),
+        (["--checkpoint", "BASELINE", "prediction=glca"], 2, "which has no GLCA"),
         (["--checkpoint", "OTHERS"], 1, "has 1 test classes that the model does not know, first 'kind-2'"),
     ],
 )

@@ -10,9 +10,10 @@ from PIL import Image
 from fgvc.datasets import load_dataset
 from fgvc.report import write_report
 from fgvc.scoring import result_protocol, score
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.inference.classifier import Classifier
 from reid.models.dcal import DCAL, build_dcal
+from reid.models.options import DcalOptions
 
 HOSTILE = "<b>$\\frac{1}$'&"
 SECTIONS = ["numbers", "classes", "confusions", "attention", "calibration"]
@@ -21,7 +22,7 @@ SECTIONS = ["numbers", "classes", "confusions", "attention", "calibration"]
 def make(folder, dataset, method="dcal", probabilities=None):
     """The report on an untrained model, or on given probabilities."""
     torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", (16, 16), len(dataset.classes), method=method, head="fgvc", ratio=0.3)
+    model, _ = build_dcal("vit_toy", (16, 16), len(dataset.classes), DcalOptions(method=method, head="fgvc", ratio=0.3))
     preprocessing = Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3, resize=(20, 20))
     classifier = Classifier(model.eval(), preprocessing, dataset.classes)
     found = probabilities or classifier.classify_samples(dataset.test)

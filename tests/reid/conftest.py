@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from reid.config import FgvcConfig, ReidConfig, load_config
-from reid.data.transforms import Preprocessing
-from reid.export import export
+from reid.data.preprocessing import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
-from reid.inference.side_info import Sides
+from reid.inference.exporting import export
+from reid.inference.side_info import SideInfo
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 
 
 def save_run(
@@ -18,7 +19,7 @@ def save_run(
 ) -> Path:
     """A run folder with a model that nobody trained."""
     torch.manual_seed(0)
-    built, _ = build_dcal(backbone, size, 3, head=task, weights=weights, sides=len(cameras), **model)
+    built, _ = build_dcal(backbone, size, 3, DcalOptions(head=task, sides=len(cameras), **model), weights=weights)
     options = {"model.backbone": backbone, "model.weights": "none", "data.image_size": f"{size[0]}x{size[1]}"}
     options |= {f"model.{name}": value for name, value in model.items()}
     config = load_config("folder", None, options, ReidConfig if task == "reid" else FgvcConfig)
@@ -27,7 +28,7 @@ def save_run(
     save_model(
         folder / "model.safetensors",
         built,
-        Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1, Sides(tuple(cameras))),
+        Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1, SideInfo(tuple(cameras))),
     )
     return folder
 

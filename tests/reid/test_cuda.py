@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from reid.config import load_config
 from reid.evaluate import evaluate
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 from reid.retrieval.metrics import evaluate_features
 from reid.train import train
 from reid.training.loop import Interrupted
@@ -24,7 +25,7 @@ pytestmark = [
 
 def test_the_model_gives_the_cpus_output_and_gradient():
     torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", (32, 16), 5, drop_path=0.0)
+    model, _ = build_dcal("vit_toy", (32, 16), 5, DcalOptions(drop_path=0.0))
     images, partner = torch.randn(8, 3, 32, 16), torch.roll(torch.arange(8), 1)
 
     def run(device):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import ImageOps
 
-from reid.config import ConfigError, load_config, parse_override
+from reid.config import ConfigError, evaluation_config, load_config, parse_override
 from reid.data.datasets import load_dataset
 from reid.data.images import read_image
-from reid.evaluate import evaluate, evaluate_stored, evaluation_config, main
+from reid.evaluate import evaluate, main
 from reid.evaluation.calibrate import load_calibration
 from reid.evaluation.features import Features
+from reid.evaluation.run import evaluate_stored
 from reid.inference.embedder import Embedder
 from reid.retrieval.distances import FeatureDistances
 from reid.retrieval.expansion import augment_database, expand_queries
@@ -189,8 +190,8 @@ def test_bad_arguments_cost_one_line(run, tmp_path, capsys):
 def test_features_of_a_foreign_method_are_refused(photos, tiny, tmp_path, capsys):
     options = {**tiny, "data.root": str(photos), "train.epochs": 1, "model.method": "baseline"}
     train(load_config("csv", None, options), tmp_path / "base", device="cpu")
-    assert main(["--checkpoint", str(tmp_path / "base"), "--device", "cpu", "--features", "glca"]) == 1
-    assert "trained with method 'baseline', which has no GLCA" in capsys.readouterr().err
+    assert main(["--checkpoint", str(tmp_path / "base"), "--device", "cpu", "--features", "glca"]) == 2
+    assert "asked of method 'baseline', which has no GLCA" in capsys.readouterr().err
 
 
 def test_damaged_features_are_refused(tmp_path):

@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 
 from reid.config import FgvcConfig, load_config
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 from service import opening
 from service.classification import Classification
 from service.opening import load_classifier, load_embedder, open_gallery
@@ -101,7 +102,7 @@ def classifier(tmp_path_factory) -> Path:
     """A run folder with a DCAL model that tells six birds apart, by the middle 32x16 of 40x20 pixels."""
     run = tmp_path_factory.mktemp("classifier")
     torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", (32, 16), 6, head="fgvc")
+    model, _ = build_dcal("vit_toy", (32, 16), 6, DcalOptions(head="fgvc"))
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)  # of other probabilities for every picture
     options = {"backbone": "vit_toy", "weights": "none", "image_size": "32x16", "resize": "40x20", "root": "birds"}

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from reid.config import ReidConfig
-from reid.export import export
-from reid.inference.checkpoint import fingerprint, load_model, save_model
+from reid.files import fingerprint
+from reid.inference.checkpoint import load_model, save_model
+from reid.inference.exporting import export
 from reid.retrieval.calibration import Calibration
 from service.loading import _calibration
 from service.opening import open_gallery

@@ -6,7 +6,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from reid.config import load_config
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.evaluate import evaluate
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from reid.data.images import read_image
-from reid.data.loaders import TrainingLoader, drop_unreadable, evaluation_batches, worker_count
+from reid.data.loaders import TrainingLoader, evaluation_batches, worker_count
+from reid.data.opening import drop_unreadable
+from reid.data.preprocessing import Preprocessing
 from reid.data.sampler import PKSampler
 from reid.data.samples import Sample
-from reid.data.transforms import Preprocessing, evaluation_transform, training_transform
+from reid.data.transforms import evaluation_transform, training_transform
 
 PREPROCESSING = Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3)
 

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reid.data.transforms import Preprocessing, evaluation_transform, training_transform
+from reid.data.preprocessing import Preprocessing
+from reid.data.transforms import evaluation_transform, training_transform
 
 PREPROCESSING = Preprocessing((24, 16), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
 

@@ -10,10 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from reid.config import ReidConfig, load_config
-from reid.data.transforms import Preprocessing
-from reid.inference.checkpoint import Checkpoint, load_model, model_file, save_model, write_text, write_whole
-from reid.models.backbones import BACKBONES
+from reid.data.preprocessing import Preprocessing
+from reid.files import model_file, write_text, write_whole
+from reid.inference.checkpoint import Checkpoint, load_model, save_model
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
+from reid.models.specs import BACKBONES
 
 
 def checkpoint(method="dcal"):
@@ -24,7 +26,7 @@ def checkpoint(method="dcal"):
 
 def model(method="dcal"):
     torch.manual_seed(0)
-    return build_dcal("vit_toy", (32, 16), 3, method=method, ratio=0.4)[0]
+    return build_dcal("vit_toy", (32, 16), 3, DcalOptions(method=method, ratio=0.4))[0]
 
 
 @pytest.mark.parametrize("method", ["dcal", "baseline", "glca", "pwca"])
@@ -35,7 +37,7 @@ def test_round_trip(tmp_path, method):
     loaded, found = load_model(tmp_path, ReidConfig)
     assert found == described
     assert not loaded.training
-    assert (loaded.method, loaded.ratio) == (method, 0.4)
+    assert (loaded.method, loaded.options.ratio) == (method, 0.4)
     for name, tensor in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
 

@@ -4,11 +4,13 @@ import torch
 from PIL import Image
 
 from reid.config import FgvcConfig, load_config
+from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.data.transforms import Preprocessing, evaluation_transform
+from reid.data.transforms import evaluation_transform
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.classifier import Classifier
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 
 PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize=(40, 20))
 CLASSES = ("ani", "bunting", "crow")
@@ -16,7 +18,7 @@ CLASSES = ("ani", "bunting", "crow")
 
 def build(method="dcal"):
     torch.manual_seed(0)
-    return build_dcal("vit_toy", (32, 16), 3, method=method, head="fgvc")[0].eval()
+    return build_dcal("vit_toy", (32, 16), 3, DcalOptions(method=method, head="fgvc"))[0].eval()
 
 
 def pictures(tmp_path, count=5):

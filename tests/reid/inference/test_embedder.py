@@ -7,11 +7,13 @@ from PIL import Image
 
 from reid.config import load_config
 from reid.data.images import read_image
+from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.data.transforms import Preprocessing, evaluation_transform
+from reid.data.transforms import evaluation_transform
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.embedder import Embedder
 from reid.models.dcal import build_dcal, embedding
+from reid.models.options import DcalOptions
 
 PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -84,7 +86,7 @@ def test_nothing_in_gives_nothing_out(run):
 
 
 def test_glca_of_a_baseline_is_refused():
-    model, _ = build_dcal("vit_toy", (32, 16), 3, method="baseline")
+    model, _ = build_dcal("vit_toy", (32, 16), 3, DcalOptions(method="baseline"))
     with pytest.raises(ValueError, match="'glca' asked of a model trained with method 'baseline'"):
         Embedder(model, PREPROCESSING, features="glca")
     assert Embedder(model, PREPROCESSING).size == 96
@@ -117,7 +119,7 @@ def test_embedding_leaves_a_training_model_in_training():
 
 def brightness_model(method="dcal"):
     """A model whose class token attends to bright patches, and whose tokens pass through all blocks unchanged."""
-    model, _ = build_dcal("vit_toy", (32, 16), 3, method=method)
+    model, _ = build_dcal("vit_toy", (32, 16), 3, DcalOptions(method=method))
     with torch.no_grad():
         vit = model.backbone
         for parameter in vit.parameters():

@@ -11,14 +11,15 @@ from PIL import Image
 from reid.config import ReidConfig, override
 from reid.evaluate import main
 from reid.evaluation.calibrate import load_calibration
-from reid.export import export
-from reid.inference.checkpoint import fingerprint, load_model
+from reid.files import fingerprint
+from reid.inference.checkpoint import load_model
 from reid.inference.classifier import Classifier
 from reid.inference.embedder import Embedder
 from reid.inference.exported import model_fingerprint, open_exported
+from reid.inference.exporting import export
 from reid.inference.predictor import open_model
-from reid.models.backbones import BACKBONES
 from reid.models.dcal import embedding
+from reid.models.specs import BACKBONES
 from reid.retrieval.calibration import Calibration
 
 onnx = pytest.importorskip("onnx")
@@ -68,7 +69,7 @@ def test_parts_and_cameras_are_exported_too(save_run, tmp_path):
     for features in ("concat", "sa", "glca"):
         ours, _ = Embedder.from_checkpoint(run, features=features)
         theirs, described = Embedder.from_checkpoint(file, features=features)
-        assert described.sides.cameras == ("north", "south")
+        assert described.side_info.cameras == ("north", "south")
         assert theirs.size == ours.size
         images = torch.stack([ours.prepare(picture) for picture in pictures(4)])
         for sides in (None, torch.tensor([0, 1, -1, 0])):

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.inference.classifier import Classifier
 from reid.inference.predictor import Predictor
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 
 PREPROCESSING = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -61,7 +62,7 @@ def test_an_image_in_memory_that_cannot_be_read_is_named_by_its_place(predictor)
 
 @pytest.mark.parametrize(("method", "predictions"), [("dcal", ["sum", "sa", "glca"]), ("baseline", ["sa"])])
 def test_a_classifier_of_nothing_gives_nothing_out(method, predictions):
-    model = build_dcal("vit_toy", (32, 16), 3, method=method, head="fgvc")[0]
+    model = build_dcal("vit_toy", (32, 16), 3, DcalOptions(method=method, head="fgvc"))[0]
     classifier = Classifier(model, PREPROCESSING, ("a", "b", "c"))
     assert classifier.classify_prepared(torch.empty(0, 3, 32, 16)).shape == (0, 3)
     found = classifier.classify_samples([], workers=0)
@@ -69,7 +70,7 @@ def test_a_classifier_of_nothing_gives_nothing_out(method, predictions):
 
 
 def test_a_classifier_checks_what_it_is_given():
-    model = build_dcal("vit_toy", (32, 16), 3, head="fgvc")[0]
+    model = build_dcal("vit_toy", (32, 16), 3, DcalOptions(head="fgvc"))[0]
     with pytest.raises(ValueError, match=r"^unknown prediction 'both'; choose sum, sa, glca$"):
         Classifier(model, PREPROCESSING, ("a", "b", "c"), prediction="both")
     with pytest.raises(ValueError, match=r"^2 names of classes for a model of 3$"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from reid.models import backbones
-from reid.models.backbones import BACKBONES
+from reid.models.specs import BACKBONES
 
 # One of each kind of network, block and token layout that is narrow; others of the kind, and wide ones, are slow.
 KINDS = (

@@ -3,7 +3,8 @@ import pytest
 import timm
 import torch
 
-from reid.models.backbones import BACKBONES, build_backbone, embed_tokens, normalisation, offers
+from reid.models.backbones import build_backbone, embed_tokens, normalisation, offers
+from reid.models.specs import BACKBONES
 from reid.models.weights import patch_size
 
 

@@ -1,18 +1,22 @@
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 
 from reid.models import dcal, layers
-from reid.models.backbones import BACKBONES
-from reid.models.dcal import BRANCHES, build_dcal, embedding
+from reid.models.dcal import build_dcal, embedding
+from reid.models.options import DcalOptions
 from reid.models.rollout import local_queries
+from reid.models.specs import BACKBONES
+from reid.names import BRANCHES
 
 SIZE = (32, 16)
 
 
 def build(method="dcal", **kwargs):
     torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", SIZE, 5, method=method, **{"drop_path": 0.0, **kwargs})
+    model, _ = build_dcal("vit_toy", SIZE, 5, DcalOptions(method=method, **{"drop_path": 0.0, **kwargs}))
     return model
 
 
@@ -139,7 +143,7 @@ def test_glca_reads_the_tokens_after_the_last_block_before_the_norm():
     output = model(images())
     every = model.glca.norm(model.glca.block(tokens))
     torch.testing.assert_close(output.glca.token, every[:, 0])
-    assert torch.equal(output.chosen, local_queries(output.rollout, model.ratio, 1))
+    assert torch.equal(output.chosen, local_queries(output.rollout, model.options.ratio, 1))
 
 
 def test_the_number_of_patches_never_reaches_the_class_token():
@@ -215,7 +219,7 @@ def test_the_partners_pair_wise_stream_is_the_second_reading():
     model = perturb(build("pwca", partner_stream="pwca")).train()
     partner = torch.tensor([1, 0, 3, 2])
     other = model(images(), partner).pwca.token
-    model.partner_stream = "sa"
+    model.options = replace(model.options, partner_stream="sa")
     assert not torch.allclose(model(images(), partner).pwca.token, other)
 
 

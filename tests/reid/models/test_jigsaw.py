@@ -3,6 +3,7 @@ import torch
 
 from reid.models.dcal import build_dcal, embedding
 from reid.models.jigsaw import JigsawPatches, shuffled
+from reid.models.options import DcalOptions
 from reid.training.losses import ReidLoss, branch_losses
 
 
@@ -22,7 +23,7 @@ def test_patches_are_shuffled_as_published(patches, shift):
 def build(name="vit_toy", **kwargs):
     torch.manual_seed(0)
     size = (64, 48) if name == "dinov3_small" else (32, 24)
-    model, _ = build_dcal(name, size, 5, drop_path=0.0, jigsaw=5, **kwargs)
+    model, _ = build_dcal(name, size, 5, DcalOptions(drop_path=0.0, jigsaw=5, **kwargs))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape))
@@ -85,7 +86,7 @@ def test_loss_is_half_the_tokens_and_half_the_parts_mean():
 
 def test_it_starts_as_a_copy_and_has_its_own_tensors():
     torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", (32, 24), 5, jigsaw=5)
+    model, _ = build_dcal("vit_toy", (32, 24), 5, DcalOptions(jigsaw=5))
     names = {name.split(".")[0] for name in model.state_dict()}
     assert names == {"backbone", "glca", "jigsaw", "heads", "log_variances"}
     for mine, theirs in zip(model.jigsaw.block.parameters(), model.backbone.blocks[-1].parameters(), strict=True):
@@ -102,4 +103,4 @@ def test_it_starts_as_a_copy_and_has_its_own_tensors():
 )
 def test_what_cannot_be_is_named(name, size, message):
     with pytest.raises(ValueError, match=message):
-        build_dcal(name, size, 5, jigsaw=5)
+        build_dcal(name, size, 5, DcalOptions(jigsaw=5))

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from reid.models.backbones import BACKBONES, build_backbone, embed_tokens
+from reid.models.backbones import build_backbone, embed_tokens
 from reid.models.cross_attention import pair_wise_attention
 from reid.models.dcal import build_dcal
 from reid.models.layers import open_block, open_layers
+from reid.models.options import DcalOptions
+from reid.models.specs import BACKBONES
 from reid.training.losses import FgvcLoss, branch_losses, total_loss
 
 
@@ -24,7 +26,7 @@ def sides(name, rows=4, columns=3):
 def build(name, method=None, **kwargs):
     torch.manual_seed(0)
     method = method or ("dcal" if BACKBONES[name].offers.glca else "pwca")
-    model, _ = build_dcal(name, sides(name), 5, method=method, **{"drop_path": 0.0, **kwargs})
+    model, _ = build_dcal(name, sides(name), 5, DcalOptions(method=method, **{"drop_path": 0.0, **kwargs}))
     return perturb(model)
 
 
@@ -100,7 +102,7 @@ def test_glca_with_every_patch_is_an_ordinary_block(backbone):
 def test_a_training_step_lowers_the_loss(backbone):
     torch.manual_seed(0)
     method = "dcal" if BACKBONES[backbone].offers.glca else "pwca"
-    model, _ = build_dcal(backbone, sides(backbone), 4, method=method, head="fgvc", drop_path=0.0)
+    model, _ = build_dcal(backbone, sides(backbone), 4, DcalOptions(method=method, head="fgvc", drop_path=0.0))
     partner, labels = torch.tensor([1, 2, 3, 0]), torch.arange(4)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
 

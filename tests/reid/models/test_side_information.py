@@ -3,11 +3,12 @@ import torch
 
 from reid.models.backbones import embed_tokens
 from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
 
 
 def build():
     torch.manual_seed(0)
-    return build_dcal("vit_toy", (16, 16), 5, drop_path=0.0, method="baseline", sides=3)[0].eval()
+    return build_dcal("vit_toy", (16, 16), 5, DcalOptions(drop_path=0.0, method="baseline", sides=3))[0].eval()
 
 
 def test_three_times_the_row_of_a_side_is_added_to_every_token():
@@ -33,4 +34,4 @@ def test_a_row_learns_from_its_own_images_alone():
 
 def test_a_backbone_without_class_token_beside_the_patches_is_refused():
     with pytest.raises(ValueError, match="side information needs a class token beside the patches"):
-        build_dcal("swin_tiny", (64, 64), 5, method="pwca", sides=3)
+        build_dcal("swin_tiny", (64, 64), 5, DcalOptions(method="pwca", sides=3))

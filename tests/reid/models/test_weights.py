@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from reid.models import backbones
-from reid.models.backbones import BACKBONES, build_backbone
+from reid.models.backbones import build_backbone
+from reid.models.specs import BACKBONES
 
 
 def tiny_file(path, **kwargs):

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from reid.config import EvalOptions
-from reid.data.transforms import Preprocessing
+from reid.data.preprocessing import Preprocessing
 from reid.evaluation.features import Features
 from reid.evaluation.scoring import rank, score
 from reid.inference.embedder import Embedder
 from reid.models.dcal import DCAL, build_dcal
+from reid.models.options import DcalOptions
 from reid.report.page import write_report
 from reid.retrieval.calibration import fit_calibration
 
@@ -51,7 +52,7 @@ def make(folder, features, options=None, *, verification=True, **kwargs):
 
 def embedder(method="dcal"):
     torch.manual_seed(0)
-    model, _ = build_dcal("vit_toy", (32, 16), 3, method=method)
+    model, _ = build_dcal("vit_toy", (32, 16), 3, DcalOptions(method=method))
     return Embedder(model, Preprocessing((32, 16), (0.5,) * 3, (0.5,) * 3))
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid.compare import compare, main
+from reid.compare import main
+from reid.evaluation.comparison import compare
 
 PROTOCOL = {"dataset": "msmt17", "version": "v1", "junk": "camera", "features": "concat", "rerank": None}
 

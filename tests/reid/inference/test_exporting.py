@@ -6,12 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from reid import export as command
 from reid.config import Config
-from reid.export import Parity, export, main
-from reid.inference.checkpoint import fingerprint, load_model
+from reid.export import main
+from reid.files import fingerprint
+from reid.inference import exporting as command
+from reid.inference.checkpoint import load_model
 from reid.inference.classifier import Classifier
 from reid.inference.embedder import Embedder
+from reid.inference.exporting import Parity, export
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from fgvc.predict import main, predict
+from fgvc.predict import main
+from fgvc.prediction import predict
 from fgvc.train import train
 from reid.config import FgvcConfig, load_config
 

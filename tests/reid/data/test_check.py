@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from reid.data.check import check, count_unmatched
 from reid.data.samples import Sample
-from reid.datacheck import check, count_unmatched, main
+from reid.datacheck import main
 
 
 def paint(path: Path, colour: int) -> None:

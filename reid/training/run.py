@@ -1,0 +1,142 @@
+"""Running a plan: all that trainings have in common, whatever the task."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reid.config import Config, ConfigError
+from reid.data.loaders import EpochSampler, TrainingLoader, Transform, worker_count
+from reid.data.preprocessing import Preprocessing
+from reid.data.samples import Sample
+from reid.distributed.world import World
+from reid.files import write_text
+from reid.inference.checkpoint import NO_SIDE_INFO, Checkpoint, build_model, save_model
+from reid.inference.side_info import SideInfo
+from reid.models.backbones import normalisation
+from reid.models.dcal import DCAL
+from reid.models.rollout import query_count
+from reid.names import BRANCHES, CONFIG_FILE
+from reid.training.loop import Evaluation, fit
+from reid.training.losses import BranchLoss
+from reid.training.runs import applies_profiles
+
+log = logging.getLogger("reid")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a task brings to a training.
+
+    `labels` in [0, C) are those of the `samples`, and `classes` the C names. `resize` is what `Preprocessing` crops
+    from; `transform` makes the augmentation of it, and `build_loss` the loss of a model's branches. `evaluate` scores a
+    model, given what its file would say; None where there is nothing to evaluate on. `protocol` says on what is
+    trained, `side_info` what the model is told, and `sides` what of that each sample is.
+    """
+
+    config: Config
+    samples: Sequence[Sample]
+    labels: Sequence[int]
+    classes: tuple[str, ...]
+    sampler: EpochSampler
+    transform: Callable[[Preprocessing], Transform]
+    build_loss: Callable[[DCAL], BranchLoss]
+    evaluate: Callable[[DCAL, Checkpoint[Any]], Evaluation] | None
+    protocol: Mapping[str, Any]
+    resize: tuple[int, int] | None = None
+    side_info: SideInfo = NO_SIDE_INFO
+    sides: Sequence[int] | None = None
+
+
+def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: World) -> list[dict[str, Any]]:
+    """Train as the plan says into the run folder `output`; return the record of every epoch.
+
+    `resume` goes on from the state that the folder holds. Raises ConfigError for a batch that the processes of `world`
+    cannot share out, and what building the model, reading images and `fit` raise.
+    """
+    config, options = plan.config, plan.config.train
+    image_size = config.data.image_size
+    torch.manual_seed(options.seed)
+    weights = "none" if resume else config.model.weights
+    model, report = build_model(config, image_size, len(plan.classes), weights, len(plan.side_info))
+    require_even_shares(options.batch_size, model.pairs, world)
+    if not resume:
+        log.info("%s", report)
+    loss = plan.build_loss(model)
+    profiles = applies_profiles(config, output, resume)
+    preprocessing = Preprocessing(image_size, *normalisation(model.backbone), resize=plan.resize, profiles=profiles)
+    loader = TrainingLoader(
+        plan.samples,
+        plan.labels,
+        plan.sampler,
+        plan.transform(preprocessing),
+        seed=options.seed,
+        workers=worker_count(config.data.workers, device.type),
+        pin_memory=device.type == "cuda",
+        share=world.share,
+        sides=plan.sides,
+        profiles=profiles,
+    )
+
+    def described(epoch: int) -> Checkpoint[Config]:
+        return Checkpoint(config, preprocessing, plan.classes, plan.protocol, epoch, plan.side_info)
+
+    def save(trained: DCAL, epoch: int, name: str) -> None:
+        save_model(output / name, trained, described(epoch))
+
+    def evaluate(trained: DCAL) -> Evaluation:
+        assert plan.evaluate is not None
+        return plan.evaluate(trained, described(0))
+
+    log.info(describe(config, model, len(plan.sampler), device, world))
+    if plan.evaluate is None:
+        log.warning("warning: %s has nothing to evaluate on: training without evaluation", config.data.dataset)
+    if world.main:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / CONFIG_FILE, config.as_yaml())
+    return fit(
+        model.to(device),
+        loader,
+        loss.to(device),
+        options,
+        output,
+        device=device,
+        save=save,
+        evaluate=evaluate if plan.evaluate else None,
+        resume=resume,
+        world=world,
+    )
+
+
+def require_even_shares(batch_size: int, pairs: bool, world: World) -> None:
+    """Raise ConfigError for a batch that processes cannot share out evenly, two images or more each where they pair."""
+    least = 2 if pairs else 1
+
+    def fits(size: int) -> bool:
+        return batch_size % size == 0 and batch_size >= least * size
+
+    if not fits(world.size):
+        most = max(size for size in range(1, world.size) if fits(size))
+        each = ", at least 2 each" if pairs else ""
+        raise ConfigError(
+            f"train.batch_size={batch_size} cannot be shared out evenly over {world.size} processes{each}; "
+            f"start {most}, or choose a multiple of {world.size}"
+        )
+
+
+def describe(config: Config, model: DCAL, steps: int, device: torch.device, world: World) -> str:
+    """What is about to run, in one line."""
+    patches = model.backbone.patch_embed.num_patches
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    size = "x".join(str(side) for side in config.data.image_size)
+    name = f"{config.model.method} on {config.model.backbone}"
+    line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
+    if "glca" in BRANCHES[config.model.method]:
+        line += f", GLCA asks with {query_count(patches, config.model.ratio)} of them"
+    line += f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images"
+    if world.size == 1:
+        return f"{line} on {device}"
+    return f"{line}, {config.train.batch_size // world.size} in each of {world.size} processes on {device.type}"
