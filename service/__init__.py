@@ -1,0 +1,3 @@
+"""The search service."""
+
+import reid as reid  # which tells where modules went

@@ -21,6 +21,7 @@ BELOW_REPORTS = BELOW_INFERENCE | {"reid.inference", "reid.retrieval"}
 # Rooms and what they may import of ours; what is not named may import everything of its own package.
 ROOMS = {
     "reid.names": set(),
+    "reid.moved": set(),
     "reid.progress": set(),
     "reid.files": {"reid.names"},
     "reid.config": {"reid.names"},

@@ -1,0 +1,27 @@
+import importlib
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import service  # noqa: F401, some of the moved ones are its
+from reid.moved import MOVED
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_the_former_place_of_a_module_names_the_present_one(name):
+    with pytest.raises(ModuleNotFoundError, match=f"^{name} is now {MOVED[name]}$"):
+        importlib.import_module(name)
+    assert importlib.util.find_spec(MOVED[name]) is not None
+
+
+def test_it_is_told_in_a_fresh_process_too():
+    for code in ("from reid.embedder import Embedder", "from service.backup import copy"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert " is now " in done.stderr.splitlines()[-1]
+
+
+def test_a_module_that_never_was_is_not_found_as_usual():
+    with pytest.raises(ModuleNotFoundError, match="No module named 'reid.nowhere'"):
+        importlib.import_module("reid.nowhere")
