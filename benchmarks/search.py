@@ -38,7 +38,7 @@ def make_rows(features: torch.Tensor, cameras: npt.NDArray[np.int64]) -> Iterato
     vectors, names = features.numpy(), [str(camera) for camera in cameras]
     for start in range(0, len(vectors), UPSERT_ROWS):
         stop = min(start + UPSERT_ROWS, len(vectors))
-        yield [Row(i, vectors[i], names[i], None, None) for i in range(start, stop)]
+        yield [Row(i, vectors[i], {"camera": names[i]}) for i in range(start, stop)]
 
 
 def with_engine(engine: SearchEngine, chosen: Filter, queries: torch.Tensor) -> Scores:

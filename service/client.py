@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from service.records import Scope
+from service.fields import Filter, Filters
+from service.records import ItemEdit, Scope
 from service.wire.admin_schemas import (
     CreatedKey,
     Job,
@@ -59,26 +60,6 @@ Photo = Path | str | bytes | BinaryIO  # text is a path
 Model = TypeVar("Model", bound=BaseModel)
 Page = TypeVar("Page", ItemPage, JobPage, OperationPage, QueryPage)
 _File = tuple[str, bytes]
-
-
-class Filters(TypedDict, total=False):
-    """Which items may be found: all that are given must hold, since <= captured_at < until; times have a zone."""
-
-    cameras: Sequence[str]
-    exclude_cameras: Sequence[str]
-    labels: Sequence[str]
-    since: datetime
-    until: datetime
-
-
-class Edits(TypedDict, total=False):
-    """New values for some of what is said of an item; None takes one away."""
-
-    key: str | None
-    label: str | None
-    camera: str | None
-    captured_at: datetime | None
-    attributes: Mapping[str, Any]
 
 
 class ServiceError(Exception):
@@ -179,12 +160,9 @@ class Client:
         """One item."""
         return self._get(Item, "GET", _path("items", item_id))
 
-    def edit(self, item_id: str, **changes: Unpack[Edits]) -> Item:
+    def edit(self, item_id: str, **changes: Unpack[ItemEdit]) -> Item:
         """Change what is said of an item."""
-        captured_at = changes.get("captured_at")
-        wanted: dict[str, Any] = {**changes}
-        if captured_at is not None:
-            wanted["captured_at"] = captured_at.isoformat()
+        wanted = {name: _sent(value) for name, value in changes.items()}
         return self._get(Item, "PATCH", _path("items", item_id), json=wanted)
 
     def delete(self, item_id: str) -> None:
@@ -362,14 +340,15 @@ def _path(*parts: str) -> str:
 
 def _conditions(filters: Filters) -> dict[str, Any]:
     """The filters as they go over the wire."""
-    for name in ("cameras", "labels"):
-        if name in filters and not filters[name]:  # which a form cannot say, so that all items would pass
+    wanted = Filter(**filters).spelled()
+    for name, value in wanted.items():
+        if value == [] and not name.startswith("exclude_"):  # which a form cannot say, so that all items would pass
             raise ValueError(f"{name} []: expected at least one name")
-    wanted: dict[str, Any] = {**filters}
-    for name, sent in (("since", "from"), ("until", "to")):
-        if name in wanted:
-            wanted[sent] = wanted.pop(name).isoformat()
-    return wanted
+    return {name: _sent(value) for name, value in wanted.items()}
+
+
+def _sent(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _file(photo: Photo) -> _File:

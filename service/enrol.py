@@ -8,8 +8,9 @@ from reid import cli
 from service.bulk.enrolling import enrol, enrol_features, told
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Source, add_arguments, chosen_sources, tell_left_out
+from service.fields import Filter
 from service.opening import open_gallery
-from service.records import Cameras, Filter
+from service.records import Cameras
 from service.settings import Backend, load
 
 log = logging.getLogger("reid")

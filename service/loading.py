@@ -12,10 +12,11 @@ from reid.evaluation.calibrate import load_calibration
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app, create_classifier_app
 from service.classification import Classification
+from service.fields import Filter
 from service.gallery.gallery import Gallery
 from service.gallery.index import ServerIndex
 from service.opening import load_classifier, open_gallery
-from service.records import Filter, ModelMismatch
+from service.records import ModelMismatch
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys

@@ -10,7 +10,8 @@ from typing import get_args
 
 from reid import cli
 from reid.progress import Progress
-from service.records import Cause, Filter, Key, NewKey, NotFound, Scope
+from service.fields import Filter
+from service.records import Cause, Key, NewKey, NotFound, Scope
 from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.folder import GALLERY_FILE

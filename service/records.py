@@ -5,13 +5,15 @@ E is the embedding size.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from math import ceil, floor, isfinite
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from service.fields import Fact, Filter, NewlySaid, Said
 
 Vectors = npt.NDArray[np.float32]
 Scope = Literal["read", "write", "admin"]
@@ -101,18 +103,15 @@ class Crop(NamedTuple):
     region: Region | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
-    """What is said of an item, by people or by its camera. `label` is the name of its identity.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details(Said):
+    """What is said of an item, by people or by its camera: also a key, which is its alone, and whatever else.
 
     `captured_at` is in UTC, or as the camera's clock showed it, with its offset; `captured_precision` is `second` or
     `subsecond` where a camera said it, and tells where its zone is unknown. `latitude` and `longitude` are degrees.
     """
 
     key: str | None = None
-    label: str | None = None
-    camera: str | None = None
-    captured_at: datetime | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     captured_precision: str | None = None
     latitude: float | None = None
@@ -187,40 +186,20 @@ class Enrolled(NamedTuple):
     pending: bool = False
 
 
-class ItemEdit(TypedDict, total=False):
+class ItemEdit(NewlySaid, total=False):
     """New values for some of an item's `Details`; `attributes` takes the place of all there were."""
 
     key: str | None
-    label: str | None
-    camera: str | None
-    captured_at: datetime | None
     attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a search engine keeps of an item; `captured_at` is in microseconds since 1970, UTC."""
+    """What a search engine keeps of an item; `facts` are those of its `FIELDS` that are known, by name."""
 
     number: int
     vector: Vectors
-    camera: str | None
-    captured_at: int | None
-    label: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which items may be found: all conditions must hold, and None is no condition.
-
-    An item without camera, time or label fails a condition that asks for one, and passes `exclude_cameras`. `since` and
-    `until` are aware times, half open: since <= captured_at < until.
-    """
-
-    cameras: frozenset[str] | None = None
-    exclude_cameras: frozenset[str] = frozenset()
-    since: datetime | None = None
-    until: datetime | None = None
-    labels: frozenset[str] | None = None
+    facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
 class Cause(NamedTuple):
@@ -250,9 +229,7 @@ class Caller:
 
     def narrow(self, chosen: Filter) -> Filter:
         """The same filter over the items that this caller sees."""
-        if self.cameras is None:
-            return chosen
-        return replace(chosen, cameras=self.cameras if chosen.cameras is None else self.cameras & chosen.cameras)
+        return chosen if self.cameras is None else chosen.narrowed_to(self.cameras)
 
 
 @dataclass(frozen=True, slots=True)

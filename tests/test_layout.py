@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = [name for name in ("reid", "fgvc", "service") if (ROOT / name).is_dir()]
-BELOW_GALLERY = {"service.storage", "service.engines", "service.records", "reid"}
+BELOW_GALLERY = {"service.storage", "service.engines", "service.fields", "service.records", "reid"}
 OPENING = {"service.opening", "service.settings"}
 # What all of `reid` stands on: no torch, nor any other room.
 GROUND = {"reid.config", "reid.names", "reid.cli", "reid.files", "reid.progress"}
@@ -40,14 +40,15 @@ ROOMS = {
     "reid": {"reid"},
     "fgvc": {"fgvc", "reid"},
     "service": {"service", "reid"},
-    "service.records": set(),
-    "service.storage": {"service.storage", "service.records", "reid"},
-    "service.engines": {"service.engines", "service.records", "reid"},
+    "service.fields": set(),
+    "service.records": {"service.fields"},
+    "service.storage": {"service.storage", "service.fields", "service.records", "reid"},
+    "service.engines": {"service.engines", "service.fields", "service.records", "reid"},
     "service.settings": {"service.records", "reid"},
     "service.metrics": set(),
     "service.logs": set(),
-    "service.wire": {"service.wire", "service.records"},
-    "service.client": {"service.wire", "service.records"},
+    "service.wire": {"service.wire", "service.fields", "service.records"},
+    "service.client": {"service.wire", "service.fields", "service.records"},
     "service.gallery": BELOW_GALLERY | {"service.gallery", "service.metrics"},
     "service.upkeep": BELOW_GALLERY | {"service.upkeep", "service.gallery"},
     "service.opening": BELOW_GALLERY | {"service.gallery", "service.settings"},

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from reid.data.formats import READ
 from service.api.problems import MEDIA_TYPE
+from service.fields import FIELDS, LONGEST
 
 _REQUEST_ID = "b51f0c2e6d8f4a7e9c3b1a5d7f9e0c2b"
 _KEY_ID = "4f0c9a1be2d34c5f8a6b7c8d9e0f1a2b"
@@ -17,16 +18,18 @@ _MODEL_ID = "3f6a0c1d9b2e4857"
 _CLASSIFIER_ID = "9c4e1f7a2b8d0536"
 
 _SAID = {
-    "key": "visit-0412",
     "label": "ada",
     "camera": "gate",
     "captured_at": "2025-03-01T09:30:00Z",
-    "attributes": {"coat": "red"},
+    "viewpoint": "left",
+    "site": "north shore",
+    "origin": "camera trap",
 }
-_CONDITIONS = {"cameras": ["gate"], "exclude_cameras": None, "from": "2025-03-01T00:00:00Z", "to": None, "labels": None}
+_FILTER = {"cameras": ["gate"], "from": "2025-03-01T00:00:00Z", "attributes.coat": ["red"]}
+_TOLD = {"key": "visit-0412", **_SAID, "attributes": {"coat": "red"}}
 _ITEM = {
     "item_id": _ITEM_ID,
-    **_SAID,
+    **_TOLD,
     "captured_precision": "second",
     "latitude": -28.0,
     "longitude": 32.1,
@@ -39,7 +42,7 @@ _ITEM = {
     "thumbnail_url": f"/v1/items/{_ITEM_ID}/thumbnail",
 }
 _MATCH = {
-    **{name: _ITEM[name] for name in ("item_id", "key", "label", "identity_id", "camera", "captured_at")},
+    **{name: _ITEM[name] for name in ("item_id", "key", "identity_id", *_SAID)},
     "rank": 1,
     "score": 0.93,
     "probability": 0.97,
@@ -107,12 +110,26 @@ _LOGGED_QUERY = {
     "matches": [{"item_id": _ITEM_ID, "score": 0.93}],
 }
 
+# What a query string can ask of attributes, whose names a model of it cannot list.
+ATTRIBUTES_ASKED = [
+    {
+        "name": f"{spelled}.NAME",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": LONGEST}},
+        "description": f"{words} of these texts is that of the attribute NAME, which stands for any",
+    }
+    for field in FIELDS
+    if field.kind == "attributes"
+    for words, spelled in zip(("one", "none"), field.spelled, strict=True)
+]
+
 # By the name of the schema: first what comes in, then what goes out.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "QueryForm": {"item_id": _ITEM_ID, "top_k": 5, "cameras": ["gate"], "from": "2025-03-01T00:00:00Z"},
     "ClassifyForm": {"image": ["(the bytes of a photo)"], "top_k": 3},
     "AttentionForm": {"image": "(the bytes of a photo)"},
-    "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_SAID])},
+    "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_TOLD])},
     "ItemChanges": {"label": "ada", "camera": None},
     "Deletion": {"filter": {"cameras": ["gate"], "to": "2025-01-01T00:00:00Z"}, "dry_run": False, "expected": 12},
     "KeyForm": {name: _KEY[name] for name in ("name", "scopes", "cameras", "requests_per_minute")},
@@ -120,7 +137,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "QueryAnswer": {
         "model_id": _MODEL_ID,
         "took_ms": 41.7,
-        "filter": _CONDITIONS,
+        "filter": _FILTER,
         "candidates": 1200,
         "verdict": "known",
         "matches": [_MATCH],

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Resp
 
 from service.api import forms
 from service.api.access import caller_of, cause_of
+from service.api.description import ATTRIBUTES_ASKED
 from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.uploads import ENROLLING, read, refuse_query, source
 from service.gallery.enrolment import Refusal
@@ -38,7 +39,9 @@ def items(gallery: Gallery, settings: Settings) -> APIRouter:
     _enrolling(router, gallery, settings)
     _deleting(router, gallery)
 
-    @router.get("/v1/items", responses=documented(422, 503))
+    filtered = partial(router.get, responses=documented(422, 503), openapi_extra={"parameters": ATTRIBUTES_ASKED})
+
+    @filtered("/v1/items")
     def page(wanted: Annotated[schemas.PageQuery, Query()], request: Request) -> schemas.ItemPage:
         """List items in the order of their enrolment."""
         chosen = caller_of(request).narrow(wanted.chosen())
@@ -49,13 +52,13 @@ def items(gallery: Gallery, settings: Settings) -> APIRouter:
             next_cursor=shown[-1].number if len(found) > wanted.limit else None,
         )
 
-    @router.get("/v1/cameras", responses=documented(422, 503))
+    @filtered("/v1/cameras")
     def cameras(wanted: Annotated[schemas.Conditions, Query()], request: Request) -> schemas.Cameras:
         """The cameras among the items, for choosing filters; those with most items first."""
         found = gallery.store.cameras(caller_of(request).narrow(wanted.chosen()))
         return schemas.Cameras(cameras=[schemas.Counted(name=name, items=count) for name, count in found])
 
-    @router.get("/v1/labels", responses=documented(422, 503))
+    @filtered("/v1/labels")
     def labels(wanted: Annotated[schemas.Conditions, Query()], request: Request) -> schemas.Labels:
         """The labels among the items, for choosing filters; those with most items first."""
         found = gallery.store.labels(caller_of(request).narrow(wanted.chosen()))

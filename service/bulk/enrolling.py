@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from reid.progress import Progress
 from service.bulk.importing import Outcome, import_features
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo, reason
+from service.fields import Filter, said_of
 from service.gallery.capture import ZONE_UNKNOWN
 from service.gallery.gallery import Gallery
-from service.records import ANY_CAMERA, Cameras, Cause, Details, Enrolled, Filter, Item, ItemEdit
+from service.records import ANY_CAMERA, Cameras, Cause, Details, Enrolled, Item, ItemEdit
 from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.models import Models
@@ -136,15 +138,8 @@ def _count(
 
 def _changes(there: Details, said: Details) -> ItemEdit:
     """What is said here and not there; what is left open here stays as it is."""
-    changes = ItemEdit()
-    if said.key not in (None, there.key):
-        changes["key"] = said.key
-    if said.label not in (None, there.label):
-        changes["label"] = said.label
-    if said.camera not in (None, there.camera):
-        changes["camera"] = said.camera
-    if said.captured_at not in (None, there.captured_at):
-        changes["captured_at"] = said.captured_at
+    one, other = ({"key": details.key, **said_of(details)} for details in (there, said))
+    changes = cast(ItemEdit, {name: value for name, value in other.items() if value not in (None, one[name])})
     if not said.attributes.items() <= there.attributes.items():
         changes["attributes"] = {**there.attributes, **said.attributes}
     return changes

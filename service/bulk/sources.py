@@ -21,6 +21,7 @@ from reid.data.images import UnknownFormat
 from reid.data.samples import is_image
 from reid.data.tables import AS_IT_IS, BOX_COLUMNS, Reading, known_name, open_table, parse_columns, read_box
 from reid.data.times import Clock, DateOrder, choose_clock, read_zone
+from service.fields import SAID
 from service.records import ANY_CAMERA, Cameras, Details, Upload
 from service.wire.schemas import Metadata
 
@@ -28,7 +29,7 @@ log = logging.getLogger("reid")
 
 DISTRACTORS = ("market1501", "toy")  # datasets whose identity 0 is many subjects, each of them nobody
 BOXED = "the row has a box x,y,w,h, but a gallery takes whole images; crop the image first"
-COLUMNS = ("path", "key", "label", "identity", "camera", "captured_at")
+COLUMNS = ("path", "key", "identity", *SAID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,12 @@ class Photo:
             raise ValueError(BOXED)
         said = {
             "key": cells.get("key"),
+            **{name: known_name(cells.get(name, "")) for name in SAID},
             "label": known_name(cells.get("label", cells.get("identity", ""))),
-            "camera": known_name(cells.get("camera", "")),
-            "captured_at": known_name(cells.get("captured_at", "")),
             "attributes": {name: cell for name, cell in cells.items() if name not in COLUMNS},
         }
-        return Metadata.model_validate(said).details()
+        metadata: Metadata = Metadata.model_validate(said)
+        return metadata.details()
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         type=Path,
         nargs="*",
-        help="a folder of images, an image, or a table (CSV): path and optionally key, label (or identity), camera, "
-        "captured_at",
+        help="a folder of images, an image, or a table (CSV): path and optionally identity, key, "
+        f"{', '.join(SAID)}; other columns become attributes",
     )
     cli.add_patterns(parser)
     parser.add_argument(
@@ -162,8 +163,9 @@ def find_photos(source: Path, reading: Reading = AS_IT_IS) -> list[Photo]:
     """The photos that a table lists, or all images below a folder, in the order of their names, or one image file.
 
     Columns of a table: `path`, relative to the file, and optionally `key`, `label` (or `identity`), `camera` (empty or
-    -1: unknown) and `captured_at`; others become attributes. Raises FileNotFoundError where there is none, and
-    ValueError for a file that is no such table, for times that need to be told more of, and where there is no photo.
+    -1: unknown) and the other fields that are searched; others become attributes. Raises FileNotFoundError where there
+    is none, and ValueError for a file that is no such table, for times that need to be told more of, and where
+    there is no photo.
     """
     return list(_source(source, reading).photos())
 

@@ -1,7 +1,6 @@
-"""What every engine is given, checked: rows, queries, and times as numbers."""
+"""What every engine is given, checked: rows and queries."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -9,7 +8,6 @@ from service.records import Row, Vectors
 
 UNIT_TOLERANCE = 1e-3
 UNKNOWN_TIME = int(np.iinfo(np.int64).min)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def checked_rows(rows: Sequence[Row], size: int) -> tuple[list[Row], Vectors]:
@@ -38,11 +36,6 @@ def checked_queries(vectors: Vectors, count: int, size: int) -> Vectors:
         raise ValueError(f"the queries have shape {queries.shape}; expected (n, {size or 'E'})")
     _require_unit(queries, "query", range(len(queries)))
     return queries
-
-
-def microseconds(time: datetime) -> int:
-    """An aware time in microseconds since 1970, UTC."""
-    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def _require_unit(vectors: Vectors, kind: str, numbers: Sequence[int]) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from service.engines.memory import Candidates, Mask, MemoryEngine, Places, least_product
-from service.records import Filter, Row
+from service.fields import Filter
+from service.records import Row
 
 FIRST_ROWS = 20_000  # where training begins to pay; with fewer rows the search is exact
 GROWTH = 3  # train again with so many times the rows

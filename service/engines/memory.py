@@ -4,16 +4,17 @@ N rows, E embedding size, B queries of one block, M rows that pass the filter, C
 where a row lies in the matrix: removals change it, while the row keeps its number.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows, microseconds
-from service.records import Filter, Found, Hit, Row, Vectors
+from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows
+from service.fields import FIELDS, Among, Fact, Filter
+from service.records import Found, Hit, Row, Vectors
 
 Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -25,7 +26,9 @@ BLOCK_VALUES = 2**25  # products held at a time: 128 MiB
 PAIR_VALUES = 2**18  # of rows scored again at a time
 KNN_LIMIT = 2048  # neighbours that FAISS finds on a GPU
 KNN_SPARE = 64  # asked of it beyond those wanted, for ties
-FACTS = np.dtype([("number", np.int64), ("captured_at", np.int64), ("camera", np.int32), ("label", np.int32)])
+FACTS = np.dtype(
+    [("number", np.int64), *((field.name, np.int64 if field.kind == "time" else np.int32) for field in FIELDS)]
+)  # times, and the codes of names and of attributes
 ROUNDING = {"tf32": 2.0**-9, "bf16": 2.0**-6}  # of products with factors cut to fewer bits, for unit vectors
 
 
@@ -56,8 +59,7 @@ class MemoryEngine:
         self._places: dict[int, int] = {}  # of every number; without gaps from 0 to N
         self._vectors = torch.empty(0, 0, device=self._device)  # (capacity, E)
         self._facts = np.empty(0, FACTS)  # (capacity,)
-        self._cameras: dict[str | None, int] = {None: 0}
-        self._labels: dict[str | None, int] = {None: 0}
+        self._codes = {field: _Codes() for field in FIELDS if field.kind != "time"}
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -76,19 +78,20 @@ class MemoryEngine:
             return
         size = self._vectors.shape[1] or rows[0].vector.size
         latest, vectors = checked_rows(rows, size)
-        facts = [
-            (
-                row.number,
-                UNKNOWN_TIME if row.captured_at is None else row.captured_at,
-                self._cameras.setdefault(row.camera, len(self._cameras)),
-                self._labels.setdefault(row.label, len(self._labels)),
+        facts = np.empty(len(latest), FACTS)
+        facts["number"] = [row.number for row in latest]
+        for field in FIELDS:
+            known = [row.facts.get(field.name) for row in latest]
+            codes = self._codes.get(field)
+            facts[field.name] = (
+                [UNKNOWN_TIME if time is None else time for time in known]
+                if codes is None
+                else list(map(codes.of, known))
             )
-            for row in latest
-        ]
         self._reserve(len(self) + sum(row.number not in self._places for row in latest), size)
         places = [self._places.setdefault(row.number, len(self._places)) for row in latest]
         self._vectors[places] = torch.from_numpy(vectors).to(self._device)
-        self._facts[places] = np.array(facts, FACTS)
+        self._facts[places] = facts
 
     def remove(self, numbers: Collection[int]) -> None:
         """Forget rows; numbers that are not there are none."""
@@ -135,16 +138,16 @@ class MemoryEngine:
         """Which rows (N,) pass the filter."""
         facts = self._facts[: len(self)]
         passing = np.ones(len(facts), bool)
-        if chosen.cameras is not None:
-            passing &= _among(facts["camera"], self._cameras, chosen.cameras)
-        if chosen.exclude_cameras:
-            passing &= ~_among(facts["camera"], self._cameras, chosen.exclude_cameras)
-        if chosen.labels is not None:
-            passing &= _among(facts["label"], self._labels, chosen.labels)
-        if chosen.since is not None:
-            passing &= facts["captured_at"] >= microseconds(chosen.since)
-        if chosen.until is not None:
-            passing &= (facts["captured_at"] < microseconds(chosen.until)) & (facts["captured_at"] != UNKNOWN_TIME)
+        for one in chosen.conditions():
+            values = facts[one.field.name]
+            if isinstance(one, Among):
+                among = self._codes[one.field].having(one.attribute, one.texts)[values]
+                passing &= ~among if one.excluded else among
+                continue
+            if one.since is not None:
+                passing &= values >= one.since
+            if one.until is not None:
+                passing &= (values < one.until) & (values != UNKNOWN_TIME)
         return passing
 
     def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Candidates:
@@ -208,6 +211,30 @@ class MemoryEngine:
         return [tuple(map(Hit, numbers[some].tolist(), scores[some].tolist())) for some in best]
 
 
+class _Codes:
+    """A number for every value that a field has had, 0 for none, so that rows are compared by these."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str | frozenset[tuple[str, str]] | None, int] = {None: 0}
+        self._having: dict[tuple[str, str], list[int]] = {}  # the codes of values, by an attribute and its text
+
+    def of(self, fact: Fact | None) -> int:
+        """The code of a value."""
+        value = frozenset(fact.items()) if isinstance(fact, Mapping) else cast(str | None, fact)
+        code = self._codes.get(value)
+        if code is None:
+            code = self._codes[value] = len(self._codes)
+            for pair in [("", value)] if isinstance(value, str) else value or ():
+                self._having.setdefault(pair, []).append(code)
+        return code
+
+    def having(self, attribute: str, texts: Collection[str]) -> Mask:
+        """For each code whether its value, or that of one of its attributes, is among the texts."""
+        mask = np.zeros(len(self._codes), bool)
+        mask[[code for text in texts for code in self._having.get((attribute, text), ())]] = True
+        return mask
+
+
 def least_product(products: torch.Tensor, count: int, error: float) -> torch.Tensor:
     """The product (B, 1) below which no row can be among the `count` best, of products (B, C) off by at most `error`.
 
@@ -248,13 +275,6 @@ def _parts(rows: int, values: int, size: int) -> Iterator[slice]:
     """Cut rows of `size` values into parts of about `values`."""
     step = max(1, values // size)
     return (slice(start, start + step) for start in range(0, rows, step))
-
-
-def _among(codes: npt.NDArray[np.int32], names: dict[str | None, int], chosen: frozenset[str]) -> npt.NDArray[np.bool_]:
-    """Whether each code stands for one of the chosen names."""
-    wanted = np.zeros(len(names), bool)
-    wanted[[names[name] for name in chosen if name in names]] = True
-    return wanted[codes]
 
 
 def _gpu_faiss(device: torch.device) -> Any:

@@ -4,23 +4,25 @@ E embedding size, B queries of one request. Milvus finds candidates among the ro
 products; their vectors come with them and are scored again by `MemoryEngine`, whose answers these are.
 
 Names are kept percent-encoded after a "=", and none as an empty string. What an expression quotes is then plain ASCII
-without a quote or backslash, so that no name can break it, whatever a server thinks of escapes.
+without a quote or backslash, so that no name can break it, whatever a server thinks of escapes. Attributes are kept as
+NAME=TEXT, both encoded.
 """
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
-from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows, microseconds
+from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows
 from service.engines.memory import MemoryEngine
-from service.records import Consistency, Filter, Found, Hit, IndexLost, IndexUnavailable, Row, Vectors
+from service.fields import FIELDS, MOST_ATTRIBUTES, Among, During, Fact, Field, Filter
+from service.records import Consistency, Found, Hit, IndexLost, IndexUnavailable, Row, Vectors
 
 T = TypeVar("T")
 
@@ -35,8 +37,9 @@ MOST_QUERIES = 1024  # in one request; Milvus takes 16,384
 SPARE = 32  # candidates asked for beyond those wanted
 GROWTH = 8  # ask for so many times the candidates where a crowd of nearly equal rows may hide better ones
 LOWEST = UNKNOWN_TIME + 1  # the smallest number that an expression can hold, and the first time there can be
+NO_PAIR = '""'  # no attribute is kept so
 NAME_BYTES = 65_535
-FIELDS = ["number", "vector", "camera", "captured_at", "label"]
+COLUMNS = ["number", "vector", *(field.name for field in FIELDS)]
 NOT_FOUND, NOT_LOADED = 100, (101, 103)  # codes of Milvus
 
 
@@ -151,9 +154,7 @@ class MilvusEngine:
             {
                 "number": row.number,
                 "vector": vector,
-                "camera": _stored_name(row, "camera", row.camera),
-                "captured_at": UNKNOWN_TIME if row.captured_at is None else row.captured_at,
-                "label": _stored_name(row, "label", row.label),
+                **{field.name: _stored(row, field) for field in FIELDS},
             }
             for row, vector in zip(latest, vectors, strict=True)
         ]
@@ -181,7 +182,7 @@ class MilvusEngine:
 
     def rows(self, after: int | None = None) -> Iterator[list[Row]]:
         """All rows as they are kept, by rising number, some at a time; those greater than `after` alone, if given."""
-        for page in self._pages("", FIELDS, MESSAGE_BYTES // (4 * self._dimension), after):
+        for page in self._pages("", COLUMNS, MESSAGE_BYTES // (4 * self._dimension), after):
             yield [_row(entity) for entity in page]
 
     def numbers(self) -> set[int]:
@@ -274,9 +275,15 @@ class MilvusEngine:
         schema = self._library.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("number", types.INT64, is_primary=True)
         schema.add_field("vector", types.FLOAT_VECTOR, dim=self._dimension)
-        schema.add_field("camera", types.VARCHAR, max_length=NAME_BYTES)
-        schema.add_field("captured_at", types.INT64)
-        schema.add_field("label", types.VARCHAR, max_length=NAME_BYTES)
+        texts = {"element_type": types.VARCHAR, "max_length": NAME_BYTES, "max_capacity": MOST_ATTRIBUTES}
+        for field in FIELDS:
+            match field.kind:
+                case "name":
+                    schema.add_field(field.name, types.VARCHAR, max_length=NAME_BYTES)
+                case "time":
+                    schema.add_field(field.name, types.INT64)
+                case "attributes":
+                    schema.add_field(field.name, types.ARRAY, **texts)
         return schema
 
     def _call(self, method: str, **options: Any) -> Any:
@@ -315,22 +322,24 @@ class MilvusEngine:
 
 def _expression(chosen: Filter) -> str:
     """The filter in Milvus's language; empty if it has no condition."""
-    conditions = []
-    if chosen.cameras is not None:
-        conditions.append(f"camera in {_list(chosen.cameras)}")
-    if chosen.exclude_cameras:
-        conditions.append(f"camera not in {_list(chosen.exclude_cameras)}")
-    if chosen.labels is not None:
-        conditions.append(f"label in {_list(chosen.labels)}")
-    if chosen.since is not None:
-        conditions.append(f"captured_at >= {microseconds(chosen.since)}")
-    if chosen.until is not None:
-        conditions.append(f"captured_at >= {LOWEST} and captured_at < {microseconds(chosen.until)}")
-    return " and ".join(conditions)
+    return " and ".join(map(_condition, chosen.conditions()))
 
 
-def _list(names: Collection[str]) -> str:
-    return "[" + ", ".join(f'"{_encoded(name)}"' for name in sorted(names)) + "]"
+def _condition(one: Among | During) -> str:
+    name = one.field.name
+    if isinstance(one, During):
+        since = LOWEST if one.since is None else one.since
+        return f"{name} >= {since}" + ("" if one.until is None else f" and {name} < {one.until}")
+    if one.field.kind == "name":
+        texts = ", ".join(f'"{_encoded(text)}"' for text in sorted(one.texts))
+        return f"{name} {'not in' if one.excluded else 'in'} [{texts}]"
+    pairs = ", ".join(f'"{_pair(one.attribute, text)}"' for text in sorted(one.texts))
+    # A list without anything in it is no list to Milvus; asked for, it is what no item has.
+    return f"{'not ' * one.excluded}array_contains_any({name}, [{pairs or NO_PAIR}])"
+
+
+def _pair(attribute: str, text: str) -> str:
+    return quote(attribute, safe="", errors="surrogatepass") + _encoded(text)
 
 
 def _encoded(name: str | None) -> str:
@@ -341,29 +350,45 @@ def _decoded(text: str) -> str | None:
     return unquote(text[1:], errors="surrogatepass") if text else None
 
 
-def _stored_name(row: Row, kind: str, name: str | None) -> str:
-    text = _encoded(name)
+def _stored(row: Row, field: Field) -> int | str | list[str]:
+    fact = row.facts.get(field.name)
+    if field.kind == "time":
+        return UNKNOWN_TIME if fact is None else cast(int, fact)
+    if isinstance(fact, Mapping):
+        return [_pair(attribute, text) for attribute, text in fact.items()]
+    if field.kind == "attributes":
+        return []
+    text = _encoded(cast(str | None, fact))
     if len(text) > NAME_BYTES:
-        raise ValueError(f"item {row.number}: the {kind} has {len(text)} bytes, encoded; expected at most {NAME_BYTES}")
+        raise ValueError(
+            f"item {row.number}: the {field.name} has {len(text)} bytes, encoded; expected at most {NAME_BYTES}"
+        )
     return text
 
 
 def _row(entity: dict[str, Any]) -> Row:
-    time = entity["captured_at"]
-    return Row(
-        entity["number"],
-        np.array(entity["vector"], np.float32),
-        _decoded(entity["camera"]),
-        None if time == UNKNOWN_TIME else time,
-        _decoded(entity["label"]),
-    )
+    known = {field.name: _fact(field, entity[field.name]) for field in FIELDS}
+    facts = {name: fact for name, fact in known.items() if fact is not None}
+    return Row(entity["number"], np.array(entity["vector"], np.float32), facts)
+
+
+def _fact(field: Field, stored: Any) -> Fact | None:
+    """What `_stored` made of a fact."""
+    if field.kind == "time":
+        return None if stored == UNKNOWN_TIME else int(stored)
+    if field.kind == "name":
+        return _decoded(stored)
+    pairs = [pair.partition("=") for pair in stored]
+    return {
+        unquote(name, errors="surrogatepass"): unquote(text, errors="surrogatepass") for name, _, text in pairs
+    } or None
 
 
 def _scored(queries: Vectors, count: int, entities: Iterable[Any]) -> list[tuple[Hit, ...]]:
     """The `count` best of some rows for each query, as `MemoryEngine` scores and sorts them."""
     vectors = {entity["number"]: entity["vector"] for entity in entities}
     engine = MemoryEngine()
-    engine.upsert([Row(number, np.array(vector, np.float32), None, None, None) for number, vector in vectors.items()])
+    engine.upsert([Row(number, np.array(vector, np.float32)) for number, vector in vectors.items()])
     return [found.hits for found in engine.search(queries, count, Filter())]
 
 
@@ -373,12 +398,16 @@ def _portions(entities: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     size = 0
     for entity in entities:
         portion.append(entity)
-        size += entity["vector"].nbytes + len(entity["camera"]) + len(entity["label"])
+        size += entity["vector"].nbytes + sum(_bytes(entity[field.name]) for field in FIELDS)
         if size >= MESSAGE_BYTES or len(portion) == MOST_ROWS:
             yield portion
             portion, size = [], 0
     if portion:
         yield portion
+
+
+def _bytes(stored: int | str | list[str]) -> int:
+    return 8 if isinstance(stored, int) else len(stored) if isinstance(stored, str) else sum(map(len, stored))
 
 
 def _drop(client: Any, collection: str) -> None:

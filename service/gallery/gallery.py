@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 from reid.inference.embedder import Embedder
+from service.fields import Filter
 from service.gallery.enrolment import Enrolment, Refusal
 from service.gallery.holdings import Holdings
 from service.gallery.index import Index
 from service.gallery.search import Answer, Search, SearchOptions
 from service.gallery.worker import Worker, describe_model, draw_attention, prepare_upload
 from service.metrics import Metrics
-from service.records import NOBODY, Cause, Enrolled, Filter, Item, ItemEdit, Upload
+from service.records import NOBODY, Cause, Enrolled, Item, ItemEdit, Upload
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.queries import Queries

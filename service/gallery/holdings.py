@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from service.fields import Filter
 from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures
-from service.records import Cause, Conflict, Enrolled, Filter, Item, NewItem
+from service.records import Cause, Conflict, Enrolled, Item, NewItem
 from service.storage.database import Database
 from service.storage.store import Store
 

@@ -5,6 +5,7 @@ entry its engine has followed, and goes on from there after whatever cut it shor
 are by then, and an engine may be given them twice.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
@@ -13,9 +14,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from service.fields import FIELDS, Filter
 from service.records import (
     APPEARANCE,
-    Filter,
     Found,
     IndexLost,
     IndexUnavailable,
@@ -310,8 +311,9 @@ class ServerIndex:
 
 
 def collection(gallery_id: str, model_id: str, space: str = APPEARANCE) -> str:
-    """The name of the collection for the vectors of a model in a space."""
-    return f"{alias(gallery_id, space)}_{model_id}"
+    """The name of the collection for a model's vectors in a space: another where other fields are kept with them."""
+    kept = repr([(field.name, field.kind) for field in FIELDS]).encode()
+    return f"{alias(gallery_id, space)}_{model_id}_{hashlib.sha256(kept).hexdigest()[:8]}"
 
 
 def alias(gallery_id: str, space: str = APPEARANCE) -> str:
@@ -335,5 +337,4 @@ def _bring(store: Store, engine: SearchEngine, model_id: str, space: str, number
 
 
 def _same(one: Row, other: Row) -> bool:
-    said = [(row.camera, row.captured_at, row.label) for row in (one, other)]
-    return said[0] == said[1] and np.array_equal(one.vector, other.vector)
+    return one.facts == other.facts and np.array_equal(one.vector, other.vector)

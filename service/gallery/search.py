@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from service.fields import Filter
 from service.gallery.batcher import Batcher
 from service.gallery.worker import Worker
 from service.metrics import Metrics
-from service.records import Cause, Filter, Found, Item, LoggedQuery, NotFound, Vectors
+from service.records import Cause, Found, Item, LoggedQuery, NotFound, Vectors
 from service.storage.queries import Queries
 from service.storage.store import EVERYTHING, Store
 

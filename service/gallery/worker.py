@@ -20,10 +20,11 @@ from reid.data.images import UnusableImage, decode, upright_rgb
 from reid.inference.embedder import Embedder
 from reid.inference.predictor import Predictor
 from reid.report.attention import overlay
+from service.fields import Filter
 from service.gallery.batcher import Batcher, Closed
 from service.gallery.index import Index
 from service.metrics import Metrics
-from service.records import Cause, Filter, Found, IndexUnavailable, ModelMismatch, NotServed, Vectors
+from service.records import Cause, Found, IndexUnavailable, ModelMismatch, NotServed, Vectors
 from service.storage.models import Models
 
 log = logging.getLogger("reid")

@@ -2,19 +2,26 @@
 
 import json
 import reprlib
-from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, and_, or_, select, true
+from sqlalchemy import ColumnElement, Text, and_, func, literal, or_, select, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
-from service.records import Details, Filter, Item, Medium, Region
-from service.storage.tables import identities, items, media
+from service.fields import FIELDS, During, Filter, microseconds, time_from
+from service.records import Details, Item, Medium, Region
+from service.storage.tables import identities, items, media, metadata
 
 T = TypeVar("T")
 
+NUL = "\ue000"  # in its place attributes are compared: SQLite ends a text at a NUL, and PostgreSQL has none
+
 VALUES_AT_ONCE = 10_000  # in a list of a statement: SQLite takes 32,766 values, PostgreSQL 65,535
 
+SEARCHED = tuple(metadata.tables[table].c[name] for table, name in (field.column.split(".") for field in FIELDS))
 LABELLED_ITEMS = items.outerjoin(identities)
 ITEMS = select(
     items.c.number,
@@ -25,25 +32,26 @@ ITEMS = select(
     media.c.source,
     items.c.box,
     items.c.frame,
-    items.c.key,
-    identities.c.name,
-    items.c.camera,
-    items.c.captured_at,
     items.c.captured_precision,
     items.c.latitude,
     items.c.longitude,
-    items.c.attributes,
     identities.c.identity_id,
     items.c.created_at,
+    items.c.key,
+    *SEARCHED,
 ).select_from(items.join(media).outerjoin(identities))
 
 
 def item_from(row: tuple[Any, ...]) -> Item:
     """The item of a row of `ITEMS`."""
-    number, item_id, *medium, box, frame, key, label, camera = row[:11]
-    captured_at, captured_precision, latitude, longitude, attributes, identity_id, created_at = row[11:]
-    time, precision = _captured(captured_at, captured_precision or "")
-    details = Details(key, label, camera, time, json.loads(attributes), precision, latitude, longitude)
+    others, searched = row[: -len(FIELDS)], row[-len(FIELDS) :]
+    number, item_id, *medium, box, frame, precision, latitude, longitude, identity_id, created_at, key = others
+    said = {
+        field.name: _READ[field.kind](value) for field, value in zip(FIELDS, searched, strict=True) if value is not None
+    }
+    time, precision = _captured(said.pop("captured_at", None), precision or "")
+    where = {"captured_precision": precision, "latitude": latitude, "longitude": longitude}
+    details = Details(key=key, captured_at=time, **where, **said)
     region = None
     if box is not None:
         x, y, w, h = json.loads(box)
@@ -56,25 +64,23 @@ def details_columns(details: Details) -> dict[str, Any]:
     time, precision = details.captured_at, details.captured_precision
     if time is not None and precision is not None and time.utcoffset():
         precision += f" {time:%z}"  # of the camera's clock, so that 06:41 stays 06:41 for people
-    return {
-        "key": details.key,
-        "camera": details.camera,
-        "captured_at": None if time is None else microseconds(time),
-        "captured_precision": precision,
-        "latitude": details.latitude,
-        "longitude": details.longitude,
-        "attributes": json_text(dict(details.attributes)),
+    said = {field: getattr(details, field.name) for field in FIELDS if field.column.startswith("items.")}
+    columns = {
+        field.column.removeprefix("items."): None if value is None else _WRITTEN[field.kind](value)
+        for field, value in said.items()
     }
+    where = {"latitude": details.latitude, "longitude": details.longitude}
+    return {"key": details.key, "captured_precision": precision, **where, **columns}
 
 
-def _captured(column: int | None, precision: str) -> tuple[datetime | None, str | None]:
+def _captured(time: datetime | None, precision: str) -> tuple[datetime | None, str | None]:
     """The time of an item with the offset of its clock, and its precision."""
-    if column is None:
+    if time is None:
         return None, None
     words, _, offset = precision.rpartition(" ")
     if offset[:1] not in ("+", "-"):
-        return time_from(column), precision or None
-    return time_from(column).astimezone(datetime.strptime(offset, "%z").tzinfo), words
+        return time, precision or None
+    return time.astimezone(datetime.strptime(offset, "%z").tzinfo), words
 
 
 def region_columns(region: Region | None) -> dict[str, Any]:
@@ -82,18 +88,6 @@ def region_columns(region: Region | None) -> dict[str, Any]:
     if region is None:
         return {"box": None, "frame": None}
     return {"box": json_text([region.x, region.y, region.w, region.h]), "frame": region.frame}
-
-
-def time_from(microseconds: int) -> datetime:
-    """The time, in UTC."""
-    return _EPOCH + microseconds * _MICROSECOND
-
-
-def microseconds(time: datetime) -> int:
-    """The column of a time; raises ValueError for one without zone."""
-    if time.tzinfo is None:
-        raise ValueError(f"time {time.isoformat()} has no time zone; expected one such as {time.isoformat()}Z")
-    return (time - _EPOCH) // _MICROSECOND
 
 
 def now() -> int:
@@ -112,17 +106,45 @@ def json_text(value: Any) -> str:
 def condition(chosen: Filter) -> ColumnElement[bool]:
     """A filter over items and identities."""
     tests: list[ColumnElement[bool]] = [true()]
-    if chosen.cameras is not None:
-        tests.append(items.c.camera.in_(chosen.cameras))
-    if chosen.exclude_cameras:
-        tests.append(or_(items.c.camera.is_(None), items.c.camera.not_in(chosen.exclude_cameras)))
-    if chosen.since is not None:
-        tests.append(items.c.captured_at >= microseconds(chosen.since))
-    if chosen.until is not None:
-        tests.append(items.c.captured_at < microseconds(chosen.until))
-    if chosen.labels is not None:
-        tests.append(identities.c.name.in_(chosen.labels))
+    for one in chosen.conditions():
+        column: ColumnElement[Any] = _COLUMNS[one.field]
+        if isinstance(one, During):
+            if one.since is not None:
+                tests.append(column >= one.since)
+            if one.until is not None:
+                tests.append(column < one.until)
+            continue
+        texts = list(one.texts)
+        if one.field.kind == "attributes":
+            column = _AttributeText(func.replace(column, "\\u0000", NUL), literal(one.attribute.replace("\0", NUL)))
+            texts = [text.replace("\0", NUL) for text in texts]
+        if one.excluded:
+            tests.append(or_(column.is_(None), column.not_in(texts)))
+        else:
+            tests.append(column.in_(texts))
     return and_(*tests)
+
+
+class _AttributeText(FunctionElement[str]):
+    """The text of an attribute in a column of JSON; NULL where it is not there, or no text."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(_AttributeText, "sqlite")
+def _in_sqlite(element: _AttributeText, compiler: SQLCompiler, **options: Any) -> str:
+    written, name = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"(SELECT value FROM json_each({written}) WHERE key = {name} AND type = 'text')"
+
+
+@compiles(_AttributeText, "postgresql")
+def _in_postgresql(element: _AttributeText, compiler: SQLCompiler, **options: Any) -> str:
+    written, name = (compiler.process(clause, **options) for clause in element.clauses)
+    return (
+        f"(SELECT value #>> '{{}}' FROM json_each(({written})::json) "
+        f"WHERE key = {name} AND json_typeof(value) = 'string')"
+    )
 
 
 def portions(values: Collection[T]) -> Iterator[list[T]]:
@@ -132,5 +154,10 @@ def portions(values: Collection[T]) -> Iterator[list[T]]:
         yield ordered[start : start + VALUES_AT_ONCE]
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_COLUMNS = dict(zip(FIELDS, SEARCHED, strict=True))
+_READ: dict[str, Callable[[Any], Any]] = {"name": str, "time": time_from, "attributes": json.loads}
+_WRITTEN: dict[str, Callable[[Any], Any]] = {
+    "name": str,
+    "time": microseconds,
+    "attributes": lambda a: json_text(dict(a)),
+}

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
+from service.fields import microseconds, time_from
 from service.records import NOBODY, Cause, Conflict, Job, JobState, NotFound
-from service.storage.columns import json_text, microseconds, now, time_from
+from service.storage.columns import json_text, now
 from service.storage.database import Database
 from service.storage.tables import jobs
 from service.storage.transaction import Transaction

@@ -13,8 +13,9 @@ from uuid import uuid4
 
 from sqlalchemy import insert, select, update
 
+from service.fields import microseconds, time_from
 from service.records import ALL_SCOPES, NOBODY, Cause, Key, NewKey, NotFound, Scope
-from service.storage.columns import json_text, microseconds, now, time_from
+from service.storage.columns import json_text, now
 from service.storage.database import Database
 from service.storage.tables import keys
 from service.storage.transaction import Transaction

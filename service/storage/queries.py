@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
+from service.fields import time_from
 from service.records import Cause, LoggedQuery, Query
-from service.storage.columns import json_text, now, time_from
+from service.storage.columns import json_text, now
 from service.storage.database import Database
 from service.storage.tables import queries
 

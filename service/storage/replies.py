@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, insert, or_, select
 
+from service.fields import microseconds
 from service.records import Conflict
-from service.storage.columns import json_text, microseconds
+from service.storage.columns import json_text
 from service.storage.database import Database
 from service.storage.tables import replies
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import Column, ColumnElement, distinct, func, select
 
+from service.fields import Filter, facts, time_from
 from service.records import (
     APPEARANCE,
     NOBODY,
@@ -14,7 +15,6 @@ from service.records import (
     Conflict,
     Crop,
     Enrolled,
-    Filter,
     Item,
     ItemEdit,
     ModelMismatch,
@@ -23,7 +23,7 @@ from service.records import (
     Operation,
     Row,
 )
-from service.storage.columns import ITEMS, LABELLED_ITEMS, condition, item_from, portions, time_from
+from service.storage.columns import ITEMS, LABELLED_ITEMS, SEARCHED, condition, item_from, portions
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.tables import identities, items, media, operations, vectors
@@ -34,7 +34,7 @@ ROWS_AT_ONCE = 10_000
 EVERYTHING = Filter()
 
 _ROWS = (
-    select(vectors.c.owner_number, vectors.c.vector, items.c.camera, items.c.captured_at, identities.c.name)
+    select(vectors.c.owner_number, vectors.c.vector, *SEARCHED)
     .select_from(vectors.join(items, items.c.number == vectors.c.owner_number).outerjoin(identities))
     .order_by(vectors.c.owner_number)
 )
@@ -248,8 +248,8 @@ class Store:
 
 
 def _row(columns: tuple[Any, ...]) -> Row:
-    number, vector, *rest = columns
-    return Row(number, np.frombuffer(vector, "<f4"), *rest)
+    number, vector, *known = columns
+    return Row(number, np.frombuffer(vector, "<f4"), facts(known))
 
 
 def _entry(seq: int, kind: str, target: str, told: str | None) -> LogEntry:

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Column, Connection, delete, exists, insert, select, update
 
+from service.fields import said_of
 from service.records import Cause, Conflict, Crop, Enrolled, Item, ItemEdit, Medium, NewItem, NotFound
 from service.storage.columns import ITEMS, details_columns, item_from, json_text, now, portions, region_columns
 from service.storage.tables import identities, items, media, operations
@@ -186,10 +188,11 @@ def _as_json(item: Item) -> dict[str, Any]:
         "box": region and [region.x, region.y, region.w, region.h],
         "frame": region and region.frame,
         "key": details.key,
-        "label": details.label,
         "identity_id": item.identity_id,
-        "camera": details.camera,
-        "captured_at": details.captured_at and details.captured_at.isoformat(),
+        **{
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in said_of(details).items()
+        },
         "attributes": details.attributes,
         **{name: value for name in CAPTURE if (value := getattr(details, name)) is not None},
     }

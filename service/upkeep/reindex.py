@@ -7,10 +7,11 @@ from time import sleep
 from typing import Any
 
 from reid.data.images import UnknownFormat, UnusableImage, decode
+from service.fields import Filter
 from service.gallery.batcher import Busy
 from service.gallery.gallery import Gallery
 from service.gallery.worker import Embedded, describe_model
-from service.records import NOBODY, Cause, Filter, Item, Job, NotFound
+from service.records import NOBODY, Cause, Item, Job, NotFound
 from service.upkeep.jobs import Progress, Work
 
 log = logging.getLogger("reid")

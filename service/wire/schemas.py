@@ -4,6 +4,7 @@ A client imports this, so that neither torch nor fastapi is imported here.
 """
 
 import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, cast
@@ -17,17 +18,21 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     model_validator,
 )
-from pydantic_core import from_json
+from pydantic.config import JsonDict
+from pydantic_core import InitErrorDetails, from_json
 
-from service.records import Details, Filter, ItemEdit
+from service.fields import FIELDS, LONGEST, Filter, Said, read_filter, said_of
+from service.records import Details, ItemEdit
 from service.records import Item as Enrolled
 
 MAX_TOP_K = 1000
 MAX_PAGE = 1000
 MAX_NUMBER = 2**63 - 1
-MAX_NAMES = 10_000  # in each of three lists; SQLite takes 32,766 values at once
+MAX_NAMES = 10_000  # in each list
+MOST_NAMES = 30_000  # in all of a filter; SQLite takes 32,766 values at once
 
 
 def _in_utc(written: Any, read: ValidatorFunctionWrapHandler) -> datetime:
@@ -57,40 +62,84 @@ Time = Annotated[AwareDatetime, WrapValidator(_in_utc)]
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
+class Answer(BaseModel, frozen=True, json_schema_serialization_defaults_required=True):
+    """What goes out: every field is there, as null where nothing is known."""
+
+
 class Strict(BaseModel):
     """Unknown fields are refused, for a filter that is misspelt must not be ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Conditions(Strict):
-    """Which items may be found: all conditions must hold. Times are half open, `from` <= captured_at < `to`."""
+_PREFIXES = tuple(f"{spelled}." for field in FIELDS if field.kind == "attributes" for spelled in field.spelled)
+_TEXT: JsonDict = {"type": "string", "minLength": 1, "maxLength": LONGEST}
+_TEXTS: JsonDict = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": MAX_NAMES}]}
 
-    cameras: Names | None = None
-    exclude_cameras: Names | None = None
-    since: Time | None = Field(None, alias="from")
-    until: Time | None = Field(None, alias="to")
-    labels: Names | None = None
+
+class _Filtering(BaseModel):
+    """Takes `attributes.NAME` beside its fields, for any attribute, and nothing else that is unknown."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "additionalProperties": False,
+            "patternProperties": {f"^{re.escape(prefix)}[\\s\\S]{{1,{LONGEST}}}$": _TEXTS for prefix in _PREFIXES},
+        },
+    )
+    __pydantic_extra__: dict[str, Names]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, told: Any) -> Any:
+        if not isinstance(told, dict):
+            return told
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = [name for name in told if name not in known and not _names_attribute(name)]
+        if unknown:
+            errors = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=told[name]) for name in unknown]
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        # A form or a query string gives one value alone.
+        return {
+            name: [value] if _names_attribute(name) and isinstance(value, str) else value
+            for name, value in told.items()
+        }
+
+    @model_validator(mode="after")
+    def _require_few(self) -> Self:
+        names = sum(len(value) for value in self.chosen().spelled().values() if isinstance(value, list))
+        if names > MOST_NAMES:
+            raise ValueError(f"{names} names and texts in all, expected at most {MOST_NAMES}")
+        return self
+
+    def chosen(self) -> Filter:
+        """The conditions as the store and the engines take them."""
+        return read_filter(self.model_dump(by_alias=True))
+
+
+def _names_attribute(name: str) -> bool:
+    return name.startswith(_PREFIXES) and 0 < len(name.partition(".")[2]) <= LONGEST
+
+
+_asked: dict[str, Any] = {
+    name: (Time | None if field.kind == "time" else Names | None, Field(None, alias=spelled))
+    for field in FIELDS
+    if field.kind != "attributes"
+    for name, spelled in zip(field.asked, field.spelled, strict=True)
+}
+
+
+class Conditions(create_model("_Asked", __base__=_Filtering, **_asked)):  # type: ignore[misc]
+    """Which items may be found: all conditions must hold. Times are half open, `from` <= captured_at < `to`.
+
+    `attributes.NAME` is that the attribute NAME of an item is one of some texts, `exclude_attributes.NAME` that it is
+    none of them, for any NAME.
+    """
 
     @classmethod
     def of(cls, chosen: Filter) -> "Conditions":
         """The conditions of a filter."""
-        return Conditions(
-            cameras=None if chosen.cameras is None else sorted(chosen.cameras),
-            exclude_cameras=sorted(chosen.exclude_cameras) or None,
-            labels=None if chosen.labels is None else sorted(chosen.labels),
-            **{"from": chosen.since, "to": chosen.until},
-        )
-
-    def chosen(self) -> Filter:
-        """The conditions as the store and the engines take them."""
-        return Filter(
-            cameras=None if self.cameras is None else frozenset(self.cameras),
-            exclude_cameras=frozenset(self.exclude_cameras or ()),
-            since=self.since,
-            until=self.until,
-            labels=None if self.labels is None else frozenset(self.labels),
-        )
+        return Conditions(**chosen.spelled())
 
 
 class PageQuery(Conditions):
@@ -100,18 +149,22 @@ class PageQuery(Conditions):
     limit: int = Field(100, ge=1, le=MAX_PAGE)
 
 
-class Metadata(Strict):
+_said: dict[str, Any] = {
+    field.name: (Time | None if field.kind == "time" else Name | None, None)
+    for field in FIELDS
+    if field.kind != "attributes"
+}
+
+
+class Metadata(create_model("_Told", __base__=Strict, **_said)):  # type: ignore[misc]
     """What is said of a photo."""
 
     key: Name | None = None
-    label: Name | None = None
-    camera: Name | None = None
-    captured_at: Time | None = None
-    attributes: Attributes = {}
+    attributes: Attributes = Field({})
 
     def details(self) -> Details:
         """The same as a record."""
-        return Details(self.key, self.label, self.camera, self.captured_at, self.attributes)
+        return Details(**dict(self))
 
 
 class ItemChanges(Metadata):
@@ -167,15 +220,12 @@ class Labels(BaseModel):
     labels: list[Counted]
 
 
-class Item(BaseModel):
+class Item(Answer, Said, frozen=True):
     """An enrolled photo."""
 
     item_id: str
     key: str | None
-    label: str | None
     identity_id: str | None
-    camera: str | None
-    captured_at: datetime | None
     captured_precision: str | None = Field(
         None, description="second or subsecond, of a time that the camera said, and whether its zone is unknown"
     )
@@ -196,10 +246,8 @@ class Item(BaseModel):
         return cls(
             item_id=item.item_id,
             key=details.key,
-            label=details.label,
             identity_id=item.identity_id,
-            camera=details.camera,
-            captured_at=details.captured_at,
+            **said_of(details),
             captured_precision=details.captured_precision,
             latitude=details.latitude,
             longitude=details.longitude,
@@ -220,7 +268,7 @@ class ItemPage(BaseModel):
     next_cursor: int | None
 
 
-class Match(BaseModel):
+class Match(Answer, Said, frozen=True):
     """An item found. `score` is the cosine similarity; `probability` needs a calibration of the model."""
 
     rank: int
@@ -228,10 +276,7 @@ class Match(BaseModel):
     key: str | None
     score: float
     probability: float | None
-    label: str | None
     identity_id: str | None
-    camera: str | None
-    captured_at: datetime | None
     thumbnail_url: str
 
     @classmethod
@@ -243,10 +288,8 @@ class Match(BaseModel):
             key=item.details.key,
             score=score,
             probability=probability,
-            label=item.details.label,
             identity_id=item.identity_id,
-            camera=item.details.camera,
-            captured_at=item.details.captured_at,
+            **said_of(item.details),
             thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
         )
 

@@ -22,6 +22,7 @@ from service import client as client_module
 from service.api.app import create_app
 from service.classification import Classification
 from service.client import Client, ServiceError
+from service.fields import FIELDS
 from service.opening import load_classifier
 from service.settings import Settings
 from service.storage.jobs import Jobs
@@ -133,14 +134,14 @@ def test_the_client_starts_without_the_service():
 def test_every_operation_is_reached_as_the_description_has_it(app, recorder, client, picture, monkeypatch):
     """All methods, with all that they can be given; the server then saw every operation and every field of it."""
     monkeypatch.setattr(client_module, "SECONDS_BETWEEN_LOOKS", 0.01)
-    every = {
-        "cameras": ["north"],
-        "exclude_cameras": ["south"],
-        "labels": ["ada"],
-        "since": datetime(2024, 1, 1, tzinfo=UTC),
-        "until": datetime(2025, 1, 1, tzinfo=UTC),
-    }
-    said = {"key": "k", "label": "ada", "camera": "north", "captured_at": datetime(2024, 5, 1, tzinfo=UTC)}
+    said = {"key": "k", "captured_at": datetime(2024, 5, 1, tzinfo=UTC), "attributes": {"NAME": "red"}}
+    every = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2025, 1, 1, tzinfo=UTC)}
+    for field in FIELDS:
+        if field.kind == "name":
+            said[field.name] = "ada" if field.name == "label" else "north"
+            every |= zip(field.asked, ([said[field.name]], ["south"]), strict=True)
+        elif field.kind == "attributes":
+            every |= zip(field.asked, ({"NAME": ["red"]}, {"NAME": ["blue"]}), strict=True)
     first, second = client.enrol([picture(0), picture(1), b"no image"], [said, {}, {}])[:2]
     item_id = first.item.item_id
     told = [
@@ -148,7 +149,7 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
         client.query(item_id=item_id),
         client.classify(picture(0), b"no image", top_k=2),
         client.item(item_id),
-        client.edit(second.item.item_id, **{**said, "key": "l", "attributes": {"coat": "red"}}),
+        client.edit(second.item.item_id, **{**said, "key": "l"}),
         client.delete_items([item_id]),
         client.delete_matching(expected=1, **every),
         client.session(),
@@ -234,7 +235,10 @@ def fields(description, operation):
     """The names of the parameters and of the fields of the body."""
     found = {one["name"] for one in operation.get("parameters", []) if one["in"] != "path"}
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        found |= description["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]["properties"].keys()
+        schema = description["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+        found |= schema["properties"].keys()
+        names = ("attributes.NAME", "exclude_attributes.NAME")
+        found |= {name for name in names if any(re.search(one, name) for one in schema.get("patternProperties", ()))}
     return found
 
 
@@ -250,9 +254,9 @@ def test_filters_are_those_of_the_service(client, picture):
     photos = [picture(i) for i in range(4)]
     start = datetime(2024, 5, 1, tzinfo=UTC)
     said = [
-        {"camera": "north", "label": "ada", "captured_at": start},
-        {"camera": "north", "label": "bob", "captured_at": start + timedelta(days=1)},
-        {"camera": "south", "label": "ada", "captured_at": start + timedelta(days=2)},
+        {"camera": "north", "label": "ada", "captured_at": start, "site": "a", "attributes": {"coat": "red", "n": 3}},
+        {"camera": "north", "label": "bob", "captured_at": start + timedelta(days=1), "viewpoint": "left"},
+        {"camera": "south", "label": "ada", "captured_at": start + timedelta(days=2), "attributes": {"coat": "a&=b"}},
         {},
     ]
     ids = [result.item.item_id for result in client.enrol(photos, said)]
@@ -264,14 +268,24 @@ def test_filters_are_those_of_the_service(client, picture):
         ({"labels": ["ada", "bob"]}, {0, 1, 2}),
         ({"since": start + timedelta(days=1)}, {1, 2}),
         ({"until": start + timedelta(days=1)}, {0}),
+        ({"sites": ["a", "b"]}, {0}),
+        ({"exclude_sites": "a"}, {1, 2, 3}),
+        ({"viewpoints": ["left"], "exclude_origins": ["drone"]}, {1}),
+        ({"attributes": {"coat": ["red", "a&=b"]}}, {0, 2}),
+        ({"attributes": {"n": ["3"]}}, set()),
+        ({"exclude_attributes": {"coat": ["a&=b"]}}, {0, 1, 3}),
     ]:
         answer = client.query(photos[3], **filters)
         assert {ids.index(match.item_id) for match in answer.matches} == passing
         assert {ids.index(item.item_id) for item in client.items(**filters)} == passing
         assert client.delete_matching(**filters).items == len(passing)
-    for name in ("cameras", "labels"):
-        with pytest.raises(ValueError, match=rf"{name} \[\]: expected at least one"):
-            client.query(photos[0], **{name: []})
+    for nothing, name in [({"cameras": []}, "cameras"), ({"attributes": {"coat": []}}, "attributes.coat")]:
+        with pytest.raises(ValueError, match=rf"^{name} \[\]: expected at least one"):
+            client.query(photos[0], **nothing)
+    with pytest.raises(
+        TypeError, match="^no filter is called camera; expected some of labels, exclude_labels, cameras"
+    ):
+        client.query(photos[0], camera=["north"])
     assert client.delete_matching(dry_run=False, expected=1, cameras=["south"]).items == 1
     assert client.delete_items([ids[0], "nobody"], dry_run=False).items == 1
     assert {item.item_id for item in client.items()} == {ids[1], ids[3]}

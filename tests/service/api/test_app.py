@@ -10,6 +10,7 @@ from PIL import Image
 from reid.evaluate import evaluate
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app
+from service.fields import FIELDS
 from service.gallery.batcher import Busy
 from service.opening import open_gallery
 from service.records import NewKey
@@ -68,7 +69,9 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
     answer = ask(client, picture(1))
     assert answer.keys() == {"model_id", "took_ms", "filter", "candidates", "verdict", "matches"}
     assert (answer["model_id"], answer["candidates"], answer["verdict"]) == (gallery.model_id, 3, None)
-    assert answer["filter"] == dict.fromkeys(["cameras", "exclude_cameras", "from", "to", "labels"])
+    assert answer["filter"] == dict.fromkeys(
+        name for field in FIELDS if field.kind != "attributes" for name in field.spelled
+    )
     assert [match["rank"] for match in answer["matches"]] == [1, 2, 3]
     best = answer["matches"][0]
     assert best.pop("score") == pytest.approx(1, abs=1e-5)
@@ -81,6 +84,9 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
         "identity_id": items[1]["identity_id"],
         "camera": "c",
         "captured_at": "2024-05-01T10:00:00Z",
+        "viewpoint": None,
+        "site": None,
+        "origin": None,
         "thumbnail_url": f"/v1/items/{items[1]['item_id']}/thumbnail",
     }
     same = client.post("/v1/query", files=files("image", picture(1))).json()
@@ -99,16 +105,33 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
         ({"to": "2024-05-02T00:00:00Z"}, {0}),
         ({"from": "2024-05-02T01:00:00+01:00", "to": "2024-05-03T00:00:00Z"}, {1}),
         ({"cameras": "nowhere"}, set()),
+        ({"exclude_labels": "ada"}, {1, 3}),
+        ({"sites": ["shore", "hill"], "viewpoints": "left"}, {0, 1}),
+        ({"exclude_sites": "shore", "exclude_origins": ["trap", "drone"]}, {3}),
+        ({"origins": "trap"}, {1, 2}),
+        ({"attributes.coat": "red"}, {0, 2}),
+        ({"attributes.coat": ["red", "blue"], "attributes.a.b ": "ö=&"}, {1}),
+        ({"attributes.age": "3"}, set()),
+        ({"exclude_attributes.coat": "red"}, {1, 3}),
     ],
 )
 def test_filters_hold_for_queries_and_for_lists(client, picture, fields, expected):
     """The photo asked for is that of item 0, which a filter that is ignored would return."""
     said = [
-        {"camera": "north", "label": "ada", "captured_at": "2024-05-01T00:00:00Z"},
-        {"camera": "north", "label": "bob", "captured_at": "2024-05-02T00:00:00Z"},
-        {"camera": "south", "label": "ada", "captured_at": "2024-05-03T00:00:00Z"},
+        {
+            "camera": "north",
+            "label": "ada",
+            "captured_at": "2024-05-01T00:00:00Z",
+            "site": "shore",
+            "viewpoint": "left",
+        },
+        {"camera": "north", "label": "bob", "captured_at": "2024-05-02T00:00:00Z", "site": "hill", "viewpoint": "left"},
+        {"camera": "south", "label": "ada", "captured_at": "2024-05-03T00:00:00Z", "origin": "trap"},
         {},
     ]
+    said[0]["attributes"] = {"coat": "red", "age": 3}
+    said[1] |= {"origin": "trap", "attributes": {"coat": "blue", "a.b ": "ö=&"}}
+    said[2]["attributes"] = {"coat": "red"}
     ids = [item["item_id"] for item in enrol(client, *(picture(i) for i in range(4)), said=said)]
     answer = ask(client, picture(0), **fields)
     assert {ids.index(match["item_id"]) for match in answer["matches"]} == expected
@@ -117,7 +140,17 @@ def test_filters_hold_for_queries_and_for_lists(client, picture, fields, expecte
     assert {ids.index(item["item_id"]) for item in listed} == expected
     for name, value in fields.items():
         if name not in ("from", "to"):
-            assert answer["filter"][name] == ([value] if isinstance(value, str) else value)
+            assert answer["filter"][name] == ([value] if isinstance(value, str) else sorted(value))
+    by_filter = {
+        name: [value] if isinstance(value, str) and name not in ("from", "to") else value
+        for name, value in fields.items()
+    }
+    assert client.post("/v1/items/delete", json={"filter": by_filter}).json()["items"] == len(expected)
+    for item in answer["matches"]:
+        told = said[ids.index(item["item_id"])]
+        assert [item[name] for name in ("site", "viewpoint", "origin")] == [
+            told.get(name) for name in ("site", "viewpoint", "origin")
+        ]
 
 
 def test_top_k_min_score_several_images_and_items(client, picture):

@@ -14,7 +14,8 @@ from benchmarks import milvus as benchmark
 from service.engines import milvus
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
-from service.records import Filter, IndexLost, IndexUnavailable, Row
+from service.fields import FIELDS, MOST_ATTRIBUTES, Filter
+from service.records import IndexLost, IndexUnavailable, Row
 from tests.waiting import wait_until
 
 RELOAD_SECONDS = 90
@@ -64,13 +65,16 @@ def make_vectors(count, size=8, seed=0):
 def make_rows(count, size=8, seed=0):
     """Rows of three cameras, or none, with rising times."""
     vectors = make_vectors(count, size, seed)
+    known = [
+        {"camera": (None, "a", "b", "c")[i % 4], "captured_at": None if i % 5 == 0 else i - 20} for i in range(count)
+    ]
     return [
-        Row(i, vectors[i], (None, "a", "b", "c")[i % 4], None if i % 5 == 0 else i - 20, None) for i in range(count)
+        Row(i, vectors[i], {name: fact for name, fact in known[i].items() if fact is not None}) for i in range(count)
     ]
 
 
 def facts(rows):
-    return [(row.number, row.vector.tolist(), row.camera, row.captured_at, row.label) for row in rows]
+    return [(row.number, row.vector.tolist(), row.facts) for row in rows]
 
 
 def after_reloading(ask):
@@ -176,9 +180,9 @@ def test_bad_rows_and_queries_are_refused_without_a_server():
     engine = MilvusEngine("http://127.0.0.1:9", "gallery", 8)
     vector = make_vectors(1)[0]
     with pytest.raises(ValueError, match="item 7: the label has 65536 bytes, encoded; expected at most 65535"):
-        engine.upsert([Row(3, vector, None, None, None), Row(7, vector, None, None, "x" * 65_535)])
+        engine.upsert([Row(3, vector), Row(7, vector, {"label": "x" * 65_535})])
     with pytest.raises(ValueError, match="item 7: the camera has 65539 bytes, encoded; expected at most 65535"):
-        engine.upsert([Row(7, vector, "ä" * 10_923, None, None)])
+        engine.upsert([Row(7, vector, {"camera": "ä" * 10_923})])
     with pytest.raises(ValueError, match=r"the queries have shape \(1, 7\); expected \(n, 8\)"):
         engine.search(make_vectors(1, 7), 1, EVERYTHING)
 
@@ -194,20 +198,32 @@ def test_names_are_told_apart_and_nothing_of_them_ends_a_string():
 # ---- on servers ----
 
 
+def facts_of(name):
+    """A name in every field that takes one, reversed in labels, and as an attribute's name and text."""
+    known = {field.name: name for field in FIELDS if field.kind == "name"}
+    return {**known, "label": name[::-1], "attributes": {name: name, f"not {name}": "a"}}
+
+
 @pytest.mark.milvus
 def test_odd_names_are_kept_and_each_finds_itself_alone(open_engine):
     engine = open_engine()
     names = [None, *NAMES]
     vectors = make_vectors(len(names))
-    rows = [Row(i, vectors[i], name, None, name and name[::-1]) for i, name in enumerate(names)]
+    rows = [Row(i, vectors[i], {} if name is None else facts_of(name)) for i, name in enumerate(names)]
     engine.upsert(rows)
     assert facts(row for page in engine.rows() for row in page) == facts(rows)
     asked = vectors[:1]
-    for row in rows[1:]:
-        for chosen in (Filter(cameras=frozenset([row.camera])), Filter(labels=frozenset([row.label]))):
-            assert [hit.number for hit in engine.search(asked, 99, chosen)[0].hits] == [row.number], repr(row.camera)
-        others = engine.search(asked, 99, Filter(exclude_cameras=frozenset([row.camera])))[0]
-        assert {hit.number for hit in others.hits} == engine.numbers() - {row.number}
+    for row, name in zip(rows[1:], NAMES, strict=True):
+        for field in FIELDS:
+            if field.kind == "time":
+                continue
+            one, none = (
+                Filter(**{key: {name: {name}} if field.kind == "attributes" else {row.facts[field.name]}})
+                for key in field.asked
+            )
+            assert [hit.number for hit in engine.search(asked, 99, one)[0].hits] == [row.number], (field.name, name)
+            others = engine.search(asked, 99, none)[0]
+            assert {hit.number for hit in others.hits} == engine.numbers() - {row.number}
     assert engine.search(asked, 99, Filter(cameras=frozenset(NAMES)))[0].candidates == len(NAMES)
     assert engine.search(asked, 99, Filter(exclude_cameras=frozenset(NAMES)))[0].candidates == 1
 
@@ -216,8 +232,15 @@ def test_odd_names_are_kept_and_each_finds_itself_alone(open_engine):
 def test_the_longest_name_and_thousands_of_names(open_engine):
     engine, vectors = open_engine(), make_vectors(2)
     longest = "x" * 65_534
-    engine.upsert([Row(1, vectors[0], longest, None, longest), Row(2, vectors[1], "y", None, None)])
-    assert [row.camera for page in engine.rows() for row in page] == [longest, "y"]
+    most = {f"{i} of {'門' * 190}": "門" * 200 for i in range(MOST_ATTRIBUTES)}
+    engine.upsert(
+        [
+            Row(1, vectors[0], {"camera": longest, "label": longest}),
+            Row(2, vectors[1], {"camera": "y", "attributes": most}),
+        ]
+    )
+    kept = [row.facts for page in engine.rows() for row in page]
+    assert [(facts["camera"], facts.get("attributes")) for facts in kept] == [(longest, None), ("y", most)]
     many = frozenset(f"camera {i} of 門" for i in range(5000))
     for cameras, number in ((many | {longest}, 1), (many | {"y"}, 2)):
         found = engine.search(vectors[:1], 9, Filter(cameras=cameras))[0]
@@ -229,7 +252,7 @@ def test_the_longest_name_and_thousands_of_names(open_engine):
 def test_times_from_the_first_to_the_last(open_engine):
     engine, vector = open_engine(), make_vectors(1)[0]
     times = [None, -(2**63) + 1, -62_135_596_800_000_000, 0, 253_402_300_799_999_999, 2**63 - 1]
-    rows = [Row(i, vector, None, time, None) for i, time in enumerate(times)]
+    rows = [Row(i, vector, {} if time is None else {"captured_at": time}) for i, time in enumerate(times)]
     engine.upsert(rows)
     assert facts(row for page in engine.rows() for row in page) == facts(rows)
 
@@ -262,8 +285,8 @@ def test_a_crowd_hides_no_better_row(open_engine, monkeypatch):
     monkeypatch.setattr(milvus, "SPARE", 1)
     engine, exact = open_engine(), MemoryEngine()
     crowd, others = make_vectors(1)[0], make_vectors(50, seed=1)
-    rows = [Row(1000 - i, crowd, None, None, None) for i in range(300)]
-    rows += [Row(2000 + i, others[i], "a", None, None) for i in range(50)]
+    rows = [Row(1000 - i, crowd) for i in range(300)]
+    rows += [Row(2000 + i, others[i], {"camera": "a"}) for i in range(50)]
     for filled in (engine, exact):
         filled.upsert(rows)
     queries = np.stack([crowd, others[0], -crowd])

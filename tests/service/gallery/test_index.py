@@ -213,7 +213,7 @@ def test_what_is_left_of_a_former_life_of_the_gallery_is_not_taken_over(database
     """Say a backup was put back: its store has no place of the collection."""
     engine = engine_of(database, server)
     engine.create()
-    engine.upsert([Row(99, photo(99).vector, "north", None, None)])
+    engine.upsert([Row(99, photo(99).vector, {"camera": "north"})])
     enrol(database, 1)
     settle(index_of(database, server))
     require_same(database, server)
@@ -233,7 +233,7 @@ def test_rows_that_differ_are_found_by_their_number_and_mended(database, server,
     elif loss == "all":
         kept.clear()
     else:
-        kept[3] = replace(kept[3], camera="south")
+        kept[3] = replace(kept[3], facts={"camera": "south"})
         kept[4] = replace(kept[4], vector=-kept[4].vector)
         del kept[9]
     settle(index)
@@ -259,7 +259,7 @@ def test_a_comparison_tells_what_differs_and_can_leave_it(database, server):
 
     assert compare(False) == [25, 0, 0, 0]
     kept[40], kept[41] = (replace(kept[1], number=number) for number in (40, 41))
-    kept[3] = replace(kept[3], label="ada")
+    kept[3] = replace(kept[3], facts={"label": "ada"})
     for number in (1, 10, 11, 25):
         del kept[number]
     assert compare(False) == [25, 4, 2, 1]

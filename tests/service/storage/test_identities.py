@@ -50,7 +50,7 @@ def test_a_renamed_identity_takes_its_items_along(store, identities, items):
     assert identities.get(before.identity_id) == renamed
     assert labels(store) == ["Anna", "Anna", *LABELS[2:]]
     assert store.get(items[0].item_id).identity_id == before.identity_id
-    assert [row.label for row in store.rows("m", [items[0].number])] == ["Anna"]
+    assert [row.facts.get("label") for row in store.rows("m", [items[0].number])] == ["Anna"]
     entry = store.operations()[-1]
     assert (entry.kind, entry.target, entry.actor, entry.request_id) == (
         "identity.rename",

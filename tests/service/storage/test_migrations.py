@@ -260,7 +260,13 @@ def test_what_version_1_wrote_is_read(of_version):
         north, drop, bare = store.page(Filter())
         assert [item.number for item in (north, drop, bare)] == [1, 2, 4]
         when = datetime(2024, 5, 17, 6, 30, 0, 123456, tzinfo=UTC)
-        assert north.details == Details("north/1", "Åsa", "north", when, {"sex": "female", "spots": [3, 4]})
+        assert north.details == Details(
+            key="north/1",
+            label="Åsa",
+            camera="north",
+            captured_at=when,
+            attributes={"sex": "female", "spots": [3, 4]},
+        )
         assert (north.medium.source, north.medium.width, north.medium.height) == ("photos/0.jpg", 640, 480)
         assert (north.region, north.crop) == (None, Crop(north.medium.sha256))
         assert drop.details.key == "it's; DROP TABLE items"

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from service.records import Cause, Conflict, Crop, Details, Filter, Medium, NewItem, NotFound, Region, UnusableText
+from service.fields import FIELDS, Filter
+from service.records import Cause, Conflict, Crop, Details, Medium, NewItem, NotFound, Region, UnusableText
 from service.storage import tables
 from service.storage.models import Models
 from service.storage.store import LogEntry, Store
@@ -61,11 +62,10 @@ def names(database):
 
 def test_what_was_enrolled_is_there_after_reopening(reopen, database, store, names):
     when = datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=-7)))
+    named = [{field.name: name for field in FIELDS if field.kind == "name"} for name in names]
     sent = [
-        photo(
-            n, key=f"key {name}", label=name, camera=name, captured_at=when, attributes={name: [1.5, None, {"é": name}]}
-        )
-        for n, name in enumerate(names)
+        photo(n, key=f"key {name}", **said, captured_at=when, attributes={name: [1.5, {"é": name}], "text": name})
+        for n, (name, said) in enumerate(zip(names, named, strict=True))
     ]
     sent.append(photo(len(names)))
     before = datetime.now(UTC)
@@ -90,10 +90,14 @@ def test_what_was_enrolled_is_there_after_reopening(reopen, database, store, nam
         for row, new in zip(rows, sent, strict=True):
             assert row.vector.dtype == np.float32
             np.testing.assert_array_equal(row.vector, new.vector)
-            assert (row.camera, row.label) == (new.details.camera, new.details.label)
         exact = (datetime(2024, 3, 1, 6, 59, 59, 999999) - datetime(1970, 1, 1)) // timedelta(microseconds=1)
-        assert {row.captured_at for row in rows[:-1]} == {exact}
-        assert rows[-1].captured_at is None
+        assert [row.facts for row in rows] == [
+            *(
+                {**said, "captured_at": exact, "attributes": {"text": name}}
+                for name, said in zip(names, named, strict=True)
+            ),
+            {},
+        ]
         assert list(store.rows("another")) == []
 
 
@@ -298,7 +302,7 @@ def test_an_edit_changes_what_it_names_and_nothing_else(store):
     )
     assert (cleared.details, cleared.identity_id) == (Details(), None)
     [row] = store.rows("m", [item.number])
-    assert (row.camera, row.captured_at, row.label) == (None, None, None)
+    assert row.facts == {}
     assert store.edit(other.item_id, {"key": "a"}).details.key == "a"
 
 
@@ -394,14 +398,21 @@ def test_entries_of_the_log_name_the_items_that_changed(database, store):
 
 
 def passes(details, chosen):
-    """A filter, word by word."""
-    return (
-        (chosen.cameras is None or details.camera in chosen.cameras)
-        and (details.camera is None or details.camera not in chosen.exclude_cameras)
-        and (chosen.since is None or (details.captured_at is not None and details.captured_at >= chosen.since))
-        and (chosen.until is None or (details.captured_at is not None and details.captured_at < chosen.until))
-        and (chosen.labels is None or details.label in chosen.labels)
-    )
+    """A filter, word by word, by the names of its conditions."""
+    for name, asked in chosen.asked.items():
+        name, excluded = name.removeprefix("exclude_"), name.startswith("exclude_")
+        if name in ("since", "until"):
+            time = details.captured_at
+            if time is None or (time < asked if name == "since" else time >= asked):
+                return False
+        elif name == "attributes":
+            for attribute, texts in asked.items():
+                text = details.attributes.get(attribute)
+                if (isinstance(text, str) and text in texts) == excluded:
+                    return False
+        elif (getattr(details, name.removesuffix("s")) in asked) == excluded:
+            return False
+    return True
 
 
 def test_pages_hold_what_passes_the_filter(store, names):
@@ -412,27 +423,26 @@ def test_pages_hold_what_passes_the_filter(store, names):
     def some(pool, least=0):
         return frozenset(draw.sample(pool, draw.randint(least, 4)))
 
-    items = enrol(
-        store,
-        *(
-            photo(
-                n,
-                camera=draw.choice([None, *names]),
-                label=draw.choice([None, *names]),
-                captured_at=draw.choice([None, *hours]),
-            )
-            for n in range(150)
-        ),
-    )
+    def drawn(field):
+        """Something said, and something asked, about a field of the table."""
+        if field.kind == "time":
+            return draw.choice([None, *hours]), [draw.choice([None, None, *hours]) for _ in field.asked]
+        if field.kind == "name":
+            return draw.choice([None, *names]), draw.choice([[None, None], [some(names, 1), None], [None, some(names)]])
+        odd = ["coat", 'we"ird\\.$', "門", "nul\0"]
+        said = {name: draw.choice([*names, "nul\0nul", 3, None, True, [names[0]]]) for name in some(odd)}
+        asked = {draw.choice(odd): some([*names, "nul\0nul", "3", "true"], 1)}
+        return said, draw.choice([[None, None], [asked, None], [None, asked]])
+
+    def detailed():
+        return {field.name: drawn(field)[0] for field in FIELDS}
+
+    items = enrol(store, *(photo(n, **detailed()) for n in range(150)))
     sizes = set()
     for _ in range(300):
-        chosen = Filter(
-            cameras=draw.choice([None, some(names)]),
-            exclude_cameras=draw.choice([frozenset(), some(names)]),
-            since=draw.choice([None, *hours]),
-            until=draw.choice([None, *hours]),
-            labels=draw.choice([None, some(names, 1)]),
-        )
+        asking = draw.sample(FIELDS, 3)
+        asked = {name: one for field in asking for name, one in zip(field.asked, drawn(field)[1], strict=True)}
+        chosen = Filter(**asked)
         expected = [item for item in items if passes(item.details, chosen)]
         assert store.count(chosen) == len(expected)
         assert store.page(chosen, limit=1000) == expected
