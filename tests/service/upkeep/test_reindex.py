@@ -43,7 +43,7 @@ def nothing(done, total):
 class Projection:
     """A model that is a random projection of the pixels, the same for each seed."""
 
-    size, features, flip_test = SIZE, "sa", False
+    size, features, flip_test, profiles = SIZE, "sa", False, True
 
     def __init__(self, seed):
         self.matrix = np.random.default_rng(seed).standard_normal((3 * 4 * 4, SIZE))
