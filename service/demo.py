@@ -17,11 +17,7 @@ import httpx2
 
 from reid import cli
 from reid.data.samples import ReidDataset
-from reid.demo import demo, table
 from reid.progress import duration
-from service.bulk.enrolling import enrol
-from service.bulk.sources import dataset_photos
-from service.opening import open_gallery
 
 log = logging.getLogger("reid")
 
@@ -37,6 +33,10 @@ def search(dataset: ReidDataset, checkpoint: Path, gallery: Path, device: str = 
     Photos that are enrolled already stay. Raises what opening a gallery raises, and ChildProcessError for a service
     that does not start, answer or stop well.
     """
+    from service.bulk.enrolling import enrol  # here, since these bring torch, which takes seconds
+    from service.bulk.sources import dataset_photos
+    from service.opening import open_gallery
+
     with open_gallery(gallery, checkpoint, device) as opened:
         counts = enrol(opened, dataset_photos("toy", dataset.root, ["gallery"]))
     log.info("\n--- search: %d photos enrolled, %d there before in %s", counts["created"], counts["existing"], gallery)
@@ -109,6 +109,8 @@ def _row(match: dict[str, Any]) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    from reid.demo import demo, table  # here, since it brings torch, which takes seconds
+
     begun = time.monotonic()
     found = demo(arguments.output, arguments.device)
     dataset, checkpoint, gallery = found["dcal"].dataset, arguments.output / "dcal", arguments.output / "gallery"

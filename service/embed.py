@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from reid import cli
+from reid.files import model_file
 from reid.progress import duration
-from service.bulk.embedding import Share, embed_sources
 from service.bulk.shards import SHARD_SIZE
 from service.bulk.sources import add_arguments, chosen_sources, tell_left_out
 
@@ -17,7 +17,11 @@ log = logging.getLogger("reid")
 def _command(arguments: argparse.Namespace) -> None:
     if arguments.shard_size < 1:
         raise cli.UsageError(f"--shard-size {arguments.shard_size}: expected 1 or more")
-    share, sources = Share.from_environment(), chosen_sources(arguments)
+    sources = chosen_sources(arguments)
+    model_file(arguments.checkpoint)
+    from service.bulk.embedding import Share, embed_sources  # here, since it brings torch, which takes seconds
+
+    share = Share.from_environment()
     began = time.monotonic()
     embedded, failures = embed_sources(
         arguments.checkpoint,

@@ -5,19 +5,22 @@ import logging
 from pathlib import Path
 
 from reid import cli
-from service.bulk.enrolling import enrol, enrol_features, told
+from reid.files import model_file
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Source, add_arguments, chosen_sources, tell_left_out
 from service.fields import Filter
-from service.opening import open_gallery
 from service.records import Cameras
 from service.settings import Backend, load
+from service.storage.folder import require_free
 
 log = logging.getLogger("reid")
 
 
 def _command(arguments: argparse.Namespace) -> int:
     sources: list[Source] = []
+    backend = load(Backend)
+    if backend.database is None:
+        require_free(arguments.gallery)
     cameras = Cameras(arguments.timezone, named_by_device=arguments.camera_from == "device")
     if arguments.features:
         if arguments.checkpoint or arguments.dataset:
@@ -28,6 +31,8 @@ def _command(arguments: argparse.Namespace) -> int:
             raise cli.UsageError(
                 f"{len(roots)} SOURCE for features of {len(features.manifest.roots)}: where each lies now, or none"
             )
+        from service.bulk.enrolling import enrol_features, told  # here, since torch comes with it
+
         counts, size = enrol_features(
             arguments.gallery,
             features,
@@ -36,9 +41,13 @@ def _command(arguments: argparse.Namespace) -> int:
             cameras=cameras,
         )
     elif arguments.checkpoint:
+        model_file(arguments.checkpoint)
         sources = chosen_sources(arguments)
         photos = [photo for source in sources for photo in source.photos()]
-        with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
+        from service.bulk.enrolling import enrol, told  # here, since these bring torch, which takes seconds
+        from service.opening import open_gallery
+
+        with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, backend) as gallery:
             counts = enrol(gallery, photos, update=arguments.update, cameras=cameras)
             size = gallery.store.count(Filter())
     else:

@@ -6,18 +6,21 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from reid import cli
+from reid.files import model_file
 from reid.progress import Progress
 from service.fields import Filter
 from service.records import Cause, Key, NewKey, NotFound, Scope
 from service.settings import Backend, load
-from service.storage.database import Database
-from service.storage.folder import GALLERY_FILE
-from service.storage.keys import Keys
-from service.storage.models import Models
-from service.storage.store import Store
+from service.storage.folder import require_free, require_gallery
+
+if TYPE_CHECKING:
+    from service.storage.database import Database
+
+# What brings torch or the database's library is imported where it is used: either takes its time, and `--help`, wrong
+# arguments, and a gallery that is not there or that another process has shall be told at once.
 
 log = logging.getLogger("reid")
 
@@ -25,7 +28,7 @@ CAUSE = Cause("reid-gallery")
 
 
 @contextmanager
-def open_database(folder: Path, *, new: bool = False) -> Iterator[Database]:
+def open_database(folder: Path, *, new: bool = False) -> "Iterator[Database]":
     """Open the database of a gallery, which no service has open unless it is a shared one; `new` makes one.
 
     It is in the folder, or where REID_DATABASE says. Raises FileNotFoundError where there is none, and what opening a
@@ -33,19 +36,18 @@ def open_database(folder: Path, *, new: bool = False) -> Iterator[Database]:
     """
     url = load(Backend).database_url
     if url is None and not new:
-        _require_file(folder)
+        require_gallery(folder)
     with _opened(folder, url) as database:
         yield database
 
 
-def _require_file(folder: Path) -> None:
-    if not (folder / GALLERY_FILE).exists():
-        raise FileNotFoundError(f"{folder}: no gallery, for there is no {GALLERY_FILE} in it")
-
-
 @contextmanager
-def _opened(folder: Path, url: str | None) -> Iterator[Database]:
+def _opened(folder: Path, url: str | None) -> "Iterator[Database]":
     try:
+        if url is None:
+            require_free(folder)
+        from service.storage.database import Database
+
         database = Database(folder, url)
     except OSError as error:
         if isinstance(error.__cause__, BlockingIOError):
@@ -101,6 +103,8 @@ def _keys_add(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise cli.UsageError(str(error)) from error
     with open_database(arguments.gallery, new=True) as database:
+        from service.storage.keys import Keys
+
         key, secret = Keys(database).add(new, CAUSE)
     log.info("%s", _line(key))
     print(secret)  # alone on stdout, for scripts
@@ -108,12 +112,16 @@ def _keys_add(arguments: argparse.Namespace) -> None:
 
 def _keys_list(arguments: argparse.Namespace) -> None:
     with open_database(arguments.gallery) as database:
+        from service.storage.keys import Keys
+
         for key in Keys(database).list():
             print(_line(key))
 
 
 def _keys_revoke(arguments: argparse.Namespace) -> None:
     with open_database(arguments.gallery) as database:
+        from service.storage.keys import Keys
+
         try:
             Keys(database).revoke(arguments.key_id, CAUSE)
         except NotFound as error:
@@ -143,10 +151,10 @@ def _add_backup(
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    from service.gallery.pictures import PICTURES_FOLDER, Pictures
-    from service.upkeep.backup import back_up  # here, since these bring torch, which takes seconds
-
     with open_database(arguments.gallery) as database:
+        from service.gallery.pictures import PICTURES_FOLDER, Pictures
+        from service.upkeep.backup import back_up
+
         progress = Progress("backing up")
         try:
             result = back_up(database, Pictures(arguments.gallery / PICTURES_FOLDER), arguments.target, progress)
@@ -171,12 +179,12 @@ def _add_restore(
 
 
 def _restore(arguments: argparse.Namespace) -> None:
-    from service.upkeep.backup import restore  # here, since it brings torch, which takes seconds
-
-    _require_file(arguments.source)
+    require_gallery(arguments.source)
     if arguments.source.resolve() == arguments.gallery.resolve():
         raise cli.UsageError(f"{arguments.source} is both the source and --gallery; expected a new folder")
     with _opened(arguments.source, None) as source, open_database(arguments.gallery, new=True) as target:
+        from service.upkeep.backup import restore
+
         progress = Progress("restoring")
         try:
             items = restore(source, target, progress)
@@ -207,11 +215,12 @@ def _add_reindex(
 
 
 def _reindex(arguments: argparse.Namespace) -> None:
-    from service.opening import open_gallery  # here, since these bring torch, which takes seconds
-    from service.upkeep.reindex import reindex
-
     with open_database(arguments.gallery):
         pass  # it is there, and no service has it: told before the model is loaded
+    model_file(arguments.checkpoint)
+    from service.opening import open_gallery
+    from service.upkeep.reindex import reindex
+
     with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
         progress = Progress("re-indexing")
         try:
@@ -237,15 +246,16 @@ def _add_reconcile(
 
 
 def _reconcile(arguments: argparse.Namespace) -> int:
-    from service.opening import server_index  # here, since these bring torch, which takes seconds
-    from service.upkeep.reconcile import reconcile
-
     backend = load(Backend)
     if backend.engine != "milvus":
         raise cli.UsageError(
             f"REID_ENGINE is {backend.engine!r}, whose index is in memory and made at every start; expected milvus"
         )
     with open_database(arguments.gallery) as database:
+        from service.opening import server_index
+        from service.storage.models import Models
+        from service.upkeep.reconcile import reconcile
+
         if (active := Models(database).active) is None:
             raise ValueError(f"{arguments.gallery}: has no model yet, so that there is nothing to compare")
         index = server_index(database, active.model_id, active.dimension, backend)
@@ -273,6 +283,9 @@ def _add_info(
 
 def _info(arguments: argparse.Namespace) -> None:
     with open_database(arguments.gallery) as database:
+        from service.storage.models import Models
+        from service.storage.store import Store
+
         store, active = Store(database), Models(database).active
         counts = store.count(Filter()), len(store.cameras(Filter())), len(store.labels(Filter()))
         print("{:,} items of {:,} cameras and {:,} labels".format(*counts))

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import get_args
 
 from reid import cli
+from reid.files import model_file
 from service.records import EngineName
 from service.settings import Settings, load
 from service.storage.folder import require_free
@@ -19,6 +20,9 @@ def _command(arguments: argparse.Namespace) -> None:
             near = get_close_matches(name, [f"REID_{field.upper()}" for field in Settings.model_fields])
             raise cli.UsageError(f"{name}: there is no such setting{f'; near: {near[0]}' if near else ''}")
     settings = load(Settings, {name: getattr(arguments, name) for name in OPTIONS})
+    for checkpoint in (settings.checkpoint, settings.classifier):
+        if checkpoint is not None:
+            model_file(checkpoint)
     if settings.gallery is not None and settings.database is None:
         require_free(settings.gallery)
     from service.serving import serve  # here, since it takes a while, and torch comes with it

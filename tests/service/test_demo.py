@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import reid.demo
 import service.demo as demo_module
 from reid.data.datasets import load_dataset
 from reid.data.synthetic import generate
@@ -99,7 +100,7 @@ def test_the_command_trains_asks_and_says_what_is_next(dataset, tmp_path, monkey
     metrics = SimpleNamespace(mAP=0.5, cmc={1: 0.25, 5: 0.75}, mINP=0.125)
     found = SimpleNamespace(dataset=dataset, result=SimpleNamespace(metrics=metrics))
     asked = []
-    monkeypatch.setattr(demo_module, "demo", lambda *_: {"baseline": found, "dcal": found})
+    monkeypatch.setattr(reid.demo, "demo", lambda *_: {"baseline": found, "dcal": found})
     monkeypatch.setattr(demo_module, "search", lambda *given: asked.append(given) or "what was found")
     output = tmp_path / "runs"
     assert main(["--output", str(output), "--device", "cpu"]) == 0
