@@ -16,7 +16,8 @@ Array = npt.NDArray[Any] | torch.Tensor
 Distance = Literal["cosine", "euclidean"]
 Progress = Callable[[int, int], None]  # done, total
 
-ONE_WAY = 0.9  # mean cosine of all pairs of gallery rows from which on they count as pointing one way
+ONE_WAY = 0.9  # share of their mean square that the rows' mean has, from which on they count as pointing one way
+ROUNDING = 2.0**-24  # of one operation in float32, relative
 TILE_ROWS = 2**15  # gallery rows read, converted to float32 and multiplied at a time
 PAIR_VALUES = 2**23  # feature values read for listed pairs at a time: 32 MiB of float32 for either side
 
@@ -40,8 +41,9 @@ class FeatureDistances:
     `query_features` (Q, E) and `gallery_features` (G, E) hold real numbers of any width, in memory or memory-mapped,
     and are read in place, copied as a whole only to another device. `device` defaults to where the gallery features
     are. Equal gallery rows have equal distances, to the last bit, which a matrix product alone does not grant.
-    Embeddings that nearly all point one way, as trained ones often do, are told apart by their differences from the
-    mean: their cosines, all close to 1, would lose in float32 what the ranking is made of.
+    Embeddings that nearly all point one way, as trained ones often do, or lie far from 0, are told apart by their
+    differences from the mean: else all their distances, close to one another, would lose in float32 what the ranking is
+    made of. `bounds` and `exact` tell which distances that leaves in doubt, and decide them.
 
     Raises ValueError for arrays that are not (rows, E) with at least one row, of two different E, with NaN or infinite
     rows, or (cosine) with rows of length zero, and for an unknown distance.
@@ -71,7 +73,15 @@ class FeatureDistances:
         self._gallery_sizes = _sizes(self._gallery, "gallery_features", distance)
         self._query_sizes = _sizes(self._query, "query_features", distance)
         self._repeated, self._original = _repeated_rows(self._gallery)
-        self._mean = self._common_direction() if distance == "cosine" else None
+        # Distances of small whole numbers are exact, so that those which tie do so exactly.
+        self._whole = _are_whole(self._gallery) and _are_whole(self._query)
+        self._mean = self._common_part()
+        if self._mean is not None and distance == "euclidean":
+            self._gallery_sizes, self._query_sizes = (
+                torch.cat([self._centred(side[tile]).square().sum(dim=1) for tile in _tiles(len(side))])
+                for side in (self._gallery, self._query)
+            )
+        self._typical = self._typical_square()
 
     @torch.no_grad()
     def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -80,34 +90,98 @@ class FeatureDistances:
         Returns (B, G) float32 on `device`, written to `out` if given: 1 - cosine, in [0, 2] up to rounding, or the
         Euclidean distance of the features as they are.
         """
-        queries, sizes = self._query[start:stop].float(), self._query_sizes[start:stop, None]
+        sizes = self._query_sizes[start:stop, None]
+        queries = self._ready(self._query[start:stop], sizes)
         block = torch.empty(len(queries), self.shape[1], device=self.device) if out is None else out
         with _full_precision():
             for tile in _tiles(self.shape[1]):
-                part, gallery, gallery_sizes = block[:, tile], self._gallery[tile].float(), self._gallery_sizes[tile]
-                if self._mean is not None:
-                    _half_squared_distances(
-                        queries / sizes - self._mean, gallery / gallery_sizes[:, None] - self._mean, part
-                    )
-                elif self._distance == "cosine":
-                    torch.mm(queries, gallery.T, out=part).div_(gallery_sizes).div_(-sizes).add_(1)
-                else:
+                part, gallery_sizes = block[:, tile], self._gallery_sizes[tile]
+                gallery = self._ready(self._gallery[tile], gallery_sizes[:, None])
+                if self._distance == "euclidean":
                     torch.mm(queries * -2, gallery.T, out=part).add_(gallery_sizes).add_(sizes).clamp_(min=0).sqrt_()
+                elif self._mean is not None:
+                    _half_squared_distances(queries, gallery, part)
+                else:
+                    torch.mm(queries, gallery.T, out=part).div_(gallery_sizes).div_(-sizes).add_(1)
         if len(self._repeated):
             block[:, self._repeated] = block[:, self._original]
         return block
 
-    def _common_direction(self) -> torch.Tensor | None:
-        """The mean (E,) of the unit gallery rows where it is nearly as long as they are, else None.
+    def bounds(self, distances: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """How low and how high another distance of the same query may be for its order to be in doubt.
+
+        `distances` are some that `rows` gave. What is at most the lower bound is nearer without doubt, what is above
+        the upper one is farther.
+        """
+        if self._whole:
+            return distances, distances
+        values = distances.astype(np.float64)
+        size = self._query.shape[1]
+        # Errors of a product grow with the root of its length at most, save in cases that are made for it; the largest
+        # of millions were half of this. Those of the differences from a mean come before the product.
+        squared = values**2 if self._distance == "euclidean" else values
+        doubt = 2 * ROUNDING * (12 + size**0.5 / 4) * (self._typical + squared)
+        if self._distance == "cosine":
+            doubt += 8 * ROUNDING * np.sqrt(2 * squared.clip(min=0)) if self._mean is not None else 0
+            low, high = values - doubt, values + doubt
+        else:
+            low, high = np.sqrt((squared - doubt).clip(min=0)), np.sqrt(squared + doubt)
+            low[squared < doubt] = -1  # not even 0 is nearer without doubt
+        return np.nextafter(low.astype(np.float32), -np.inf), np.nextafter(high.astype(np.float32), np.inf)
+
+    @torch.no_grad()
+    def exact(self, queries: torch.Tensor, gallery: torch.Tensor) -> npt.NDArray[np.float64]:
+        """Compute what orders the distances of queries to gallery rows, indices (P,), in float64.
+
+        Returns (P,): 1 - cosine, or the squared Euclidean distance. Equal rows have equal ones.
+        """
+        parts = []
+        size = max(1, PAIR_VALUES // self._query.shape[1] // 2)
+        for query, row in zip(queries.split(size), gallery.split(size), strict=True):
+            left, right = self._query[query].double(), self._gallery[row].double()
+            if self._distance == "cosine":
+                products = [(a * b).sum(dim=1) for a, b in ((left, right), (left, left), (right, right))]
+                parts.append(1 - products[0] / (products[1] * products[2]).sqrt())
+            else:
+                parts.append((left - right).square().sum(dim=1))
+        return torch.cat(parts).cpu().numpy()
+
+    def _ready(self, rows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Rows as they are multiplied: float32, differences from the mean where there is one, unit ones for cosine."""
+        if self._mean is None:
+            return rows.float()
+        return rows.float() / lengths - self._mean if self._distance == "cosine" else self._centred(rows)
+
+    def _centred(self, rows: torch.Tensor) -> torch.Tensor:
+        assert self._mean is not None
+        wide = _wide(rows)
+        return (wide - self._mean.to(wide.dtype)).float()
+
+    def _common_part(self) -> torch.Tensor | None:
+        """The mean (E,) of the gallery rows, unit ones for cosine, where it is nearly as long as they are, else None.
 
         Others keep the plain product, which is exact for codes of whole numbers, so that these tie exactly.
         """
-        tiles = _tiles(self.shape[1])
-        total = sum(
-            (self._gallery[t].float() / self._gallery_sizes[t, None]).sum(dim=0, dtype=torch.float64) for t in tiles
-        )
-        mean = torch.as_tensor(total) / self.shape[1]
-        return mean.float() if float(mean.square().sum()) > ONE_WAY else None
+        total = torch.zeros(self._gallery.shape[1], dtype=torch.float64, device=self.device)
+        for tile in _tiles(self.shape[1]):
+            rows, sizes = _wide(self._gallery[tile]), self._gallery_sizes[tile]
+            weights = 1 / sizes if self._distance == "cosine" else torch.ones_like(sizes)
+            total += torch.mv(rows.T, weights.to(rows.dtype)).double()
+        mean = total / self.shape[1]
+        square = 1.0 if self._distance == "cosine" else float(self._gallery_sizes.mean(dtype=torch.float64))
+        if float(mean.square().sum()) <= ONE_WAY * square:
+            return None
+        if self._distance == "cosine":
+            return mean.float()
+        return mean.round() if self._whole else mean
+
+    def _typical_square(self) -> float:
+        """The mean square of the rows that are multiplied, unit ones for cosine."""
+        if self._distance == "euclidean":
+            return float(self._gallery_sizes.mean() + self._query_sizes.mean())
+        if self._mean is None:
+            return 1.0
+        return max(0.0, 1 - float(self._mean.double().square().sum()))
 
     @torch.no_grad()
     def pairs(self, queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
@@ -118,12 +192,16 @@ class FeatureDistances:
         parts = []
         size = max(1, PAIR_VALUES // self._query.shape[1])
         for query, row in zip(queries.to(self.device).split(size), gallery.to(self.device).split(size), strict=True):
-            left, right = self._query[query].float(), self._gallery[row].float()
+            left, right = self._query[query], self._gallery[row]
+            if self._mean is None or self._distance == "cosine":
+                left, right = left.float(), right.float()
+            else:
+                left, right = _wide(left), _wide(right)
             if self._distance == "cosine":
                 left, right = left / self._query_sizes[query, None], right / self._gallery_sizes[row, None]
                 parts.append((left - right).square().sum(dim=1) / 2)
             else:
-                parts.append(torch.linalg.vector_norm(left - right, dim=1))
+                parts.append(torch.linalg.vector_norm(left - right, dim=1).float())
         return torch.cat(parts)
 
 
@@ -190,6 +268,19 @@ def _repeated_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     originals = torch.tensor(original)
     repeated = (originals != torch.arange(len(originals))).nonzero().flatten()
     return repeated.to(features.device), originals[repeated].to(features.device)
+
+
+def _wide(rows: torch.Tensor) -> torch.Tensor:
+    """Rows as float32, or as float64 where that would lose digits of theirs."""
+    return rows.float() if rows.is_floating_point() and rows.dtype != torch.float64 else rows.double()
+
+
+def _are_whole(features: torch.Tensor) -> bool:
+    """Whether all values are whole numbers, small enough for exact sums of their products in float32."""
+    most = (2**24 / features.shape[1]) ** 0.5
+    # One row shows most of those that are not.
+    tiles = (features[tile] for tile in (slice(0, 1), *_tiles(len(features))))
+    return all(bool((tile == tile.round()).all()) and float(tile.abs().amax()) <= most for tile in tiles)
 
 
 def _tiles(rows: int) -> Iterator[slice]:

@@ -81,7 +81,7 @@ def evaluate_features(
     the ranking. Camera -1 is unknown and equal to no other. Any other grouping, such as sequences, can stand in for
     the cameras. Ties are read pessimistically: a negative as far away as a positive ranks before it; of tied positives
     one comes after the other. Duplicate gallery rows tie exactly, and the result depends on neither block sizes nor the
-    order of rows, except that distances which differ by rounding error alone may change places.
+    order of rows: where float32 leaves the order of two distances in doubt, they are compared in float64.
 
     `ap="hits"` is the mean, over the positives, of the precision at each one's rank. `ap="trapezoid"` averages it with
     the precision one rank before (1 before the first), as the Matlab code of Oxford5k, Market-1501 and VeRi-776 does.
@@ -199,7 +199,7 @@ def _evaluate(
     for start, stop in query_blocks(matches):
         block = distances.rows(start, stop, None if buffer is None else buffer[: stop - start])
         buffer = block if buffer is None else buffer
-        query, place, rank = _rank_positives(block, *matches.rows(start, stop))
+        query, place, rank = _rank_positives(block, *matches.rows(start, stop), distances, start)
         first = np.flatnonzero(place == 1)
         scored, positives = start + query[first], np.diff(first, append=len(place))
         average_precision[scored] = np.add.reduceat(_precision(place, rank, ap), first) / positives
@@ -230,50 +230,102 @@ def _precision(place: Integers, rank: Integers, ap: AveragePrecision) -> npt.NDA
 
 
 def _rank_positives(
-    block: torch.Tensor, query: Integers, gallery: Integers, junk: npt.NDArray[np.bool_]
+    block: torch.Tensor,
+    query: Integers,
+    gallery: Integers,
+    junk: npt.NDArray[np.bool_],
+    source: Distances,
+    start: int,
 ) -> tuple[Integers, Integers, Integers]:
     """Rank the positives of a block, given its (B, G) distances and the output of `Matches.rows`.
 
-    Returns three (N,) arrays sorted by query and rank: the query, the place among its positives, from 1, and the rank.
+    The block is that of `source` from query `start` on. Returns three (N,) arrays sorted by query and rank: the query,
+    the place among its positives, from 1, and the rank.
     """
     same_identity = (torch.from_numpy(query).to(block.device), torch.from_numpy(gallery).to(block.device))
     distances = block[same_identity].cpu().numpy()[~junk]
     block[same_identity] = torch.inf  # the other finite distances are those of the negatives
-    query = query[~junk]
+    query, gallery = query[~junk], gallery[~junk]
     order = np.lexsort((distances, query))
-    query, distances = query[order], distances[order]
+    query, gallery, distances = query[order], gallery[order], distances[order]
     place = np.arange(len(query)) - np.searchsorted(query, query) + 1
     count = _closer_negatives_on_cpu if block.device.type == "cpu" else _closer_negatives_on_gpu
-    return query, place, place + count(block, query, place, distances)
+    if not isinstance(source, FeatureDistances):
+        return query, place, place + count(block, query, place, [distances])[0]
+    low, high = source.bounds(distances)
+    closer, *at_most = count(block, query, place, [low] if high is low else [low, high])
+    doubtful = np.flatnonzero(at_most[0] > closer) if at_most else ()
+    if len(doubtful):
+        pairs = (query[doubtful], gallery[doubtful], low[doubtful], high[doubtful])
+        closer[doubtful] += _closer_in_doubt(block, *pairs, source, start)
+        closer = closer[np.lexsort((closer, query))]  # positives change places where a negative is between them
+    return query, place, place + closer
+
+
+def _closer_in_doubt(
+    block: torch.Tensor,
+    query: Integers,
+    gallery: Integers,
+    low: npt.NDArray[Any],
+    high: npt.NDArray[Any],
+    source: FeatureDistances,
+    start: int,
+) -> Integers:
+    """Count the negatives between `low` and `high` that are at most as far as each of these positives, exactly.
+
+    Positives are sorted by query and distance, and their bounds with them.
+    """
+    columns, positives = [], []
+    edges = [*np.flatnonzero(np.diff(query, prepend=-1)), len(query)]
+    for first, last in pairwise(edges):
+        row = block[query[first]].cpu().numpy()
+        near = np.flatnonzero((row > low[first]) & (row <= high[last - 1]))
+        distances = row[near]
+        for place in range(first, last):
+            columns.append(near[(distances > low[place]) & (distances <= high[place])])
+            positives.append(np.full(len(columns[-1]), place))
+    negative, positive = np.concatenate(columns), np.concatenate(positives)
+    rows = torch.from_numpy(start + query).to(block.device)
+    own = source.exact(rows, torch.from_numpy(gallery).to(block.device))
+    others = source.exact(
+        rows[torch.from_numpy(positive).to(block.device)], torch.from_numpy(negative).to(block.device)
+    )
+    return np.bincount(positive[others <= own[positive]], minlength=len(query))
 
 
 def _closer_negatives_on_cpu(
-    block: torch.Tensor, query: Integers, place: Integers, distances: npt.NDArray[Any]
-) -> Integers:
-    """Count the negatives at most as far away as each positive, (N,), the positives sorted by query and place."""
-    closer = np.empty(len(query), np.int64)
-    bounds = np.append(np.flatnonzero(place == 1), len(query))
-    for start, stop in pairwise(bounds):
-        positives, negatives = distances[start:stop], block[query[start]].numpy()
-        negatives = negatives[negatives <= positives[-1]]
+    block: torch.Tensor, query: Integers, place: Integers, bounds: Sequence[npt.NDArray[Any]]
+) -> list[Integers]:
+    """Count the negatives at most as far away as each bound of each positive, (N,), sorted by query and place."""
+    closer = [np.empty(len(query), np.int64) for _ in bounds]
+    edges = np.append(np.flatnonzero(place == 1), len(query))
+    for start, stop in pairwise(edges):
+        negatives = block[query[start]].numpy()
+        negatives = negatives[negatives <= bounds[-1][stop - 1]]
         # A pass over the negatives costs about 1/200 of sorting them, but sorting them serves all positives.
-        if len(negatives) > 200 * len(positives):
-            closer[start:stop] = [np.count_nonzero(negatives <= positive) for positive in positives]
+        if len(negatives) > 200 * len(bounds) * (stop - start):
+            for count, bound in zip(closer, bounds, strict=True):
+                count[start:stop] = [np.count_nonzero(negatives <= value) for value in bound[start:stop]]
         else:
-            closer[start:stop] = np.searchsorted(np.sort(negatives), positives, side="right")
+            negatives = np.sort(negatives)
+            for count, bound in zip(closer, bounds, strict=True):
+                count[start:stop] = np.searchsorted(negatives, bound[start:stop], side="right")
     return closer
 
 
 def _closer_negatives_on_gpu(
-    block: torch.Tensor, query: Integers, place: Integers, distances: npt.NDArray[Any]
-) -> Integers:
+    block: torch.Tensor, query: Integers, place: Integers, bounds: Sequence[npt.NDArray[Any]]
+) -> list[Integers]:
     """Do as `_closer_negatives_on_cpu` for all queries at once: a loop over them would leave the device idle."""
     width = int(place.max(initial=0)) + 1
     rows, columns = torch.from_numpy(query).to(block.device), torch.from_numpy(place - 1).to(block.device)
-    positives = torch.full((len(block), width), torch.inf, dtype=block.dtype, device=block.device)
-    positives[rows, columns] = torch.from_numpy(distances).to(block.device)
-    # A negative's bucket is the number of positives closer than it: it ranks before all the others.
-    buckets = torch.searchsorted(positives, block, out_int32=True)
-    buckets += width * torch.arange(len(block), dtype=torch.int32, device=block.device)[:, None]
-    counts = torch.bincount(buckets.flatten(), minlength=positives.numel()).view_as(positives)
-    return counts.cumsum(dim=1)[rows, columns].cpu().numpy()
+    closer = []
+    for bound in bounds:
+        positives = torch.full((len(block), width), torch.inf, dtype=block.dtype, device=block.device)
+        positives[rows, columns] = torch.from_numpy(bound).to(block.device)
+        # A negative's bucket is the number of positives closer than it: it ranks before all the others.
+        buckets = torch.searchsorted(positives, block, out_int32=True)
+        buckets += width * torch.arange(len(block), dtype=torch.int32, device=block.device)[:, None]
+        counts = torch.bincount(buckets.flatten(), minlength=positives.numel()).view_as(positives)
+        closer.append(counts.cumsum(dim=1)[rows, columns].cpu().numpy())
+    return closer

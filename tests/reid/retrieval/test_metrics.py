@@ -324,3 +324,48 @@ def test_whole_numbers_tie_exactly_by_euclidean_distance(width):
     labels = (ids[query], cameras[query], ids[gallery], cameras[gallery])
     found = evaluate_features(features[query], *labels[:2], features[gallery], *labels[2:], distance="euclidean")
     assert_equals_slow(found, slow_metrics(exact, *labels))
+
+
+def double_distances(query, gallery, distance):
+    """The distances of the definition in float64, of the features as they are."""
+    query, gallery = query.astype(np.float64), gallery.astype(np.float64)
+    if distance == "euclidean":
+        return np.stack([np.square(gallery - row).sum(axis=1) for row in query])
+    lengths = np.linalg.norm(query, axis=1)[:, None] * np.linalg.norm(gallery, axis=1)
+    return 1 - query @ gallery.T / lengths
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("offset", [0, 2, 100])
+@pytest.mark.parametrize("on_gpu_code", [False, True])
+def test_near_ties_are_ranked_as_in_float64(monkeypatch, distance, offset, on_gpu_code):
+    """Negatives a few units of rounding from positives, which float32 alone puts in another order."""
+    if on_gpu_code:
+        monkeypatch.setattr(module, "_closer_negatives_on_cpu", module._closer_negatives_on_gpu)
+    rng = np.random.default_rng(3)
+    query_ids, gallery_ids = np.arange(20), np.repeat(np.arange(40), 10)
+    query = (rng.normal(size=(20, 48)) + offset).astype(np.float32)
+    positives = rng.normal(size=(200, 48)) + offset
+    negatives = np.nextafter(positives.astype(np.float32), rng.choice([-np.inf, np.inf], (200, 48)).astype(np.float32))
+    gallery = np.concatenate([positives, negatives[rng.permutation(200)]]).astype(np.float32)
+    cameras = np.full(20, -1), np.full(400, -1)
+    metrics = evaluate_features(query, query_ids, cameras[0], gallery, gallery_ids, cameras[1], distance=distance)
+    slow = slow_metrics(double_distances(query, gallery, distance), query_ids, cameras[0], gallery_ids, cameras[1])
+    assert_equals_slow(metrics, slow)
+    if offset < 100:  # there the matrix product alone is wrong even without near ties
+        plain = FeatureDistances(query, gallery, distance).rows(0, 20)
+        alone = evaluate_distances(plain, query_ids, cameras[0], gallery_ids, cameras[1])
+        assert not np.allclose(alone.average_precision, metrics.average_precision, rtol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [1, 100, 1000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_offset_of_all_features_changes_no_euclidean_figure(offset, dtype):
+    arguments = feature_case(1)
+    before = evaluate_features(*arguments, distance="euclidean")
+    arguments[0], arguments[3] = (features.astype(dtype) + dtype(offset) for features in (arguments[0], arguments[3]))
+    # What float32 cannot hold at that offset is lost before: the figures are those of the features as they are given.
+    after = evaluate_features(*arguments, distance="euclidean")
+    oracle = slow_metrics(double_distances(arguments[0], arguments[3], "euclidean"), *arguments[1:3], *arguments[4:])
+    assert_equals_slow(after, oracle)
+    assert after.mAP == pytest.approx(before.mAP, abs=1e-3)
