@@ -1,0 +1,1 @@
+"""Who is who in a gallery: pairs and decisions to individuals and questions; arrays in, arrays out, no store."""

@@ -1,0 +1,184 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from reid.naming.agreement import b_cubed
+from reid.naming.candidates import nearest
+from reid.naming.decisions import Decision
+from reid.naming.review import Review, answered
+
+
+def world(seed=0, individuals=15, photos=8, noise=0.55, size=24):
+    random = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(individuals), photos)
+    vectors = random.normal(size=(individuals, size))[truth] + noise * random.normal(size=(len(truth), size))
+    return vectors.astype(np.float32), truth
+
+
+def start(vectors, **options):
+    return Review(vectors, *nearest(vectors, 12), **options)
+
+
+def work(review, truth, most, error=0.0, seed=0):
+    """Answer until B-cubed 0.95, or so many questions; the number asked."""
+    random = np.random.default_rng(seed)
+    asked = 0
+    while asked < most and b_cubed(review.groups.label, truth) < 0.95:
+        questions = review.questions(2)
+        if not questions:
+            break
+        for question in questions:
+            right = bool(truth[question.a] == truth[question.b]) ^ bool(random.random() < error)
+            review.add([answered(question, "same" if right else "different", "r")])
+            asked += 1
+        while joins := review.machine_joins():
+            review.add(joins)
+    return asked
+
+
+def test_everybody_is_named_with_fewer_questions_than_items_and_few_wrong_joins():
+    vectors, truth = world()
+    review = start(vectors)
+    asked = work(review, truth, 200)
+    joins = [decision for decision in review.groups.decisions if decision.basis == "machine"]
+    assert b_cubed(review.groups.label, truth) >= 0.95
+    assert asked < len(truth)
+    assert sum(truth[join.a] != truth[join.b] for join in joins) <= 1
+    status = review.status()
+    assert status.low <= 15 <= status.high
+    assert 0.5 < status.settled <= 1
+    assert not status.weak
+
+
+def test_wrong_answers_are_asked_again_and_do_not_chain_groups():
+    vectors, truth = world()
+    review = start(vectors, errors={"r": 0.05})
+    work(review, truth, 400, error=0.05)
+    assert b_cubed(review.groups.label, truth) >= 0.95
+    repeated = [pair for pair, number in review.groups.answers.items() if number > 1]
+    assert repeated
+
+
+def test_a_conflict_is_the_first_thing_asked_about():
+    vectors, truth = world()
+    review = start(vectors)
+    work(review, truth, 40)
+    items = np.nonzero(truth == 0)[0].tolist()
+    review.add([Decision(a, b, "same") for a, b in pairwise(items)])
+    review.add([Decision(items[0], items[-1], "different")])
+    assert (items[0], items[-1]) in review.status().conflicts
+    question = review.questions(1)[0]
+    assert question.reason == "conflict"
+    assert {question.a, question.b} <= set(items)
+
+
+def test_nobody_gets_a_question_twice():
+    vectors, _ = world()
+    review = start(vectors)
+    first = review.questions(5)
+    second = review.questions(5, leased=[(question.a, question.b) for question in first])
+    ends = [{question.a, question.b} for question in (*first, *second)]
+    assert len(set().union(*ends)) == 20
+
+
+def test_what_nobody_can_tell_is_not_asked_again():
+    vectors, _ = world()
+    review = start(vectors)
+    question = review.questions(1)[0]
+    review.add([answered(question, "not_comparable")])
+    for _ in range(20):
+        other = review.questions(1)[0]
+        assert {other.a, other.b} != {question.a, question.b}
+        review.add([answered(other, "unsure")])
+
+
+def test_items_of_different_views_are_never_compared():
+    vectors, truth = world()
+    views = np.arange(len(truth)) % 2
+    review = Review(vectors, *nearest(vectors, 12), views=views)  # neighbours of both views, which it must sort out
+    for _ in range(15):
+        for question in review.questions(4):
+            assert views[question.a] == views[question.b]
+            review.add([answered(question, "same" if truth[question.a] == truth[question.b] else "different")])
+
+
+def test_what_is_kept_from_answer_to_answer_is_what_a_new_review_of_the_decisions_finds():
+    vectors, truth = world()
+    review = start(vectors)
+    work(review, truth, 45)
+    again = start(vectors, decisions=review.groups.decisions)
+    assert (review.groups.label == again.groups.label).all()
+    review._relearn()
+    review._refresh()
+    again._refresh()
+    assert (review._key == again._key).all()
+    assert review._ratio == pytest.approx(again._ratio, abs=1e-3)
+    assert review.probability == pytest.approx(again.probability, abs=1e-2)
+
+
+def test_cached_evidence_is_that_of_a_full_computation():
+    vectors, truth = world()
+    review = start(vectors)
+    for _ in range(6):  # fewer answers than a refit takes
+        question = review.questions(1)[0]
+        review.add([answered(question, "same" if truth[question.a] == truth[question.b] else "different")])
+    review._refresh()
+    kept, features = review._ratio.copy(), review.features.copy()
+    review._key, review._stale = np.empty(0, np.int64), True
+    review._refresh()
+    assert kept == pytest.approx(review._ratio, abs=1e-6)
+    assert features == pytest.approx(review.features, abs=1e-6)
+
+
+def test_without_a_budget_the_machine_joins_nothing():
+    vectors, truth = world()
+    review = start(vectors, budget=0.0)
+    work(review, truth, 150)
+    assert not any(decision.basis == "machine" for decision in review.groups.decisions)
+
+
+def test_a_wrong_decision_in_a_batch_leaves_nothing_of_it():
+    vectors, _ = world()
+    review = start(vectors)
+    with pytest.raises(ValueError, match="item 999"):
+        review.add([Decision(0, 1, "same"), Decision(0, 999, "same")])
+    assert review.groups.decisions == []
+
+
+def test_vectors_that_tell_nothing_are_called_weak_early():
+    truth = np.repeat(np.arange(60), 2)
+    vectors = np.random.default_rng(0).normal(size=(120, 24)).astype(np.float32)
+    review = start(vectors)
+    work(review, truth, 60)
+    status = review.status()
+    assert status.weak
+    assert "the vectors tell little" in status.words()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [({"rows": np.zeros((2, 3), int)}, "rows of 2 items"), ({"views": np.zeros(5, int)}, "views of 5 items")],
+)
+def test_arrays_of_other_lengths_are_refused(change, words):
+    vectors, _ = world()
+    rows, scores = nearest(vectors, 3)
+    given = {"rows": rows, "scores": scores, **change}
+    with pytest.raises(ValueError, match=words):
+        Review(vectors, given.pop("rows"), given.pop("scores"), **given)
+
+
+def test_a_budget_of_one_is_refused():
+    vectors, _ = world()
+    with pytest.raises(ValueError, match=r"error budget 1: expected a share"):
+        start(vectors, budget=1)
+
+
+def test_one_item_needs_no_question_and_none_is_refused():
+    vectors = np.ones((1, 4), np.float32)
+    review = Review(vectors, np.full((1, 1), -1), np.full((1, 1), -np.inf))
+    assert review.questions(3) == []
+    assert review.machine_joins() == []
+    assert review.status().groups == 1
+    with pytest.raises(ValueError, match="vectors of no items"):
+        Review(vectors[:0], np.empty((0, 1), int), np.empty((0, 1)))
