@@ -59,10 +59,10 @@ class Metrics:
 def evaluate_features(
     query_features: Array,
     query_ids: Array,
-    query_cameras: Array,
+    query_groups: Array,
     gallery_features: Array,
     gallery_ids: Array,
-    gallery_cameras: Array,
+    gallery_groups: Array,
     *,
     distance: Distance = "cosine",
     junk: Junk = "camera",
@@ -74,7 +74,8 @@ def evaluate_features(
     """Rank the gallery by distance for every query and score the rankings.
 
     Features are (Q, E) and (G, E), arrays (also memory-mapped) or tensors of any float type on any device, compared in
-    float32 on `device` (default: where the gallery features are); identities and cameras are integers, (Q,) and (G,).
+    float32 on `device` (default: where the gallery features are); identities and groups, such as cameras, are integers
+    (Q,) and (G,).
     `progress` is called with the number of queries done and Q.
 
     Gallery rows with the query's identity are its positives; with `junk="camera"` those that also have its camera leave
@@ -90,16 +91,16 @@ def evaluate_features(
     option, and if no query has a positive at all.
     """
     distances = FeatureDistances(query_features, gallery_features, distance, device)
-    labels = (query_ids, query_cameras, gallery_ids, gallery_cameras)
+    labels = (query_ids, query_groups, gallery_ids, gallery_groups)
     return evaluate_distances(distances, *labels, junk=junk, ap=ap, ranks=ranks, progress=progress)
 
 
 def evaluate_distances(
     distances: Array | Distances,
     query_ids: Array,
-    query_cameras: Array,
+    query_groups: Array,
     gallery_ids: Array,
-    gallery_cameras: Array,
+    gallery_groups: Array,
     *,
     junk: Junk = "camera",
     ap: AveragePrecision = "hits",
@@ -117,14 +118,14 @@ def evaluate_distances(
     """
     if isinstance(distances, np.ndarray | torch.Tensor):
         distances = _MatrixDistances(distances)
-    matches = find_matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
+    matches = find_matches(distances.shape, query_ids, query_groups, gallery_ids, gallery_groups, junk)
     if not matches.same_identity.any():
         raise ValueError(
             "no query can be scored: queries and gallery have no identity in common (query_ids are "
             f"{query_ids[0]}, ..., gallery_ids {gallery_ids[0]}, ...); expected both numbered alike"
         )
     if not matches.positives.any():
-        camera = query_cameras[matches.same_identity.argmax()]
+        camera = query_groups[matches.same_identity.argmax()]
         raise ValueError(
             "no query can be scored: every gallery row with a query's identity also has the query's camera "
             f"(such as camera {camera}) and is junk; where cameras are unknown or all the same, use junk=none"
@@ -152,9 +153,9 @@ class _MatrixDistances:
 def find_matches(
     shape: tuple[int, int],
     query_ids: Array,
-    query_cameras: Array,
+    query_groups: Array,
     gallery_ids: Array,
-    gallery_cameras: Array,
+    gallery_groups: Array,
     junk: Junk,
 ) -> Matches:
     """Pair the rows of Q queries and G gallery images by their labels, integers (Q,) and (G,), under a junk rule.
@@ -164,11 +165,11 @@ def find_matches(
     if junk not in get_args(Junk):
         raise ValueError(f"junk is {junk!r}; expected one of {', '.join(get_args(Junk))}")
     queries, gallery = _labels(query_ids, "query_ids", shape[0]), _labels(gallery_ids, "gallery_ids", shape[1])
-    query_groups = _labels(query_cameras, "query_cameras", shape[0])
-    gallery_groups = _labels(gallery_cameras, "gallery_cameras", shape[1])
+    asking = _labels(query_groups, "query_groups", shape[0])
+    asked = _labels(gallery_groups, "gallery_groups", shape[1])
     if junk == "none":
-        query_groups = np.full_like(query_groups, UNKNOWN)
-    return Matches(queries, query_groups, gallery, gallery_groups)
+        asking = np.full_like(asking, UNKNOWN)
+    return Matches(queries, asking, gallery, asked)
 
 
 def _labels(values: Array, name: str, rows: int) -> Integers:

@@ -17,9 +17,9 @@ from reid.retrieval.metrics import Junk, Metrics, find_matches, query_blocks
 def evaluate_single_shot(
     distances: Distances,
     query_ids: Integers,
-    query_cameras: Integers,
+    query_groups: Integers,
     gallery_ids: Integers,
-    gallery_cameras: Integers,
+    gallery_groups: Integers,
     *,
     draws: int = 10,
     seed: int = 0,
@@ -36,7 +36,7 @@ def evaluate_single_shot(
     Raises ValueError for labels or a rule that `find_matches` refuses, no draw at all, and if no query has a positive.
     """
     _require_draws(draws)
-    matches = find_matches(distances.shape, query_ids, query_cameras, gallery_ids, gallery_cameras, junk)
+    matches = find_matches(distances.shape, query_ids, query_groups, gallery_ids, gallery_groups, junk)
     scored = matches.positives > 0
     if not scored.any():
         raise ValueError("no query can be scored: none has a match in the gallery that the junk rule leaves")
