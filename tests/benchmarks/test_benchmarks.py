@@ -108,3 +108,20 @@ def test_service_answers_every_request(tmp_path):
     assert [row["what"] for row in found] == ["service", "service", "naive", "enrol over HTTP", "reid-enrol"]
     assert not any(row.get("errors") for row in found)
     assert all(row["of_forward"] == row["rate"] / row["forward"] for row in found)
+
+
+def test_naming_counts_questions_of_every_method_on_anybodys_vectors(tmp_path):
+    random = np.random.default_rng(0)
+    names = np.repeat(np.arange(10), 6)
+    vectors = (random.normal(size=(10, 16))[names] + 0.3 * random.normal(size=(60, 16))).astype(np.float32)
+    features = {f"{split}_features": vectors for split in ("query", "gallery")}
+    np.savez(tmp_path / "set.npz", **features, query_ids=names, gallery_ids=names)
+    command = ["benchmarks.naming", "--from-features", tmp_path / "set.npz", "--seeds", 2, "--reviewer-errors", 0, 0.05]
+    table = run(*command, "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    for method in ("ours", "falling_similarity", "ten_nearest", "threshold_components", "average_linkage", "hdbscan"):
+        assert {"questions", "joins", "wrong_joins", "coverage", "width"} <= found[method].keys()
+        assert found[method]["questions"].keys() == {"0.90", "0.95"}
+        assert f"| {method} |" in table
+    assert 0 < found["ours"]["questions"]["0.90"] <= found["ours"]["questions"]["0.95"] < 60
+    assert found["errors"]["0.05"].keys() == {"ours", "falling_similarity", "ten_nearest"}
