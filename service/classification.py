@@ -21,9 +21,9 @@ from reid.data.images import UnknownFormat, UnusableImage
 from reid.inference.classifier import Classifier
 from service.gallery.batcher import Batcher
 from service.gallery.gallery import Gallery
-from service.gallery.worker import Worker, draw_attention, prepare_upload
+from service.gallery.worker import Worker, draw_attention, read_upload
 from service.metrics import Metrics
-from service.records import Vectors
+from service.records import Box, Vectors
 
 AT_ONCE = 256  # photos that are prepared and wait for the model; one of 448 x 448 pixels takes 2.4 MB
 
@@ -72,9 +72,10 @@ class Classification:
             taken.append(self._decoding.submit(self._take, data))
         return [_result(one) for one in taken]
 
-    def attention(self, data: bytes) -> Image.Image:
-        """A photo with the model's attention over it, as `draw_attention` makes it."""
-        return self._decoding.submit(draw_attention, self.classifier, data, self._owner.run).result()
+    def attention(self, data: bytes, box: Box | None = None) -> Image.Image:
+        """A photo, or a box in it, with the model's attention over it, as `draw_attention` makes it."""
+        read = partial(read_upload, data, box, profiles=self.classifier.profiles)
+        return self._decoding.submit(draw_attention, self.classifier, read, self._owner.run).result()
 
     def check(self) -> None:
         """Return once the threads that the model needs answer."""
@@ -95,7 +96,9 @@ class Classification:
 
     def _take(self, data: bytes) -> "Future[Vectors]":
         try:
-            waiting = self.batcher.submit(_Job(prepare_upload(self.classifier, data, self.metrics)))
+            with self.metrics.stages["decode"].time():
+                image = self.classifier.prepare(read_upload(data, profiles=self.classifier.profiles))
+            waiting = self.batcher.submit(_Job(image))
         except BaseException:
             self._room.release()
             raise

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack
+from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack, cast
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from service.fields import Filter, Filters
-from service.records import ItemEdit, Scope
+from service.records import Box, ItemEdit, Scope
 from service.wire.admin_schemas import (
     CreatedKey,
     Job,
@@ -52,6 +52,7 @@ from service.wire.schemas import (
 )
 
 FILES_AT_ONCE = 32  # a service takes so many in one request unless it is told otherwise
+ITEMS_AT_ONCE = 256
 BYTES_AT_ONCE = 48 * 2**20
 TRIES = 4
 SECONDS_BETWEEN_LOOKS = 1.0  # at a job
@@ -102,6 +103,7 @@ class Client:
         self,
         *images: Photo,
         item_id: str | None = None,
+        box: Box | Sequence[Box | None] | None = None,
         top_k: int = 10,
         min_score: float = -1,
         group_by: Literal["none", "label"] = "none",
@@ -109,11 +111,14 @@ class Client:
     ) -> QueryAnswer:
         """Find the items most similar to the one subject of all images, or to an enrolled item.
 
-        With `group_by="label"`, the best match alone stands for each label.
+        `box` is (x, y, width, height) of the subject in pixels of the upright picture; of several images a list, with
+        None for one that is meant as a whole. With `group_by="label"`, the best match alone stands for each label.
         """
         wanted = {"top_k": top_k, "min_score": min_score, "group_by": group_by, **_conditions(filters)}
         if item_id is not None:
             wanted["item_id"] = item_id
+        if box is not None:
+            wanted["box"] = _box_texts(box)
         files = [("image", _file(image)) for image in images]
         return self._get(QueryAnswer, "POST", "/v1/query", data=wanted, files=files or None)
 
@@ -122,15 +127,18 @@ class Client:
     ) -> list[FileResult]:
         """Enrol photos, with what is said of each if anything, and tell in their order what became of each.
 
-        They go out in portions, of which those before an error stay enrolled; sent again, they are `existing`. Raises
-        ValueError for wrong metadata, or not as many as photos, and OSError for a file that cannot be read.
+        A photo whose metadata has `boxes`, such as [(x, y, width, height), {"box": (...), "label": "ada"}] in pixels of
+        the upright picture, is enrolled as these, each an item with a result of its own. They go out in portions, of
+        which those before an error stay enrolled; sent again, they are `existing`. Raises ValueError for wrong
+        metadata, or not as many as photos, and OSError for a file that cannot be read.
         """
-        said = None if metadata is None else [Metadata.model_validate(one).model_dump(mode="json") for one in metadata]
+        said = None if metadata is None else [_said(Metadata.model_validate(one)) for one in metadata]
         if said is not None and len(said) != len(photos):
             raise ValueError(f"{len(said)} metadata for {len(photos)} photos, expected as many")
         results: list[FileResult] = []
-        for files in _portions(photos):
-            start, end = len(results), len(results) + len(files)
+        start = 0
+        for files in _portions(photos, [len(one.get("boxes") or [None]) for one in said or [{}] * len(photos)]):
+            end = start + len(files)
             answer = self._get(
                 EnrolAnswer,
                 "POST",
@@ -140,6 +148,7 @@ class Client:
                 headers={"Idempotency-Key": uuid4().hex},
             )
             results += [result.model_copy(update={"index": start + result.index}) for result in answer.results]
+            start = end
         return results
 
     def classify(self, *images: Photo, top_k: int = 5) -> ClassifyAnswer:
@@ -151,9 +160,10 @@ class Client:
         """The names of all classes that the classifier knows."""
         return self._get(Classes, "GET", "/v1/classes").classes
 
-    def items(self, **filters: Unpack[Filters]) -> Iterator[Item]:
-        """All items that pass, in the order of their enrolment."""
-        for page in self._pages(ItemPage, "/v1/items", _conditions(filters)):
+    def items(self, media: str | None = None, **filters: Unpack[Filters]) -> Iterator[Item]:
+        """All items that pass, in the order of their enrolment; with `media` as items have it, those of one photo."""
+        wanted = _conditions(filters) if media is None else {**_conditions(filters), "media": media}
+        for page in self._pages(ItemPage, "/v1/items", wanted):
             yield from page.items
 
     def item(self, item_id: str) -> Item:
@@ -166,7 +176,7 @@ class Client:
         return self._get(Item, "PATCH", _path("items", item_id), json=wanted)
 
     def delete(self, item_id: str) -> None:
-        """Delete an item with its photo; no later query finds it."""
+        """Delete an item, and its photo with the last item of it; no later query finds it."""
         self._send("DELETE", _path("items", item_id), once=True)
 
     def delete_items(self, item_ids: Sequence[str], dry_run: bool = True) -> DeletionAnswer:
@@ -184,21 +194,22 @@ class Client:
         wanted = {"filter": _conditions(filters), "dry_run": dry_run, "expected": expected}
         return self._get(DeletionAnswer, "POST", "/v1/items/delete", json=wanted, once=True)
 
-    def image(self, item_id: str) -> bytes:
-        """The photo of an item as a WebP file, upright and without metadata."""
-        return self._send("GET", _path("items", item_id, "image")).content
+    def image(self, item_id: str, whole: bool = False) -> bytes:
+        """What an item shows, upright, lossless and without metadata; `whole` gives the photo also for a box in it."""
+        return self._send("GET", _path("items", item_id, "image"), params={"whole": True} if whole else None).content
 
     def thumbnail(self, item_id: str) -> bytes:
-        """A small copy of the photo of an item as a JPEG file."""
+        """A small copy of what an item shows as a JPEG file."""
         return self._send("GET", _path("items", item_id, "thumbnail")).content
 
     def attention(self, item_id: str) -> bytes:
-        """Where the model looks in the photo of an item, as a PNG file."""
+        """Where the model looks in what an item shows, as a PNG file."""
         return self._send("GET", _path("items", item_id, "attention")).content
 
-    def attention_of(self, image: Photo) -> bytes:
-        """Where the model looks in a photo that is not enrolled, as a PNG file."""
-        return self._send("POST", "/v1/attention", files=[("image", _file(image))]).content
+    def attention_of(self, image: Photo, box: Box | None = None) -> bytes:
+        """Where the model looks in a photo that is not enrolled, or in a box in it, as a PNG file."""
+        wanted = None if box is None else {"box": _box_texts(box)}
+        return self._send("POST", "/v1/attention", data=wanted, files=[("image", _file(image))]).content
 
     def cameras(self, **filters: Unpack[Filters]) -> list[Counted]:
         """The cameras of the items that pass; those with most items first."""
@@ -360,15 +371,29 @@ def _file(photo: Photo) -> _File:
     return Path(str(getattr(photo, "name", "photo"))).name, photo.read()
 
 
-def _portions(photos: Iterable[Photo]) -> Iterator[list[_File]]:
-    """Image files in lists that one request may bring."""
+def _said(metadata: Metadata) -> dict[str, Any]:
+    said: dict[str, Any] = metadata.model_dump(mode="json", exclude=None if metadata.boxes else {"boxes"})
+    return said
+
+
+def _box_texts(box: Box | Sequence[Box | None]) -> list[str]:
+    """A box for each image as forms have it."""
+    boxes = [box] if isinstance(box[0], int | float) else box
+    return ["" if one is None else ",".join(str(float(length)) for length in cast(Box, one)) for one in boxes]
+
+
+def _portions(photos: Iterable[Photo], items: Iterable[int]) -> Iterator[list[_File]]:
+    """Image files in lists that one request may bring, by how many items each becomes."""
     portion: list[_File] = []
-    for photo in photos:
+    count = 0
+    for photo, more in zip(photos, items, strict=True):
         file = _file(photo)
         size = sum(len(data) for _, data in portion)
-        if portion and (len(portion) == FILES_AT_ONCE or size + len(file[1]) > BYTES_AT_ONCE):
+        full = len(portion) == FILES_AT_ONCE or count + more > ITEMS_AT_ONCE
+        if portion and (full or size + len(file[1]) > BYTES_AT_ONCE):
             yield portion
-            portion = []
+            portion, count = [], 0
         portion.append(file)
+        count += more
     if portion:
         yield portion

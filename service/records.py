@@ -52,6 +52,10 @@ class IndexLost(LookupError):
     """The search engine's server is there and the rows are not, so that they must be published anew."""
 
 
+class UnusableBox(ValueError):
+    """A box that is empty, not finite or not wholly within its picture; the message names it."""
+
+
 class UnusableText(ValueError):
     """A text that the database of the gallery cannot keep; the message names it."""
 
@@ -66,6 +70,9 @@ class Medium:
     source: str = ""
 
 
+Box = tuple[float, float, float, float]  # x, y, width and height in pixels of the upright picture
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """A part of a photo, a box in whole pixels of the upright picture; in a video, of the frame of a number."""
@@ -78,18 +85,17 @@ class Region:
 
     @classmethod
     def around(cls, x: float, y: float, w: float, h: float, frame: int | None = None) -> Self:
-        """All pixels that a box touches; raises ValueError for one that is empty or not finite."""
-        if not all(map(isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
-            raise ValueError(f"box {x:g},{y:g},{w:g},{h:g} is empty or not finite; expected x,y,w,h in pixels")
+        """All pixels that a box touches; raises UnusableBox for one that is empty or not finite."""
+        if not all(map(isfinite, (x, y, w, h, x + w, y + h))) or w <= 0 or h <= 0:
+            raise UnusableBox(f"box {x:g},{y:g},{w:g},{h:g} is empty or not finite; expected x,y,w,h in pixels")
         left, top = floor(x + SLACK), floor(y + SLACK)
         return cls(left, top, max(1, ceil(x + w - SLACK) - left), max(1, ceil(y + h - SLACK) - top), frame)
 
-    def require_inside(self, medium: Medium) -> None:
-        """Raise ValueError, naming both, for a box that is empty or not wholly within a photo."""
-        inside = self.x >= 0 and self.y >= 0 and self.x + self.w <= medium.width and self.y + self.h <= medium.height
+    def require_inside(self, width: int, height: int) -> None:
+        """Raise UnusableBox for a box that is empty or not wholly within a picture of this size."""
+        inside = self.x >= 0 and self.y >= 0 and self.x + self.w <= width and self.y + self.h <= height
         if not inside or self.w < 1 or self.h < 1:
-            size = f"{medium.width}x{medium.height}"
-            raise ValueError(f"{medium.source or medium.sha256}: {self} is not within the picture of {size} pixels")
+            raise UnusableBox(f"{self} is not within the picture of {width}x{height} pixels")
 
     def __str__(self) -> str:
         box = f"box {self.x},{self.y},{self.w},{self.h}"
@@ -131,12 +137,13 @@ ANY_CAMERA = Cameras()
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The bytes of an image file, its name, and what is said of it."""
+    """The bytes of an image file, its name, and what is said of it, or of the box in it that is meant."""
 
     name: str
     data: bytes
     details: Details
     cameras: Cameras = ANY_CAMERA
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from PIL import Image
 from service.api import forms
 from service.api.problems import documented
 from service.api.uploads import QUERYING, read
+from service.records import Box
 from service.settings import Settings
 
-Look = Callable[[bytes], Image.Image]
+Look = Callable[[bytes, Box | None], Image.Image]
 
 
 def attention(look: Look, settings: Settings) -> APIRouter:
@@ -29,10 +30,10 @@ def attention(look: Look, settings: Settings) -> APIRouter:
         form_limits={"max_files": 1},
     )
     async def attention_of(form: Annotated[forms.AttentionForm, Form(media_type="multipart/form-data")]) -> Response:
-        """Where the model looks in a photo; it is not kept."""
+        """Where the model looks in a photo, or in a box in it; it is not kept."""
 
         def answer() -> Response:
-            return Response(png(look(read(form.image, settings))), media_type="image/png")
+            return Response(png(look(read(form.image, settings), form.region())), media_type="image/png")
 
         return await to_thread.run_sync(answer, limiter=threads)
 

@@ -35,6 +35,8 @@ _ITEM = {
     "longitude": 32.1,
     "identity_id": "c2a4e6081b3d4f5a97c8e0d2f4a6b8c0",
     "source": "visit-0412.jpg",
+    "media": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "box": [120, 64, 96, 240],
     "width": 640,
     "height": 480,
     "created_at": "2025-03-01T10:00:00.123456Z",
@@ -42,16 +44,26 @@ _ITEM = {
     "thumbnail_url": f"/v1/items/{_ITEM_ID}/thumbnail",
 }
 _MATCH = {
-    **{name: _ITEM[name] for name in ("item_id", "key", "identity_id", *_SAID)},
+    **{name: _ITEM[name] for name in ("item_id", "key", "identity_id", "box", *_SAID)},
     "rank": 1,
     "score": 0.93,
     "probability": 0.97,
     "thumbnail_url": _ITEM["thumbnail_url"],
 }
-_CREATED = {"index": 0, "filename": "visit-0412.jpg", "result": "created", "item": _ITEM, "error": None}
+_BOX = {"box": [120, 64, 96, 240], "label": "ada", "key": "visit-0412"}
+_BOXED = {"camera": "gate", "captured_at": "2025-03-01T09:30:00Z", "boxes": [_BOX, [300, 40, 88, 250]]}
+_CREATED = {
+    "index": 0,
+    "filename": "visit-0412.jpg",
+    "box": _BOX["box"],
+    "result": "created",
+    "item": _ITEM,
+    "error": None,
+}
 _REFUSED = {
     "index": 1,
     "filename": "notes.txt",
+    "box": None,
     "result": "error",
     "item": None,
     "error": {
@@ -129,7 +141,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "QueryForm": {"item_id": _ITEM_ID, "top_k": 5, "cameras": ["gate"], "from": "2025-03-01T00:00:00Z"},
     "ClassifyForm": {"image": ["(the bytes of a photo)"], "top_k": 3},
     "AttentionForm": {"image": "(the bytes of a photo)"},
-    "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_TOLD])},
+    "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_BOXED])},
     "ItemChanges": {"label": "ada", "camera": None},
     "Deletion": {"filter": {"cameras": ["gate"], "to": "2025-01-01T00:00:00Z"}, "dry_run": False, "expected": 12},
     "KeyForm": {name: _KEY[name] for name in ("name", "scopes", "cameras", "requests_per_minute")},

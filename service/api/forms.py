@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import UploadFile
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 
-from service.records import Details
+from service.records import Box, Details
 from service.settings import MAX_FILES
 from service.wire.schemas import MAX_TOP_K, Conditions, Metadata, Name, Strict
 
@@ -16,15 +16,38 @@ def _from_one_field(values: list[str]) -> Any:
     if len(values) != 1:
         raise ValueError(f"expected one field with a JSON list, found {len(values)}")
     try:
-        return from_json(values[0], allow_inf_nan=False)
+        return from_json(values[0])  # a box that is not finite is refused by itself
     except ValueError as error:
         raise ValueError(f"expected a JSON list ({error})") from None
 
 
+def _require_box(text: str) -> str:
+    if text and _box_of(text) is None:
+        raise ValueError("expected a box as x,y,w,h in pixels of the upright picture, as 10,20,64,128")
+    return text
+
+
+def _box_of(text: str) -> Box | None:
+    try:
+        x, y, w, h = map(float, text.split(","))
+    except ValueError:
+        return None
+    return x, y, w, h
+
+
+_NUMBER = r"-?\d+(\.\d+)?"
+_SCHEMA = {"pattern": f"^({_NUMBER}(,{_NUMBER}){{3}})?$", "examples": ["10,20,64,128"]}
+BoxText = Annotated[str, Field(max_length=200, json_schema_extra=_SCHEMA), AfterValidator(_require_box)]
+
+
 class QueryForm(Conditions):
-    """A query: one or several image files of one subject, or an enrolled item, and which items may be found."""
+    """A query: one or several image files of one subject, or an enrolled item, and which items may be found.
+
+    `box` has for each image the box x,y,w,h of the subject in pixels of the upright picture, or nothing for the whole.
+    """
 
     image: list[UploadFile] = Field([])
+    box: list[BoxText] = Field([], max_length=MAX_FILES)
     item_id: Name | None = None
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     min_score: float = Field(-1, ge=-1, le=1)
@@ -34,7 +57,13 @@ class QueryForm(Conditions):
     def _require_one_subject(self) -> Self:
         if bool(self.image) == bool(self.item_id):
             raise ValueError("expected image files in the field image, or item_id, and not both")
+        if self.box and len(self.box) != len(self.image):
+            raise ValueError(f"{len(self.box)} box fields for {len(self.image)} images, expected one for each or none")
         return self
+
+    def boxes(self) -> list[Box | None]:
+        """The box of each image, if it has one."""
+        return [_box_of(text) for text in self.box] or [None] * len(self.image)
 
 
 class ClassifyForm(Strict):
@@ -45,13 +74,21 @@ class ClassifyForm(Strict):
 
 
 class AttentionForm(Strict):
-    """One image file."""
+    """One image file, and the box x,y,w,h in pixels of the upright picture, if not the whole is meant."""
 
     image: UploadFile
+    box: BoxText = ""
+
+    def region(self) -> Box | None:
+        """The box, if there is one."""
+        return _box_of(self.box)
 
 
 class EnrolForm(Strict):
-    """Image files, and optionally what is said of them: a JSON list with an object for each, in their order."""
+    """Image files, and optionally what is said of them: a JSON list with an object for each, in their order.
+
+    A photo with `boxes` in its object is enrolled as these boxes, each an item of its own, instead of as a whole.
+    """
 
     images: list[UploadFile] = Field(min_length=1)
     metadata: (
@@ -67,8 +104,10 @@ class EnrolForm(Strict):
     def _require_as_many(self) -> Self:
         if self.metadata is not None and len(self.metadata) != len(self.images):
             raise ValueError(f"metadata has {len(self.metadata)} objects for {len(self.images)} images")
+        if (count := sum(map(len, self.parts()))) > MAX_FILES:
+            raise ValueError(f"metadata has {count} boxes and whole photos, expected at most {MAX_FILES} in a request")
         return self
 
-    def details(self) -> list[Details]:
-        """What is said of each image."""
-        return [said.details() for said in self.metadata or [Metadata()] * len(self.images)]
+    def parts(self) -> list[list[tuple[Details, Box | None]]]:
+        """What of each image is to be enrolled, with what is said of it."""
+        return [said.parts() for said in self.metadata or [Metadata()] * len(self.images)]

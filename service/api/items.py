@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Literal
+from math import isfinite
+from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response
@@ -16,7 +17,7 @@ from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.uploads import ENROLLING, read, refuse_query, source
 from service.gallery.enrolment import Refusal
 from service.gallery.gallery import Gallery
-from service.records import Caller, Conflict, Enrolled, Item, NotFound, Upload
+from service.records import Box, Caller, Conflict, Enrolled, Item, NotFound, Upload
 from service.settings import Settings
 from service.storage.replies import Replies
 from service.wire import schemas
@@ -43,9 +44,12 @@ def items(gallery: Gallery, settings: Settings) -> APIRouter:
 
     @filtered("/v1/items")
     def page(wanted: Annotated[schemas.PageQuery, Query()], request: Request) -> schemas.ItemPage:
-        """List items in the order of their enrolment."""
+        """List items in the order of their enrolment; with `media`, the boxes in one photo, or the whole of it."""
         chosen = caller_of(request).narrow(wanted.chosen())
-        found = gallery.store.page(chosen, wanted.cursor, wanted.limit + 1)
+        if wanted.media is None:
+            found = gallery.store.page(chosen, wanted.cursor, wanted.limit + 1)
+        else:
+            found = [item for item in gallery.store.of_photo(wanted.media, chosen) if item.number > wanted.cursor]
         shown = found[: wanted.limit]
         return schemas.ItemPage(
             items=[schemas.Item.of(item) for item in shown],
@@ -87,20 +91,32 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
     under_way: set[tuple[str, str]] = set()  # changed on the event loop alone
 
     def work(form: forms.EnrolForm, request: Request, key: str | None) -> schemas.EnrolAnswer:
-        caller, uploads = caller_of(request), []
+        caller, uploads, files = caller_of(request), list[Upload](), list[tuple[str, str]]()
+        places: list[tuple[int, Box | None]] = []  # of what is to be enrolled: the file, and the box in it
         results: dict[int, Enrolled | Refusal | TooLarge] = {}
-        for place, (file, details) in enumerate(zip(form.images, form.details(), strict=True)):
-            _require_camera(caller, details.camera)
+        for index, (file, parts) in enumerate(zip(form.images, form.parts(), strict=True)):
+            _require_camera(caller, parts[0][0].camera)
+            name, refusal, data = source(file), None, b""
             try:
-                uploads.append(Upload(source(file), read(file, settings), details))
+                data = read(file, settings)
+                files.append((name, hashlib.sha256(data).hexdigest()))
             except TooLarge as error:
-                results[place] = error
-        sha256 = _request_sha256(uploads, form.metadata)
+                refusal = error
+            for details, box in parts:
+                if refusal is None:
+                    uploads.append(Upload(name, data, details, box=box))
+                else:
+                    results[len(places)] = refusal
+                places.append((index, box))
+        sha256 = _request_sha256(files, form.metadata)
         if key is not None and (kept := replies.find(caller.actor, key, sha256)) is not None:
             return schemas.EnrolAnswer.model_validate(kept)
-        others = [place for place in range(len(form.images)) if place not in results]
+        others = [place for place in range(len(places)) if place not in results]
         results |= zip(others, gallery.enrol(uploads, cause_of(request)), strict=True)
-        told = [_result(place, source(file), results[place], caller) for place, file in enumerate(form.images)]
+        told = [
+            _result(index, source(form.images[index]), box, results[place], caller)
+            for place, (index, box) in enumerate(places)
+        ]
         answer = schemas.EnrolAnswer(model_id=gallery.model_id, results=told)
         if key is not None:
             replies.keep(caller.actor, key, sha256, answer.model_dump(mode="json"))
@@ -110,7 +126,7 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
         "/v1/items",
         status_code=201,
         responses={
-            207: {"model": schemas.EnrolAnswer, "description": "Some files were not enrolled"},
+            207: {"model": schemas.EnrolAnswer, "description": "Some files or boxes were not enrolled"},
             **documented(400, 409, 413, 422, 503),
         },
         dependencies=[Depends(refuse_query)],
@@ -123,9 +139,10 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
         response: Response,
         idempotency_key: IdempotencyKey = None,
     ) -> schemas.EnrolAnswer:
-        """Enrol photos; one whose bytes are there already is left as it is. 201 if every file is enrolled, else 207.
+        """Enrol photos, or boxes in them; what is there already is left as it is. 201 if all are enrolled, else 207.
 
-        A repetition with the same `Idempotency-Key` within a day is given the first answer again.
+        There already means a photo of the same bytes, and for a box the same pixels of one. A repetition with the same
+        `Idempotency-Key` within a day is given the first answer again.
         """
         claim = (caller_of(request).actor, idempotency_key or "")
         if idempotency_key is not None:
@@ -145,7 +162,7 @@ def _enrolling(router: APIRouter, gallery: Gallery, settings: Settings) -> None:
 def _deleting(router: APIRouter, gallery: Gallery) -> None:
     @router.delete("/v1/items/{item_id}", status_code=204, responses=documented(404, 422, 503))
     def delete(item_id: ItemId, request: Request) -> None:
-        """Delete an item with its photo; no later query finds it."""
+        """Delete an item, and its photo with the last item of it; no later query finds it."""
         visible(gallery, item_id, caller_of(request))
         if not gallery.delete([item_id], cause_of(request)):
             raise NotFound(f"no item {item_id!r}")
@@ -179,15 +196,23 @@ def _require_camera(caller: Caller, camera: str | None) -> None:
         raise Forbidden(f"this key may not write items of camera {camera!r}, only of {sorted(caller.cameras or ())}")
 
 
-def _request_sha256(uploads: Sequence[Upload], metadata: list[schemas.Metadata] | None) -> str:
-    said = None if metadata is None else [one.model_dump(mode="json") for one in metadata]
-    parts = [[upload.name, hashlib.sha256(upload.data).hexdigest()] for upload in uploads]
-    return hashlib.sha256(json.dumps([parts, said]).encode()).hexdigest()
+def _request_sha256(files: Sequence[tuple[str, str]], metadata: list[schemas.Metadata] | None) -> str:
+    # Without boxes it is that of earlier versions, whose replies are kept.
+    said = None
+    if metadata is not None:
+        said = [one.model_dump(mode="json", exclude=None if one.boxes else {"boxes"}) for one in metadata]
+    return hashlib.sha256(json.dumps([files, said]).encode()).hexdigest()
 
 
-def _result(index: int, filename: str, result: Enrolled | Refusal | TooLarge, caller: Caller) -> schemas.FileResult:
+def _result(
+    index: int, filename: str, box: Box | None, result: Enrolled | Refusal | TooLarge, caller: Caller
+) -> schemas.FileResult:
+    told = schemas.FileResult(index=index, filename=filename, result="error")
+    told.box = box if box is not None and all(map(isfinite, box)) else None  # JSON has no other numbers
     if isinstance(result, Enrolled):
-        word: Literal["created", "existing"] = "created" if result.created else "existing"
-        item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
-        return schemas.FileResult(index=index, filename=filename, result=word, item=item, pending=result.pending)
-    return schemas.FileResult(index=index, filename=filename, result="error", error=file_error(result))
+        told.result = "created" if result.created else "existing"
+        told.item = schemas.Item.of(result.item) if caller.sees(result.item.details.camera) else None
+        told.pending = result.pending
+    else:
+        told.error = file_error(result)
+    return told

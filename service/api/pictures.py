@@ -1,14 +1,17 @@
 """Routes that give pictures of items: photos, thumbnails, and where the model looks."""
 
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api.access import caller_of
 from service.api.attention import png
 from service.api.items import ItemId, visible
 from service.api.problems import documented
 from service.gallery.gallery import Gallery
+from service.gallery.pictures import lossless
+from service.records import Item
 
 # By how a file begins.
 MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
@@ -24,10 +27,17 @@ def pictures(gallery: Gallery) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {"image/webp": {}, "image/png": {}}}, **unchanged},
     )
-    def image(item_id: ItemId, request: Request) -> Response:
-        """The photo of an item, upright and without metadata."""
-        sha256 = visible(gallery, item_id, caller_of(request)).medium.sha256
-        return _picture(request, sha256, lambda: gallery.pictures.read(sha256))
+    def image(
+        item_id: ItemId,
+        request: Request,
+        whole: Annotated[bool, Query(description="the whole photo, also for an item that is a box in it")] = False,
+    ) -> Response:
+        """What an item shows, a photo or the box in it, upright, lossless and without metadata."""
+        item = visible(gallery, item_id, caller_of(request))
+        sha256 = item.medium.sha256
+        if whole or item.region is None:
+            return _picture(request, sha256, lambda: gallery.pictures.read(sha256))
+        return _picture(request, _tag(item), lambda: lossless(gallery.pictures.crop(item, profiles=False)))
 
     @router.get(
         "/v1/items/{item_id}/thumbnail",
@@ -35,9 +45,9 @@ def pictures(gallery: Gallery) -> APIRouter:
         responses={200: {"content": {"image/jpeg": {}}}, **unchanged},
     )
     def thumbnail(item_id: ItemId, request: Request) -> Response:
-        """A small copy of the photo of an item."""
-        sha256 = visible(gallery, item_id, caller_of(request)).medium.sha256
-        return _picture(request, f"{sha256}-thumbnail", lambda: gallery.pictures.thumbnail(sha256))
+        """A small copy of what an item shows."""
+        item = visible(gallery, item_id, caller_of(request))
+        return _picture(request, f"{_tag(item)}-thumbnail", lambda: gallery.pictures.thumbnail(item))
 
     @router.get(
         "/v1/items/{item_id}/attention",
@@ -45,12 +55,17 @@ def pictures(gallery: Gallery) -> APIRouter:
         responses={200: {"content": {"image/png": {}}}, **unchanged},
     )
     def attention(item_id: ItemId, request: Request) -> Response:
-        """Where the model looks in the photo of an item: bright where most, the patches that GLCA chose outlined."""
-        sha256 = visible(gallery, item_id, caller_of(request)).medium.sha256
-        tag = f"{sha256}-{gallery.model_id}"
-        return _picture(request, tag, lambda: png(gallery.attention(gallery.pictures.read(sha256))))
+        """Where the model looks in what an item shows: bright where most, the patches that GLCA chose outlined."""
+        item = visible(gallery, item_id, caller_of(request))
+        return _picture(request, f"{_tag(item)}-{gallery.model_id}", lambda: png(gallery.item_attention(item)))
 
     return router
+
+
+def _tag(item: Item) -> str:
+    region = item.region
+    shown = "" if region is None else f"-{region.x}-{region.y}-{region.w}-{region.h}"
+    return f"{item.medium.sha256}{shown}"
 
 
 def _picture(request: Request, tag: str, read: Callable[[], bytes]) -> Response:

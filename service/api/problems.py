@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reid.data.images import UnknownFormat, UnusableImage
 from service.gallery.batcher import Busy, Closed
-from service.records import Conflict, IndexUnavailable, ModelMismatch, NotFound, NotServed, UnusableText
+from service.records import Conflict, IndexUnavailable, ModelMismatch, NotFound, NotServed, UnusableBox, UnusableText
 from service.wire.schemas import FieldError, FileError, Problem
 
 log = logging.getLogger("reid")
@@ -52,6 +52,7 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     UnknownFormat: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_format"),
     UnusableText: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_text"),
     UnusableImage: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_image"),
+    UnusableBox: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_box"),
     Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
     ModelMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "model_mismatch"),
     IndexUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "index_unavailable"),

@@ -32,6 +32,8 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
         chosen = caller.narrow(form.chosen())
         conditions = schemas.Conditions.of(chosen)
         asked = form.model_dump(mode="json", include={"top_k", "min_score", "group_by"})
+        if form.box:
+            asked["box"] = form.box
         options = SearchOptions(
             chosen,
             form.top_k,
@@ -40,7 +42,7 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
             conditions={**asked, **conditions.model_dump(mode="json", by_alias=True, exclude_none=True)},
         )
         if form.item_id is None:
-            found = gallery.query([read(file, settings) for file in form.image], options, cause)
+            found = gallery.query([read(file, settings) for file in form.image], options, cause, form.boxes())
         elif caller.sees(gallery.store.get(form.item_id).details.camera):
             found = gallery.query_item(form.item_id, options, cause)
         else:
@@ -67,7 +69,7 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
     async def query(
         form: Annotated[forms.QueryForm, Form(media_type="multipart/form-data")], request: Request
     ) -> schemas.QueryAnswer:
-        """Find the enrolled photos most similar to one subject."""
+        """Find the enrolled photos, and boxes in photos, most similar to one subject."""
         return await to_thread.run_sync(partial(answer, form, request), limiter=threads)
 
     return router

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.data.images import decode
 from reid.device import choose_device
 from reid.inference.embedder import Embedder
 from reid.progress import Progress
 from service.bulk.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
 from service.bulk.sources import Photo, Source, reason
-from service.gallery.worker import describe_model
+from service.gallery.worker import describe_model, read_upload
 from service.opening import load_embedder
 from service.records import Vectors
 
@@ -169,9 +168,10 @@ def _ahead(
 
 
 def _read(embedder: Embedder, photo: Photo) -> tuple[Tensor, bytes]:
-    """What the model sees of a photo, and the SHA-256 of its bytes; refuses whatever a gallery would refuse."""
-    data = photo.upload().data
-    return embedder.prepare(decode(data, profiles=embedder.profiles)), hashlib.sha256(data).digest()
+    """What the model sees of a photo or its box, and the SHA-256 of its bytes; refuses whatever a gallery would."""
+    upload = photo.upload()
+    image = read_upload(upload.data, upload.box, profiles=embedder.profiles)
+    return embedder.prepare(image), hashlib.sha256(upload.data).digest()
 
 
 def _embed_shard(embedder: Embedder, number: int, run: Iterable[_Read], advance: Callable[[int], None]) -> Shard:
@@ -215,4 +215,4 @@ def _embed_shard(embedder: Embedder, number: int, run: Iterable[_Read], advance:
 
 
 def _told(photos: Sequence[Photo], shard: Shard) -> list[str]:
-    return [f"{photos[line].name}: {why}" for line, why in shard.failures.items()]
+    return [f"{photos[line]}: {why}" for line, why in shard.failures.items()]

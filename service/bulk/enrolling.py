@@ -4,7 +4,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +15,7 @@ from service.bulk.sources import Photo, reason
 from service.fields import Filter, said_of
 from service.gallery.capture import ZONE_UNKNOWN
 from service.gallery.gallery import Gallery
-from service.records import ANY_CAMERA, Cameras, Cause, Details, Enrolled, Item, ItemEdit
+from service.records import ANY_CAMERA, Cameras, Cause, Details, Enrolled, Item, ItemEdit, Upload
 from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.models import Models
@@ -103,14 +103,16 @@ def _enrol_batch(
 ) -> tuple[Counter[str], list[str]]:
     """The counts of a batch, and a line for each failure."""
     outcomes: list[Outcome] = []
-    uploads = []
+    uploads: list[tuple[Photo, Upload]] = []
+    read = cache(Path.read_bytes)  # boxes of one photo mostly follow one another
     for photo in photos:
         try:
-            uploads.append(photo.upload(cameras))
+            uploads.append((photo, photo.upload(cameras, read)))
         except (OSError, ValueError) as error:
-            outcomes.append(Outcome(photo.name, error))
-    for upload, result in zip(uploads, gallery.enrol(uploads, CAUSE), strict=True):
-        outcomes.append(Outcome(upload.name, result, upload.details))
+            outcomes.append(Outcome(str(photo), error))
+    results = gallery.enrol([upload for _, upload in uploads], CAUSE)
+    for (photo, upload), result in zip(uploads, results, strict=True):
+        outcomes.append(Outcome(str(photo), result, upload.details))
     return _count(outcomes, lambda item_id, changes: gallery.edit(item_id, changes, CAUSE), update)
 
 

@@ -34,10 +34,10 @@ class Outcome(NamedTuple):
 
 
 class _Embedded(NamedTuple):
-    """A photo with its features (E,) and the SHA-256 of the bytes that they are of, or why there are none."""
+    """A photo with its features (E,) and what they are of, or why there are none."""
 
     photo: Photo
-    sha256: str = ""
+    crop: Crop | None = None
     vector: Vectors | None = None
     failure: str = ""
     profiles: bool = False  # whether its colour profile was applied
@@ -100,7 +100,7 @@ def _batches(
         embedded = (
             _Embedded(
                 photo,
-                shard.sha256[there[line]].tobytes().hex(),
+                Crop(shard.sha256[there[line]].tobytes().hex(), photo.region()),
                 shard.features[there[line]],
                 profiles=profiles,
                 cameras=cameras,
@@ -115,27 +115,26 @@ def _batches(
 
 def _begin(store: Store, batch: list[_Embedded], pool: ThreadPoolExecutor) -> _Batch:
     """Have the photos read that are not there yet."""
-    there = store.by_crop([Crop(one.sha256) for one in batch if not one.failure])
+    there = store.by_crop([one.crop for one in batch if one.crop is not None])
     begun: _Batch = []
     for one in batch:
-        if one.failure:
+        if one.crop is None:
             begun.append((one, None))
-        elif Crop(one.sha256) in there:
-            begun.append((one, Enrolled(there[Crop(one.sha256)], created=False)))
+        elif one.crop in there:
+            begun.append((one, Enrolled(there[one.crop], created=False)))
         else:
             begun.append((one, pool.submit(_take, one)))
     return begun
 
 
 def _take(one: _Embedded) -> _Taken:
-    upload = one.photo.upload(one.cameras)
-    if hashlib.sha256(upload.data).hexdigest() != one.sha256:
+    assert one.crop is not None and one.vector is not None
+    upload, (sha256, region) = one.photo.upload(one.cameras), one.crop
+    if hashlib.sha256(upload.data).hexdigest() != sha256:
         raise ValueError(CHANGED)
     image = decode(upload.data, profiles=one.profiles)
-    assert one.vector is not None
-    return _Taken(
-        NewItem(Medium(one.sha256, *image.size, upload.name), one.vector, with_capture(upload)), lossless(image)
-    )
+    medium = Medium(sha256, *image.size, upload.name)
+    return _Taken(NewItem(medium, one.vector, with_capture(upload), region), lossless(image))
 
 
 def _finish(holdings: Holdings, batch: _Batch, model_id: str, cause: Cause) -> list[Outcome]:
@@ -159,5 +158,5 @@ def _finish(holdings: Holdings, batch: _Batch, model_id: str, cause: Cause) -> l
     for place, (one, _) in enumerate(batch):
         result = results[place]
         said = one.photo.details() if isinstance(result, Enrolled) else NOTHING
-        outcomes.append(Outcome(one.photo.name, result, said))
+        outcomes.append(Outcome(str(one.photo), result, said))
     return outcomes

@@ -22,34 +22,52 @@ from reid.data.samples import is_image
 from reid.data.tables import AS_IT_IS, BOX_COLUMNS, Reading, known_name, open_table, parse_columns, read_box
 from reid.data.times import Clock, DateOrder, choose_clock, read_zone
 from service.fields import SAID
-from service.records import ANY_CAMERA, Cameras, Details, Upload
+from service.records import ANY_CAMERA, Box, Cameras, Details, Region, Upload
 from service.wire.schemas import Metadata
 
 log = logging.getLogger("reid")
 
 DISTRACTORS = ("market1501", "toy")  # datasets whose identity 0 is many subjects, each of them nobody
-BOXED = "the row has a box x,y,w,h, but a gallery takes whole images; crop the image first"
-COLUMNS = ("path", "key", "identity", *SAID)
+COLUMNS = ("path", "key", "identity", *SAID, *BOX_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image file, the name under which it is enrolled, and the cells of its row, if it has one, by column."""
+    """An image file or a box in one, the name under which it is enrolled, and the cells of its row, by column."""
 
     path: Path
     name: str
     cells: Mapping[str, str] = field(default_factory=dict)
 
-    def upload(self, cameras: Cameras = ANY_CAMERA) -> Upload:
+    def __str__(self) -> str:
+        box = ",".join(self.cells.get(name, "") for name in BOX_COLUMNS)
+        return f"{self.name}, box {box}" if box.strip(",") else self.name
+
+    def upload(self, cameras: Cameras = ANY_CAMERA, read: Callable[[Path], bytes] = Path.read_bytes) -> Upload:
         """Read the file; raises OSError for one that cannot be read and ValueError for cells that cannot be used."""
-        details = self.details()
-        return Upload(self.name, self.path.read_bytes(), details, cameras)
+        details, box = self.details(), self.box()
+        return Upload(self.name, read(self.path), details, cameras, box)
+
+    def box(self) -> Box | None:
+        """The box of its row, if it has one; raises ValueError for cells that are no box."""
+        cells = {name: self.cells.get(name, "") for name in BOX_COLUMNS}
+        if not any(cells.values()):
+            return None
+        try:
+            x, y, w, h = map(float, cells.values())
+        except ValueError:
+            wrong = next(name for name, cell in cells.items() if not _is_number(cell))
+            raise ValueError(f"{wrong} {cells[wrong]!r}: expected a number of pixels, as in all of x,y,w,h") from None
+        return x, y, w, h
+
+    def region(self) -> Region | None:
+        """The pixels of its box, if it has one; raises ValueError for cells that are no box, and UnusableBox."""
+        box = self.box()
+        return None if box is None else Region.around(*box)
 
     def details(self) -> Details:
         """What its cells say of it; raises ValueError for some that cannot be used."""
         cells = {name: cell for name, cell in self.cells.items() if cell}
-        if any(name in cells for name in BOX_COLUMNS):
-            raise ValueError(BOXED)
         said = {
             "key": cells.get("key"),
             **{name: known_name(cells.get(name, "")) for name in SAID},
@@ -82,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         help="a folder of images, an image, or a table (CSV): path and optionally identity, key, "
-        f"{', '.join(SAID)}; other columns become attributes",
+        f"{', '.join(SAID)}, and a box x,y,w,h in pixels of the upright picture, each box a row; other columns become "
+        "attributes",
     )
     cli.add_patterns(parser)
     parser.add_argument(
@@ -163,9 +182,10 @@ def find_photos(source: Path, reading: Reading = AS_IT_IS) -> list[Photo]:
     """The photos that a table lists, or all images below a folder, in the order of their names, or one image file.
 
     Columns of a table: `path`, relative to the file, and optionally `key`, `label` (or `identity`), `camera` (empty or
-    -1: unknown) and the other fields that are searched; others become attributes. Raises FileNotFoundError where there
-    is none, and ValueError for a file that is no such table, for times that need to be told more of, and where
-    there is no photo.
+    -1: unknown), the other fields that are searched, and a box `x,y,w,h` in pixels of the upright picture (empty: the
+    whole of it), of which a photo may have several, each in a row of its own; others become attributes. Raises
+    FileNotFoundError where there is none, and ValueError for a file that is no such table, for times that need to be
+    told more of, and where there is no photo.
     """
     return list(_source(source, reading).photos())
 
@@ -203,8 +223,7 @@ def dataset_photos(name: str, root: Path, splits: Sequence[str], reading: Readin
     """The photos in `splits` of a dataset, NAME or NAME:VERSION, with the names of their identities and cameras.
 
     Where the dataset has no names, its numbers stand for them; where it has, an identity without one is nobody known.
-    Raises what `load_dataset` raises, and ValueError for
-    splits without a photo and for photos that show their subject in a box.
+    Raises what `load_dataset` raises, and ValueError for splits without a photo.
     """
     dataset_name, _, version = name.partition(":")
     dataset = load_dataset(dataset_name, root, version=version or None, columns=reading.columns)
@@ -216,9 +235,9 @@ def dataset_photos(name: str, root: Path, splits: Sequence[str], reading: Readin
     clock = choose_clock((s.extra.get("captured_at", "") for s in chosen), reading.zone, reading.dates)
     photos = []
     for sample in chosen:
-        if sample.box:
-            raise ValueError(f"{sample.path}: {BOXED}")
         cells = _with_zone(sample.extra, clock)
+        if sample.box:
+            cells |= zip(BOX_COLUMNS, map(str, sample.box), strict=True)
         if dataset.identity_names:
             cells["label"] = dataset.identity_names.get(sample.identity, "")
         elif sample.identity or dataset_name not in DISTRACTORS:
@@ -245,6 +264,14 @@ def reason(error: Exception) -> str:
             f"{one['loc'][0]} {one['input']!r}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
         )
     return getattr(error, "strerror", None) or str(error)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(path: Path) -> str:

@@ -2,29 +2,29 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 from reid.data.images import UnknownFormat, UnusableImage, decode
 from service.gallery.capture import with_capture
 from service.gallery.holdings import Holdings
-from service.gallery.pictures import lossless
+from service.gallery.pictures import cut, lossless
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
-from service.records import Cause, Conflict, Crop, Details, Enrolled, Medium, NewItem, Upload
+from service.records import Cause, Conflict, Crop, Enrolled, Medium, NewItem, Region, UnusableBox, Upload
 
-Refusal = UnknownFormat | UnusableImage | Conflict
+Refusal = UnknownFormat | UnusableImage | UnusableBox | Conflict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Taken:
-    """An upload on its way in: what the model will say of it, and the picture to keep."""
+    """A photo on its way in, the picture to keep, and what the model will say of the whole of it or its regions."""
 
     medium: Medium
-    details: Details
-    embedded: "Future[Embedded]"
     copy: bytes
+    embedded: "Mapping[Region | None, Future[Embedded] | UnusableBox]"
 
 
 class Enrolment:
@@ -39,61 +39,85 @@ class Enrolment:
         self._decoding = ThreadPoolExecutor(os.cpu_count(), "enrolling")
 
     def enrol(self, uploads: Sequence[Upload], cause: Cause) -> list[Enrolled | Refusal]:
-        """Add photos and tell, in their order, what became of each: its item, new or not, or why there is none.
+        """Add photos, or boxes in them, and tell, in their order, what became of each: its item or why there is none.
 
-        A photo whose bytes are there already is left as it is. Raises Busy when too many wait for the model, and
-        ValueError for a time without zone; then none is added.
+        What is there already, the same box of the same bytes, is left as it is. Uploads that share their bytes are
+        decoded once. Raises Busy when too many wait for the model, and ValueError for a time without zone; then none is
+        added.
         """
-        sha256s = [hashlib.sha256(upload.data).hexdigest() for upload in uploads]
-        there = self._holdings.store.by_crop([Crop(sha256) for sha256 in sha256s])
-        results: dict[int, Enrolled | Refusal] = {
-            place: Enrolled(there[Crop(sha256)], created=False)
-            for place, sha256 in enumerate(sha256s)
-            if Crop(sha256) in there
-        }
+        sha256_of = cache(lambda data: hashlib.sha256(data).hexdigest())
+        results: dict[int, Enrolled | Refusal] = {}
+        crops: dict[int, Crop] = {}
+        for place, upload in enumerate(uploads):
+            try:
+                region = None if upload.box is None else Region.around(*upload.box)
+                crops[place] = Crop(sha256_of(upload.data), region)
+            except UnusableBox as error:
+                results[place] = error
+        there = self._holdings.store.by_crop(crops.values())
+        results |= {place: Enrolled(there[crop], created=False) for place, crop in crops.items() if crop in there}
+        new = {place: crop for place, crop in crops.items() if crop not in there}
+        photos = {crop.sha256: uploads[place] for place, crop in reversed(new.items())}  # the first of the same bytes
+        regions = {sha256: {crop.region for crop in new.values() if crop.sha256 == sha256} for sha256 in photos}
         decoding = {
-            place: self._decoding.submit(self._take, sha256, upload)
-            for place, (upload, sha256) in enumerate(zip(uploads, sha256s, strict=True))
-            if Crop(sha256) not in there
+            sha256: self._decoding.submit(self._take, sha256, upload, regions[sha256])
+            for sha256, upload in photos.items()
         }
-        taken: dict[int, _Taken] = {}
+        taken: dict[str, _Taken] = {}
+        refused: dict[str, Refusal] = {}
         try:
-            for place, future in decoding.items():
+            for sha256, future in decoding.items():
                 try:
-                    taken[place] = future.result()
+                    taken[sha256] = future.result()
                 except (UnknownFormat, UnusableImage) as error:
-                    results[place] = error
+                    refused[sha256] = error
+            results |= {place: refused[crop.sha256] for place, crop in new.items() if crop.sha256 in refused}
             if taken:
-                results |= self._keep(taken, uploads, cause)
+                decoded = {place: crop for place, crop in new.items() if crop.sha256 in taken}
+                results |= self._keep(taken, decoded, uploads, cause)
         finally:
-            for future in decoding.values():
-                future.cancel()
+            for waiting in decoding.values():
+                waiting.cancel()
             for one in taken.values():
-                one.embedded.cancel()
+                for embedded in one.embedded.values():
+                    if isinstance(embedded, Future):
+                        embedded.cancel()
         return [results[place] for place in range(len(uploads))]
 
     def close(self) -> None:
         """Wait for the threads that decode."""
         self._decoding.shutdown()
 
-    def _take(self, sha256: str, upload: Upload) -> _Taken:
+    def _take(self, sha256: str, upload: Upload, regions: Collection[Region | None]) -> _Taken:
         with self._metrics.stages["decode"].time():
             image = decode(upload.data, profiles=self._worker.profiles)
-            embedded = self._worker.embed(image)
-            medium = Medium(sha256, *image.size, upload.name)
-            return _Taken(medium, with_capture(upload), embedded, lossless(image))
+            embedded: dict[Region | None, Future[Embedded] | UnusableBox] = {}
+            for region in regions:
+                try:
+                    embedded[region] = self._worker.embed(cut(image, region))
+                except UnusableBox as error:
+                    embedded[region] = error
+            return _Taken(Medium(sha256, *image.size, upload.name), lossless(image), embedded)
 
-    def _keep(self, taken: dict[int, _Taken], uploads: Sequence[Upload], cause: Cause) -> dict[int, Enrolled | Refusal]:
+    def _keep(
+        self, taken: Mapping[str, _Taken], decoded: Mapping[int, Crop], uploads: Sequence[Upload], cause: Cause
+    ) -> dict[int, Enrolled | Refusal]:
         """What becomes of those that were decoded, by their places."""
         results: dict[int, Enrolled | Refusal] = {}
-        copies = {one.medium.sha256: one.copy for one in taken.values()}
+        copies = {sha256: one.copy for sha256, one in taken.items()}
         with self._holdings.saved(copies):  # while the model works
-            photos: dict[int, NewItem] = {}
-            for place, one in taken.items():
+            items: dict[int, NewItem] = {}
+            for place, (sha256, region) in decoded.items():
+                embedded = taken[sha256].embedded[region]
+                if isinstance(embedded, UnusableBox):
+                    results[place] = embedded
+                    continue
                 try:
-                    photos[place] = NewItem(one.medium, one.embedded.result().vector, one.details)
+                    vector = embedded.result().vector
                 except UnusableImage as error:
                     results[place] = error
+                else:
+                    items[place] = NewItem(taken[sha256].medium, vector, with_capture(uploads[place]), region)
             with self._metrics.stages["store"].time():
-                added = self._holdings.add(list(photos.values()), copies, cause, self._worker.model_id)
-        return {**results, **dict(zip(photos, added, strict=True))}
+                added = self._holdings.add(list(items.values()), copies, cause, self._worker.model_id)
+        return {**results, **dict(zip(items, added, strict=True))}

@@ -5,12 +5,14 @@ E is the embedding size.
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from reid.inference.embedder import Embedder
 from service.fields import Filter
@@ -18,9 +20,9 @@ from service.gallery.enrolment import Enrolment, Refusal
 from service.gallery.holdings import Holdings
 from service.gallery.index import Index
 from service.gallery.search import Answer, Search, SearchOptions
-from service.gallery.worker import Worker, describe_model, draw_attention, prepare_upload
+from service.gallery.worker import Worker, describe_model, draw_attention, read_upload
 from service.metrics import Metrics
-from service.records import NOBODY, Cause, Enrolled, Item, ItemEdit, Upload
+from service.records import NOBODY, Box, Cause, Enrolled, Item, ItemEdit, Upload
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.queries import Queries
@@ -82,15 +84,21 @@ class Gallery:
             pending = not self.worker.publish()  # also what another request has stored and is about to publish
         return [one._replace(pending=pending) if isinstance(one, Enrolled) else one for one in results]
 
-    def query(self, images: Sequence[bytes], options: SearchOptions, cause: Cause = NOBODY) -> Answer:
-        """Find the items most similar to the one subject that all the images show.
+    def query(
+        self,
+        images: Sequence[bytes],
+        options: SearchOptions,
+        cause: Cause = NOBODY,
+        boxes: Sequence[Box | None] | None = None,
+    ) -> Answer:
+        """Find the items most similar to the one subject that all the images show, each within its box if it has one.
 
-        Several images are one query: the normalised mean of their unit embeddings. Raises UnknownFormat and
-        UnusableImage, Busy when too many wait for the model, and IndexUnavailable.
+        Several images are one query: the normalised mean of their unit embeddings. Raises UnknownFormat, UnusableImage
+        and UnusableBox, Busy when too many wait for the model, and IndexUnavailable.
         """
         self.worker.require_model()
         self.worker.require_index()
-        prepared = self.decoding.map(lambda data: prepare_upload(self.embedder, data, self.metrics), images)
+        prepared = self.decoding.map(self._prepare, images, boxes or [None] * len(images))
         answer = self._search.by_images(torch.stack(list(prepared)), options)
         sha256s = tuple(hashlib.sha256(data).hexdigest() for data in images)
         self._search.record(cause, options, answer, images=sha256s)
@@ -103,9 +111,13 @@ class Gallery:
         self._search.record(cause, options, answer, item_id=item_id)
         return answer
 
-    def attention(self, data: bytes) -> Image.Image:
-        """A photo with the model's attention over it, as `draw_attention` makes it."""
-        return self.decoding.submit(draw_attention, self.embedder, data, self.worker.run).result()
+    def attention(self, data: bytes, box: Box | None = None) -> Image.Image:
+        """A photo, or a box in it, with the model's attention over it, as `draw_attention` makes it."""
+        return self._attention(partial(read_upload, data, box, profiles=self.embedder.profiles))
+
+    def item_attention(self, item: Item) -> Image.Image:
+        """What an item shows, with the model's attention over it, as `draw_attention` makes it."""
+        return self._attention(partial(self.pictures.crop, item, profiles=self.embedder.profiles))
 
     def edit(self, item_id: str, changes: ItemEdit, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; raises NotFound, Conflict and, for a time without zone, ValueError."""
@@ -134,6 +146,13 @@ class Gallery:
         self.decoding.shutdown()
         self._enrolment.close()
         self.database.close()
+
+    def _prepare(self, data: bytes, box: Box | None) -> Tensor:
+        with self.metrics.stages["decode"].time():
+            return self.embedder.prepare(read_upload(data, box, profiles=self.embedder.profiles))
+
+    def _attention(self, read: Callable[[], Image.Image]) -> Image.Image:
+        return self.decoding.submit(draw_attention, self.embedder, read, self.worker.run).result()
 
     def __enter__(self) -> Self:
         return self

@@ -23,8 +23,9 @@ from reid.report.attention import overlay
 from service.fields import Filter
 from service.gallery.batcher import Batcher, Closed
 from service.gallery.index import Index
+from service.gallery.pictures import cut
 from service.metrics import Metrics
-from service.records import Cause, Found, IndexUnavailable, ModelMismatch, NotServed, Vectors
+from service.records import Box, Cause, Found, IndexUnavailable, ModelMismatch, NotServed, Region, Vectors
 from service.storage.models import Models
 
 log = logging.getLogger("reid")
@@ -226,21 +227,23 @@ def describe_model(embedder: Embedder) -> dict[str, Any]:
     return {"features": embedder.features, "flip_test": embedder.flip_test}
 
 
-def prepare_upload(predictor: Predictor, data: bytes, metrics: Metrics) -> Tensor:
-    """What a model sees of an upload, (3, height, width), timed as the stage `decode`; raises as `decode` does."""
-    with metrics.stages["decode"].time():
-        return predictor.prepare(decode(data, profiles=predictor.profiles))
+def read_upload(data: bytes, box: Box | None = None, *, profiles: bool) -> Image.Image:
+    """The picture of an upload, or what a box in it shows; raises as `decode` does, and UnusableBox."""
+    region = None if box is None else Region.around(*box)
+    return cut(decode(data, profiles=profiles), region)
 
 
-def draw_attention(predictor: Predictor, data: bytes, run: Callable[[Callable[[], Any]], "Future[Any]"]) -> Image.Image:
-    """An upload of at most OVERLAY_SIDE pixels with the model's attention over it.
+def draw_attention(
+    predictor: Predictor, read: Callable[[], Image.Image], run: Callable[[Callable[[], Any]], "Future[Any]"]
+) -> Image.Image:
+    """The picture that `read` gives, of at most OVERLAY_SIDE pixels, with the model's attention over it.
 
-    `run` has the thread that owns the model call a function. Raises as `decode` does, and NotServed where there is no
-    map.
+    `run` has the thread that owns the model call a function. Raises NotServed where there is no map, and what `read`
+    raises.
     """
     if not predictor.model.rolls_out:
         raise NotServed("the backbone of this model has no class token, whose attention could be shown")
-    image = decode(data, profiles=predictor.profiles)
+    image = read()
     found = run(lambda: predictor.attention([image])[0]).result()
     image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
     return overlay(upright_rgb(image), found)

@@ -17,11 +17,14 @@ from service.records import (
     Enrolled,
     Item,
     ItemEdit,
+    Medium,
     ModelMismatch,
     NewItem,
     NotFound,
     Operation,
+    Region,
     Row,
+    UnusableBox,
 )
 from service.storage.columns import ITEMS, LABELLED_ITEMS, SEARCHED, condition, item_from, portions
 from service.storage.database import Database
@@ -86,7 +89,7 @@ class Store:
             for photo in photos:
                 require_unit(photo.vector, model.dimension, photo.name)
                 if photo.region is not None:
-                    photo.region.require_inside(photo.medium)
+                    _require_inside(photo.region, photo.medium)
             return Transaction(connection, cause).enrol(photos, model.model_id, space)
 
     def edit(self, item_id: str, changes: ItemEdit, cause: Cause = NOBODY) -> Item:
@@ -245,6 +248,13 @@ class Store:
     def _names(self, column: Column[Any], chosen: Filter) -> list[tuple[str, int]]:
         named = select(column, func.count()).select_from(LABELLED_ITEMS).where(column.is_not(None), condition(chosen))
         return self._database.read(named.group_by(column).order_by(func.count().desc(), column))
+
+
+def _require_inside(region: Region, medium: Medium) -> None:
+    try:
+        region.require_inside(medium.width, medium.height)
+    except UnusableBox as error:
+        raise UnusableBox(f"{medium.source or medium.sha256}: {error}") from None
 
 
 def _row(columns: tuple[Any, ...]) -> Row:

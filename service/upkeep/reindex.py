@@ -6,12 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import sleep
 from typing import Any
 
-from reid.data.images import UnknownFormat, UnusableImage, decode
+from reid.data.images import UnknownFormat, UnusableImage
 from service.fields import Filter
 from service.gallery.batcher import Busy
 from service.gallery.gallery import Gallery
 from service.gallery.worker import Embedded, describe_model
-from service.records import NOBODY, Cause, Item, Job, NotFound
+from service.records import NOBODY, Cause, Item, Job, NotFound, UnusableBox
 from service.upkeep.jobs import Progress, Work
 
 log = logging.getLogger("reid")
@@ -53,7 +53,7 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
                 for item, submitted in waiting:
                     try:
                         vectors[item.number] = submitted.result().result().vector
-                    except (NotFound, UnknownFormat, UnusableImage, OSError) as error:
+                    except (NotFound, UnknownFormat, UnusableImage, UnusableBox, OSError) as error:
                         log.warning("item %s: %s", item.item_id, error)
                 models.add(model_id, vectors)
                 after = portion[-1].number
@@ -75,7 +75,7 @@ def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict
 
 
 def _submit(gallery: Gallery, item: Item) -> "Future[Embedded]":
-    image = decode(gallery.pictures.read(item.medium.sha256), profiles=gallery.worker.profiles)
+    image = gallery.pictures.crop(item, profiles=gallery.worker.profiles)
     while True:
         try:
             return gallery.worker.embed(image)

@@ -6,6 +6,7 @@ A client imports this, so that neither torch nor fastapi is imported here.
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     create_model,
     model_validator,
@@ -31,6 +33,7 @@ from service.records import Item as Enrolled
 MAX_TOP_K = 1000
 MAX_PAGE = 1000
 MAX_NUMBER = 2**63 - 1
+MAX_BOXES = 100  # of a photo
 MAX_NAMES = 10_000  # in each list
 MOST_NAMES = 30_000  # in all of a filter; SQLite takes 32,766 values at once
 
@@ -64,6 +67,21 @@ Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 class Answer(BaseModel, frozen=True, json_schema_serialization_defaults_required=True):
     """What goes out: every field is there, as null where nothing is known."""
+
+
+Pixels = Annotated[float, Field(strict=True)]
+
+
+def _four(kind: str) -> WithJsonSchema:
+    about = "x, y, width and height in pixels of the upright picture"
+    return WithJsonSchema(
+        {"type": "array", "items": {"type": kind}, "minItems": 4, "maxItems": 4, "description": about}
+    )
+
+
+Box = Annotated[tuple[Pixels, Pixels, Pixels, Pixels], _four("number")]
+WholeBox = Annotated[tuple[int, int, int, int], _four("integer")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
@@ -143,8 +161,9 @@ class Conditions(create_model("_Asked", __base__=_Filtering, **_asked)):  # type
 
 
 class PageQuery(Conditions):
-    """A page of the gallery: `cursor` is `next_cursor` of the page before."""
+    """A page of the gallery: `cursor` is `next_cursor` of the page before, `media` leaves the items of one photo."""
 
+    media: Sha256 | None = None
     cursor: int = Field(0, ge=0, le=MAX_NUMBER)
     limit: int = Field(100, ge=1, le=MAX_PAGE)
 
@@ -156,18 +175,51 @@ _said: dict[str, Any] = {
 }
 
 
-class Metadata(create_model("_Told", __base__=Strict, **_said)):  # type: ignore[misc]
-    """What is said of a photo."""
+class ItemMetadata(create_model("_Told", __base__=Strict, **_said)):  # type: ignore[misc]
+    """What is said of an item."""
 
     key: Name | None = None
     attributes: Attributes = Field({})
 
     def details(self) -> Details:
         """The same as a record."""
-        return Details(**dict(self))
+        return Details(**{name: value for name, value in self if name != "boxes"})
 
 
-class ItemChanges(Metadata):
+class BoxMetadata(Strict):
+    """A box in a photo, and what is said of it beyond what is said of the photo."""
+
+    box: Box
+    key: Name | None = None
+    label: Name | None = None
+    attributes: Attributes = {}
+
+    def add_to(self, said: Details) -> Details:
+        """The same with what is said of the photo."""
+        attributes = {**said.attributes, **self.attributes}
+        return replace(said, key=self.key, label=self.label or said.label, attributes=attributes)
+
+
+class Metadata(ItemMetadata):
+    """What is said of a photo, and of each of the `boxes` in it, if they are to be enrolled instead of the whole."""
+
+    boxes: Annotated[list[Box | BoxMetadata], Field(min_length=1, max_length=MAX_BOXES)] | None = None
+
+    @model_validator(mode="after")
+    def _require_a_key_for_each(self) -> Self:
+        if self.boxes is not None and self.key is not None:
+            raise ValueError("a key is of one item: expected it with its box, not beside boxes")
+        return self
+
+    def parts(self) -> list[tuple[Details, Box | None]]:
+        """What is to be enrolled, with what is said of it: each box, or the whole photo."""
+        said = self.details()
+        if self.boxes is None:
+            return [(said, None)]
+        return [(one.add_to(said), one.box) if isinstance(one, BoxMetadata) else (said, one) for one in self.boxes]
+
+
+class ItemChanges(ItemMetadata):
     """New values for some fields of an item; null takes one away."""
 
     def changes(self) -> ItemEdit:
@@ -221,7 +273,7 @@ class Labels(BaseModel):
 
 
 class Item(Answer, Said, frozen=True):
-    """An enrolled photo."""
+    """An enrolled photo, or with a `box` that part of one, in whole pixels. `media` is the SHA-256 of the photo."""
 
     item_id: str
     key: str | None
@@ -233,6 +285,8 @@ class Item(Answer, Said, frozen=True):
     longitude: float | None = None
     attributes: dict[str, Any]
     source: str
+    media: str = ""  # from here on, answers of earlier versions, which are kept for a day, have neither
+    box: WholeBox | None = None
     width: int
     height: int
     created_at: datetime
@@ -253,12 +307,19 @@ class Item(Answer, Said, frozen=True):
             longitude=details.longitude,
             attributes=dict(details.attributes),
             source=medium.source,
+            media=medium.sha256,
+            box=_box(item),
             width=medium.width,
             height=medium.height,
             created_at=item.created_at,
             image_url=f"/v1/items/{item.item_id}/image",
             thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
         )
+
+
+def _box(item: Enrolled) -> WholeBox | None:
+    region = item.region
+    return None if region is None else (region.x, region.y, region.w, region.h)
 
 
 class ItemPage(BaseModel):
@@ -277,6 +338,7 @@ class Match(Answer, Said, frozen=True):
     score: float
     probability: float | None
     identity_id: str | None
+    box: WholeBox | None = None
     thumbnail_url: str
 
     @classmethod
@@ -290,6 +352,7 @@ class Match(Answer, Said, frozen=True):
             probability=probability,
             identity_id=item.identity_id,
             **said_of(item.details),
+            box=_box(item),
             thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
         )
 
@@ -317,7 +380,7 @@ class FileError(BaseModel):
 
 
 class FileResult(BaseModel):
-    """What became of one file, by its place in the request.
+    """What became of one file, by its place in the request, or of one `box` in it, as it was sent.
 
     `item` is null for an error, and for a photo that is there under a camera which the key does not show. A photo that
     is `pending` is kept for good, and will be found once the search index is back.
@@ -325,6 +388,7 @@ class FileResult(BaseModel):
 
     index: int
     filename: str
+    box: Box | None = None
     result: Literal["created", "existing", "error"]
     item: Item | None = None
     error: FileError | None = None
@@ -332,7 +396,7 @@ class FileResult(BaseModel):
 
 
 class EnrolAnswer(BaseModel):
-    """A result for each file, in their order."""
+    """A result for each file, in their order; for a file with boxes one for each of these."""
 
     model_id: str
     results: list[FileResult]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     first, second = client.enrol([picture(0), picture(1), b"no image"], [said, {}, {}])[:2]
     item_id = first.item.item_id
     told = [
-        client.query(picture(0), top_k=3, min_score=0.5, group_by="label", **every),
+        client.query(picture(0), box=(0, 0, 20, 30), top_k=3, min_score=0.5, group_by="label", **every),
         client.query(item_id=item_id),
         client.classify(picture(0), b"no image", top_k=2),
         client.item(item_id),
@@ -162,6 +163,7 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     told += [client.cancel(told[-1].job_id), client.wait(told[-1].job_id), client.wait(told[-2].job_id)]
     assert [job.state for job in told[-2:]] == ["cancelled", "done"]
     assert [item.key for item in client.items(**every)] == ["k", "l"]
+    assert [item.key for item in client.items(media=first.item.media)] == ["k"]
     classified, unusable = told[2].results
     assert [prediction.class_name in client.classes() for prediction in classified.predictions] == [True, True]
     assert (unusable.predictions, unusable.error.code) == ([], "unknown_format")
@@ -174,9 +176,9 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     assert [key.revoked_at is None for key in client.list_keys()] == [False]
     assert [operation.kind for operation in client.operations()][-2:] == ["key.create", "key.revoke"]
     assert [len(query.images) for query in client.logged_queries()] == [1, 0]
-    pictures = [client.image(item_id), client.thumbnail(item_id), client.attention(item_id)]
+    pictures = [client.image(item_id, whole=True), client.thumbnail(item_id), client.attention(item_id)]
     assert [Image.open(io.BytesIO(data)).format for data in pictures] == ["WEBP", "JPEG", "PNG"]
-    assert client.attention_of(picture(0)) == pictures[-1]
+    assert client.attention_of(picture(0), box=(0, 0, 20, 30)) == pictures[-1]
     assert "reid_requests_total" in client.metrics()
     client.delete(item_id)
 
@@ -289,6 +291,35 @@ def test_filters_are_those_of_the_service(client, picture):
     assert client.delete_matching(dry_run=False, expected=1, cameras=["south"]).items == 1
     assert client.delete_items([ids[0], "nobody"], dry_run=False).items == 1
     assert {item.item_id for item in client.items()} == {ids[1], ids[3]}
+
+
+def test_boxes_become_items_and_are_asked_about(recorder, client, picture, monkeypatch):
+    monkeypatch.setattr(client_module, "ITEMS_AT_ONCE", 3)
+    boxes = [(1, 2, 10, 11), {"box": (5.5, 6, 10, 20.2), "label": "bob"}]
+    said = [{"label": "ada", "boxes": boxes}, {}, {"boxes": [(15, 0, 6, 5), (math.nan, 0, 1, 1)]}]
+    results = client.enrol([picture(0), picture(1), picture(2)], said)
+    assert [(one.index, one.result, one.box) for one in results] == [
+        (0, "created", (1, 2, 10, 11)),
+        (0, "created", (5.5, 6, 10, 20.2)),
+        (1, "created", None),
+        (2, "error", (15, 0, 6, 5)),
+        (2, "error", None),
+    ]
+    assert [one.error.code for one in results[3:]] == ["unusable_box", "unusable_box"]
+    ada, bob, whole = (one.item for one in results[:3])
+    assert [(item.box, item.label) for item in (ada, bob)] == [((1, 2, 10, 11), "ada"), ((5, 6, 11, 21), "bob")]
+    assert (whole.box, whole.label) == (None, None)
+    assert Counter(method for method, *_ in recorder.seen)["POST"] == 2
+    assert list(client.items(media=ada.media)) == [ada, bob]
+    assert client.query(picture(0), box=(5, 6, 11, 21)).matches[0].item_id == bob.item_id
+    fused = client.query(picture(0), picture(1), box=[(1, 2, 10, 11), None])
+    assert {match.item_id for match in fused.matches} == {ada.item_id, bob.item_id, whole.item_id}
+    assert client.query(item_id=ada.item_id, top_k=1).matches[0].item_id != ada.item_id
+    sizes = [Image.open(io.BytesIO(client.image(bob.item_id, whole=one))).size for one in (False, True)]
+    assert sizes == [(11, 21), (20, 30)]
+    assert client.attention_of(picture(0), box=(5, 6, 11, 21)) == client.attention(bob.item_id)
+    with pytest.raises(ServiceError, match="422 unusable_box: box 15,0,6,5 is not within the picture of 20x30 pixels"):
+        client.query(picture(0), box=(15, 0, 6, 5))
 
 
 def test_many_photos_go_out_in_portions_and_come_back_in_pages(recorder, client, picture, monkeypatch):

@@ -16,8 +16,9 @@ from service.bulk import enrolling
 from service.bulk.enrolling import AT_ONCE, BATCH, enrol
 from service.bulk.sources import find_photos
 from service.enrol import main
+from service.fields import Filter
 from service.opening import open_gallery
-from service.records import Details, Filter
+from service.records import Details, Region
 
 
 @pytest.fixture
@@ -112,19 +113,23 @@ def test_what_cannot_be_used_is_named_and_skipped(folder, command, items, pictur
         "missing.png,,,,,,,\n"
         "a.png,,yesterday,,,,,\n"
         "a.png,,2024,,,,,\n"
-        "a.png,,,,1,2,3,4\n"
+        "a.png,,,,1,2,30,4\n"
+        "a.png,,,,1,2,,4\n"
+        "a.png,,,,1,2,nan,4\n"
         "b.png,,,k,,,,\n"
         "c.PNG,,,k,,,,\n"
     )
     assert command(folder / "images.csv") == 1
     shown = capsys.readouterr()
-    assert shown.out.startswith("1 enrolled, 0 there before, 6 failed;")
+    assert shown.out.startswith("1 enrolled, 0 there before, 8 failed;")
     for line in (
         "cut.png: the image is damaged or cut short",
         "missing.png: No such file or directory",
         "a.png: captured_at 'yesterday': expected a time with its zone, as 2025-03-01T09:30:00Z\n",
         "a.png: captured_at '2024': expected a time with its zone, as 2025-03-01T09:30:00Z\n",
-        "a.png: the row has a box",
+        "a.png, box 1,2,30,4: box 1,2,30,4 is not within the picture of 20x30 pixels\n",
+        "a.png, box 1,2,,4: w '': expected a number of pixels, as in all of x,y,w,h\n",
+        "a.png, box 1,2,nan,4: box 1,2,nan,4 is empty or not finite; expected x,y,w,h in pixels\n",
         "c.PNG: key 'k' belongs to item",
     ):
         assert line in shown.err
@@ -250,13 +255,17 @@ def test_the_toy_distractors_have_no_label(tmp_path, command, items):
         assert details.attributes["sequence"].startswith(camera)
 
 
-def test_a_dataset_of_boxes_is_refused(photos, command, capsys, tmp_path):
+def test_a_dataset_of_boxes_is_enrolled_as_these(photos, command, items):
     header, *rows = photos.read_text().splitlines()
-    photos.write_text("\n".join([f"{header},x,y,w,h", *(f"{row},0,0,5,5" for row in rows)]))
-    assert command("--dataset", "csv", "--data-root", photos) == 1
-    message = capsys.readouterr().err
-    assert message.endswith("the row has a box x,y,w,h, but a gallery takes whole images; crop the image first\n")
-    assert not (tmp_path / "gallery").exists()
+    photos.write_text("\n".join([f"{header},x,y,w,h", *(f"{row},0,1,5,6" for row in rows)]))
+    assert command("--dataset", "csv", "--data-root", photos) == 0
+    assert {item.region for item in items()} == {Region(0, 1, 5, 6)}
+
+
+def test_a_table_with_half_the_columns_of_a_box_is_refused(folder, command, capsys):
+    (folder / "images.csv").write_text("path,x,y\na.png,1,2\n")
+    assert command(folder / "images.csv") == 1
+    assert "found x,y of the box columns, expected x,y,w,h or none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from PIL import Image, ImageCms
 
 from reid.data.images import MAX_SIDE, decode, read_image
 from service.gallery.pictures import WEBP_SIDE, Pictures, lossless
-from service.records import NotFound
+from service.records import Details, Item, Medium, NotFound, Region, UnusableBox
 
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
+
+
+def item_of(sha256, region=None):
+    return Item(1, "one", Medium(sha256, 31, 21), Details(), None, datetime.now(UTC), region)
 
 
 def noise(size=(31, 21), seed=0):
@@ -137,7 +142,7 @@ def test_a_copy_sheds_what_the_picture_still_carries(tmp_path):
     pictures.save({"a" * 64: lossless(image)})
     kept = Image.open(io.BytesIO(pictures.read("a" * 64)))
     assert "exif" not in kept.info and kept.info["icc_profile"] == SRGB
-    assert not Image.open(io.BytesIO(pictures.thumbnail("a" * 64))).getexif()
+    assert not Image.open(io.BytesIO(pictures.thumbnail(item_of("a" * 64)))).getexif()
     assert {"exif", "icc_profile"} <= set(image.info)  # the caller's picture is as it was
 
 
@@ -205,9 +210,21 @@ def test_thumbnails_are_small_jpeg_files(tmp_path, size, side, expected):
     pictures = Pictures(tmp_path)
     flat = Image.new("RGB", size, (200, 30, 60))
     pictures.save({"a" * 64: lossless(flat)})
-    thumbnail = Image.open(io.BytesIO(pictures.thumbnail("a" * 64, side)))
+    thumbnail = Image.open(io.BytesIO(pictures.thumbnail(item_of("a" * 64), side)))
     assert (thumbnail.format, thumbnail.size) == ("JPEG", expected)
     assert np.abs(pixels(thumbnail).astype(int) - (200, 30, 60)).max() < 5
+
+
+def test_the_crop_of_an_item_is_the_very_pixels_of_its_box(tmp_path):
+    pictures, photo = Pictures(tmp_path), noise()
+    pictures.save({"a" * 64: lossless(photo)})
+    whole, box = item_of("a" * 64), item_of("a" * 64, Region(3, 5, 20, 16))
+    assert np.array_equal(pixels(pictures.crop(whole)), pixels(photo))
+    assert np.array_equal(pixels(pictures.crop(box)), pixels(photo)[5:21, 3:23])
+    assert Image.open(io.BytesIO(pictures.thumbnail(box))).size == (20, 16)
+    for outside in (Region(12, 0, 20, 21), Region(0, 6, 31, 16), Region(-1, 0, 5, 5), Region(0, 0, 0, 5)):
+        with pytest.raises(UnusableBox, match=f"^{outside} is not within the picture of 31x21 pixels$"):
+            pictures.crop(item_of("a" * 64, outside))
 
 
 def test_no_more_thumbnails_are_made_at_a_time_than_there_are_processors(tmp_path, monkeypatch):
@@ -228,7 +245,7 @@ def test_no_more_thumbnails_are_made_at_a_time_than_there_are_processors(tmp_pat
 
     monkeypatch.setattr(Image.Image, "thumbnail", watched)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(pictures.thumbnail, ["a" * 64] * 8))
+        list(pool.map(pictures.thumbnail, [item_of("a" * 64)] * 8))
     assert most <= 2
 
 
@@ -237,7 +254,7 @@ def test_a_deleted_copy_is_gone(tmp_path):
     pictures.save({"a" * 64: lossless(noise())})
     pictures.delete("a" * 64)
     pictures.delete("a" * 64)
-    for ask in (pictures.read, pictures.thumbnail):
+    for ask in (pictures.read, lambda sha256: pictures.thumbnail(item_of(sha256))):
         with pytest.raises(NotFound, match=f"picture {'a' * 64}: no copy of it is kept"):
             ask("a" * 64)
 
@@ -326,7 +343,7 @@ def test_threads_may_keep_save_and_delete_at_once(tmp_path):
 def test_only_a_sha256_names_a_copy(tmp_path, sha256):
     pictures = Pictures(tmp_path / "images")
     before = sorted(tmp_path.rglob("*"))
-    for ask in (pictures.path, pictures.holds, pictures.read, pictures.thumbnail, pictures.delete):
+    for ask in (pictures.path, pictures.holds, pictures.read, pictures.delete, lambda one: pictures.crop(item_of(one))):
         with pytest.raises(ValueError, match="expected a SHA-256 of 64 hexadecimal digits in lower case"):
             ask(sha256)
     with pytest.raises(ValueError, match="expected a SHA-256"):
