@@ -21,7 +21,10 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        temporary.touch()
+        readable = temporary.stat().st_mode & 0o777  # as the umask has it; safetensors makes files for one user alone
         write(temporary)
+        temporary.chmod(readable)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import PickleError
 
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from timm.layers import resample_abs_pos_embed
-from timm.models import cait, eva, load_state_dict, swin_transformer, vision_transformer
+from timm.models import cait, eva, swin_transformer, vision_transformer
 from timm.models.cait import Cait
 from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
@@ -20,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from reid.models.layers import TimmModule
+from reid.models.weight_files import kind_of_file, read_state
 
 State = dict[str, Tensor]
 Grid = tuple[int, int]
@@ -67,13 +69,25 @@ def load_weights(model: TimmModule, weights: str, timm_name: str) -> WeightsRepo
     if not path.is_file():
         raise FileNotFoundError(f"weights {weights!r}: no such file (expected 'imagenet', 'none' or a file)")
     try:
-        state = _from_npz(path, model) if path.suffix == ".npz" else load_state_dict(str(path))
-    except (SafetensorError, RuntimeError, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
+        npz = kind_of_file(path) == "npz"
+        state, place = (_from_npz(path, model), "") if npz else read_state(path, list(model.state_dict()))
+    except (
+        SafetensorError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        EOFError,
+        OSError,
+        AttributeError,
+        PickleError,
+    ) as error:
         raise ValueError(
             f"weights {weights!r}: cannot be read as safetensors, pth or npz ({_first_line(error)})"
         ) from error
-    own = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    return _load(model, str(path), own or state, _grid_of_run(path, model) if own else None)
+    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ValueError(f"weights {weights!r}: {len(broken)} tensors hold NaN or infinite values, e.g. {broken[0]}")
+    return _load(model, f"{path} ({place})" if place else str(path), state, _grid_of_run(path, model))
 
 
 def patch_size(model: TimmModule) -> int:
@@ -109,7 +123,7 @@ def _from_npz(path: Path, model: TimmModule) -> State:
 
 def _grid_of_run(path: Path, model: TimmModule) -> Grid | None:
     """The patch grid of one of our own checkpoints, which may not be square."""
-    if path.suffix != ".safetensors":
+    if kind_of_file(path) != "safetensors":
         return None
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata() or {}
@@ -193,4 +207,4 @@ def _title(model: TimmModule) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -40,7 +40,7 @@ def test_the_person_recipe_is_the_papers(dataset):
 def test_the_vehicle_recipe(dataset):
     config = load_config(dataset)
     assert config.data.image_size == (256, 256)
-    assert config.train.lr == 0.01
+    assert config.train.lr == (0.008 if dataset == "veri776" else 0.01)
     assert config.eval.gallery == ("redrawn" if dataset == "vehicleid" else "all")
 
 

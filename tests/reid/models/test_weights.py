@@ -213,3 +213,50 @@ def test_smaller_windows_of_swin_keep_the_bias_of_near_places(tmp_path):
     torch.testing.assert_close(resized[:, 3], 10 * torch.arange(-6.0, 7), atol=1.5, rtol=0)  # timm's spacing is uneven
     assert (resized[:, :3].flip(1).diff(dim=1) > 0).all() and (resized[:, 4:].diff(dim=1) > 0).all()
     torch.testing.assert_close(resized, resized.flip(1), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "prefix", "told"),
+    [
+        (("state_dict",), "module.", "state_dict, without the prefix 'module.'"),
+        (("teacher",), "backbone.", "teacher, without the prefix 'backbone.'"),
+        (("model",), "module.base.", "model, without the prefix 'module.base.'"),
+        (("state_dict",), "extractor.model.", "without the prefix 'extractor.model.'"),
+        (("checkpoint", "ema"), "encoder.", "checkpoint.ema, without the prefix 'encoder.'"),
+        (("state_dict",), "module.base_encoder.", "without the prefix 'module.base_encoder.'"),
+        ((), "", ""),
+    ],
+)
+def test_a_network_is_found_by_its_tensors_whatever_wraps_it(tmp_path, keys, prefix, told):
+    donor = build_backbone("vit_toy", (32, 32))[0]
+    stored = {f"{prefix}{name}": value for name, value in donor.state_dict().items()}
+    stored |= {"head.classifier.weight": torch.zeros(3, 3)}
+    for key in reversed(keys):
+        stored = {key: stored, "epoch": 3, "student": {"other.weight": torch.zeros(2)}}
+    torch.save(stored, tmp_path / "published")  # no suffix
+    model, report = build_backbone("vit_toy", (32, 32), weights=str(tmp_path / "published"))
+    assert told in str(report)
+    for name, value in donor.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+
+
+class Calls:
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+def test_what_is_no_weights_file_is_named(tmp_path, capsys):
+    state = build_backbone("vit_toy", (32, 32))[0].state_dict()
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>Too many requests</html>")
+    (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    torch.save({"state_dict": state, "args": Calls()}, tmp_path / "objects.pth")
+    torch.save({**state, "norm.bias": state["norm.bias"] * torch.nan}, tmp_path / "nan.pth")
+    for name, message in (
+        ("page.pth", "a web page, not weights"),
+        ("pointer.safetensors", "a pointer of Git LFS.*git lfs pull"),
+        ("objects.pth", "could run any code; where you trust the file, convert it"),
+        ("nan.pth", "1 tensors hold NaN or infinite values, e.g. norm.bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_backbone("vit_toy", (32, 32), weights=str(tmp_path / name))
+    assert "code of the file ran" not in capsys.readouterr().out
