@@ -9,8 +9,8 @@ from service.api.access import caller_of
 from service.api.attention import png
 from service.api.items import ItemId, visible
 from service.api.problems import documented
+from service.gallery.copies import lossless
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import lossless
 from service.records import Item
 
 # By how a file begins.
@@ -25,7 +25,7 @@ def pictures(gallery: Gallery) -> APIRouter:
     @router.get(
         "/v1/items/{item_id}/image",
         response_class=Response,
-        responses={200: {"content": {"image/webp": {}, "image/png": {}}}, **unchanged},
+        responses={200: {"content": {"image/jpeg": {}, "image/png": {}, "image/webp": {}}}, **unchanged},
     )
     def image(
         item_id: ItemId,

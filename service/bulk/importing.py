@@ -13,8 +13,8 @@ from reid.data.images import decode
 from service.bulk.shards import FeatureFolder
 from service.bulk.sources import Photo
 from service.gallery.capture import with_capture
+from service.gallery.copies import copy_of
 from service.gallery.holdings import Holdings
-from service.gallery.pictures import lossless
 from service.records import ANY_CAMERA, Cameras, Cause, Crop, Details, Enrolled, Medium, NewItem, Vectors
 from service.storage.database import Database
 from service.storage.store import Store
@@ -134,7 +134,9 @@ def _take(one: _Embedded) -> _Taken:
         raise ValueError(CHANGED)
     image = decode(upload.data, profiles=one.profiles)
     medium = Medium(sha256, *image.size, upload.name)
-    return _Taken(NewItem(medium, one.vector, with_capture(upload), region), lossless(image))
+    return _Taken(
+        NewItem(medium, one.vector, with_capture(upload), region), copy_of(upload.data, image, profiles=one.profiles)
+    )
 
 
 def _finish(holdings: Holdings, batch: _Batch, model_id: str, cause: Cause) -> list[Outcome]:

@@ -9,8 +9,9 @@ from functools import cache
 
 from reid.data.images import UnknownFormat, UnusableImage, decode
 from service.gallery.capture import with_capture
+from service.gallery.copies import copy_of
 from service.gallery.holdings import Holdings
-from service.gallery.pictures import cut, lossless
+from service.gallery.pictures import cut
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
 from service.records import Cause, Conflict, Crop, Enrolled, Medium, NewItem, Region, UnusableBox, Upload
@@ -97,7 +98,8 @@ class Enrolment:
                     embedded[region] = self._worker.embed(cut(image, region))
                 except UnusableBox as error:
                     embedded[region] = error
-            return _Taken(Medium(sha256, *image.size, upload.name), lossless(image), embedded)
+            copy = copy_of(upload.data, image, profiles=self._worker.profiles)
+            return _Taken(Medium(sha256, *image.size, upload.name), copy, embedded)
 
     def _keep(
         self, taken: Mapping[str, _Taken], decoded: Mapping[int, Crop], uploads: Sequence[Upload], cause: Cause

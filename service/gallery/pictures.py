@@ -17,29 +17,9 @@ from service.records import Item, NotFound, Region
 PICTURES_FOLDER = "pictures"  # of a gallery
 PICTURES_LOCK = "pictures"  # of its database, for those who write a picture before its item or remove it after
 
-WEBP_SIDE = 16_383  # pixels; the most that WebP can hold
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COPY = re.compile(r"(?P<sha256>[0-9a-f]{64})\.webp")
 _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.webp\.([0-9a-f]{32}\.)?tmp")  # of a `save` that was killed
-
-
-def lossless(image: Image.Image) -> bytes:
-    """An RGB picture as the lossless WebP file that `Pictures` keep, or PNG where it is too large for WebP.
-
-    It holds the pixels, the colour profile that was not applied to them, and nothing else.
-    """
-    written = io.BytesIO()
-    profile = image.info.get("icc_profile")
-    bare = image.copy()
-    bare.info = {}
-    if max(image.size) > WEBP_SIDE:
-        bare.save(written, "PNG", compress_level=1, icc_profile=profile)
-    else:
-        # Method and quality mean effort here: the least takes a twentieth of the time of the default, for files a tenth
-        # to a fifth larger.
-        bare.save(written, "WEBP", lossless=True, method=0, quality=0, icc_profile=profile)
-    return written.getvalue()
 
 
 def cut(image: Image.Image, region: Region | None) -> Image.Image:
@@ -62,10 +42,11 @@ def sync(path: Path) -> None:
 class Pictures:
     """A folder of copies of enrolled photos, each under the SHA-256 of the bytes that were sent; any thread may use it.
 
-    The copies are lossless WebP, so that a re-index sees the very pixels that were enrolled. With ViT-Tiny on small
-    photos of animals and things, JPEG of quality 95 moved embeddings by a cosine of 0.0003 to 0.0007 in the median,
-    which changed 20 to 40 % of the first ten places of a ranking. Lossless takes 2.2 to 2.6 times its space, two thirds
-    to four fifths of PNG's. A copy holds pixels only: no metadata, and nothing that was hidden behind the image.
+    The copies are what `copy_of` makes: the bytes that came less their metadata, or lossless, so that a re-index sees
+    the very pixels that were enrolled. With ViT-Tiny on small photos of animals and things, JPEG of quality 95 moved
+    embeddings by a cosine of 0.0003 to 0.0007 in the median, which changed 20 to 40 % of the first ten places of a
+    ranking. A copy holds pixels only, and what decides their colours and how they lie: no other metadata, and nothing
+    that was hidden behind the image.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +61,10 @@ class Pictures:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """The file of a copy, there or not, which never changes; raises ValueError for what is no SHA-256."""
+        """The file of a copy, there or not, which never changes; raises ValueError for what is no SHA-256.
+
+        It is called .webp, as all once were, also where it is JPEG or PNG: its bytes say what it is.
+        """
         if not _SHA256.fullmatch(sha256):
             raise ValueError(f"picture {sha256!r}: expected a SHA-256 of 64 hexadecimal digits in lower case")
         return self._folder / sha256[:2] / f"{sha256}.webp"
@@ -102,7 +86,7 @@ class Pictures:
             self._durable |= new
 
     def save(self, copies: Mapping[str, bytes]) -> None:
-        """Keep copies as `lossless` makes them, by their SHA-256, durable on return; those that are there already stay.
+        """Keep copies as `copy_of` makes them, by their SHA-256, durable on return; those that are there already stay.
 
         Raises ValueError for what is no SHA-256 and OSError, naming the file, when one cannot be written.
         """
@@ -131,7 +115,7 @@ class Pictures:
                 temporary.unlink(missing_ok=True)
 
     def read(self, sha256: str) -> bytes:
-        """The file of a copy, as `lossless` made it.
+        """The file of a copy, as `copy_of` made it.
 
         Raises NotFound where there is none and ValueError for what is no SHA-256.
         """

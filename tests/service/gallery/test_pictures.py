@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from reid.data.images import MAX_SIDE, decode, read_image
-from service.gallery.pictures import WEBP_SIDE, Pictures, lossless
+from service.gallery.copies import WEBP_SIDE, lossless
+from service.gallery.pictures import Pictures
 from service.records import Details, Item, Medium, NotFound, Region, UnusableBox
 
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
