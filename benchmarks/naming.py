@@ -45,6 +45,7 @@ MOST_QUESTIONS = 8  # times the items
 ALL_PAIRS = 3000  # items up to which the methods that go through pairs are given all of them
 FEWER_PAIRS = 100
 STATUS_EVERY = 25
+SPEED_ANSWERS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -455,7 +456,7 @@ def measure_speed(items: int) -> None:
     done = time.perf_counter()
     print(f"{items:,} items: neighbours {found - started:.1f} s, then suggestion {done - found:.1f} s; {machine()}")
     seconds = []
-    for _ in range(100):
+    for _ in range(SPEED_ANSWERS):
         question = review.questions(1)[0]
         answer = answered(question, "same" if truth[question.a] == truth[question.b] else "different")
         started = time.perf_counter()

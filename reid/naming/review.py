@@ -29,18 +29,19 @@ CURIOSITY = 0.3  # how much rather an open question is asked than a sure one
 GAIN = 0.3  # how much rather groups are joined than single items
 SURE = 0.9  # what the machine may do soon is asked about only in audits
 AUDITS = 0.1
-FIRST_JOINS = 80  # answers before the machine joins anything
+FIRST_JOINS = 80  # answers before the machine joins anything,
+FIRST_DIFFERENT = 15  # so many of them `different`; later it makes no more joins than there are answers
 DOUBT = 1.2  # standard deviations that a machine's join must bear
 LARGEST_JOIN = 3  # items of the smaller group that a machine joins
 SAFETY = 0.7  # share of the error budget that is spent
-RISK = 0.05  # expected items in a wrong group above which an answer is asked for again
+RISK = 0.02  # expected items in a wrong group above which an answer is asked for again
 MOST_ANSWERS = 7  # about one pair
 OPEN = 0.05  # chance to join another group from which an item is not settled
 DRAWS = 200
 HOPE = 0.02  # probability below which a pair is not worth a question
 CHANCES = 10  # that a group has to join another
 TOLD_AFTER = 40  # answers before the vectors are called weak
-WEAK = 2.5  # questions to be asked for every group that there is
+WEAK = 2.5  # questions in all for every group there was at first
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Status:
     `identities` is the estimated number of individuals, with 95 % interval `low` to `high`; `settled` the share of
     items whose group is not likely to change any more; `questions_left` about how many answers it takes to settle the
     rest, and `next_changes` the items that the next 100 would move. `weak` warns that there will be several
-    questions for every group.
+    questions for every group there was at first.
     """
 
     groups: int
@@ -138,6 +139,7 @@ class Review:
         self._fitted_at = 0
         self._stale = True
         self.add(decisions)
+        self._groups_at_first = len(np.unique(self.groups.label))
         self._relearn()
 
     def add(self, decisions: Iterable[Decision]) -> None:
@@ -318,7 +320,8 @@ class Review:
         A join counts with the chance of error that its cautious probability leaves.
         """
         self._refresh()
-        if len(self._asked) < FIRST_JOINS or not len(self.left):
+        different = sum(not same for _, same in self._asked)
+        if len(self._asked) < FIRST_JOINS or different < FIRST_DIFFERENT or not len(self.left):
             return []
         small = np.minimum(self.sizes[self.left], self.sizes[self.right])
         chances = self._odds.cautious(self.features, DOUBT)
@@ -334,7 +337,8 @@ class Review:
                 joins.append(Decision(*pair, "same", "machine", evidence=(float(chances[place]),)))
         expected = sum(self._risk.values()) + np.cumsum([1 - join.evidence[0] for join in joins])
         made = len(self._risk) + 1 + np.arange(len(joins))
-        return joins[: int(np.nonzero(expected <= SAFETY * self.budget * made)[0].max(initial=-1)) + 1]
+        within = (expected <= SAFETY * self.budget * made) & (made <= len(self._asked))
+        return joins[: int(np.nonzero(within)[0].max(initial=-1)) + 1]
 
     def questions(self, count: int, leased: Iterable[Pair] = ()) -> list[Question]:
         """The next questions, those worth most first, none about a group that `leased` pairs or another one concern."""
@@ -423,7 +427,7 @@ class Review:
             questions_left=left,
             next_changes=float(worth.sum()),
             conflicts=tuple(self.groups.conflicts()),
-            weak=len(self._asked) >= TOLD_AFTER and left > WEAK * len(units),
+            weak=len(self._asked) >= TOLD_AFTER and len(self._asked) + left > WEAK * self._groups_at_first,
         )
 
     def open_items(self) -> Booleans:
