@@ -230,6 +230,27 @@ def _reindex(arguments: argparse.Namespace) -> None:
     print(f"{arguments.gallery}: {result['items']:,} items of model {result['model_id']}")
 
 
+def _add_sweep(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        parents=[gallery],
+        help="remove pictures that belong to no item",
+        description="Remove for good the pictures that a start found without an item, and set aside in "
+        "pictures/orphans: those of a newer state, where an older database was put back, among them.",
+    )
+    sweep.set_defaults(run=_sweep)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures
+
+    with open_database(arguments.gallery) as database, database.exclusive(PICTURES_LOCK):
+        removed, size = Pictures(arguments.gallery / PICTURES_FOLDER).remove_orphans()
+    print(f"{arguments.gallery}: {removed:,} pictures removed, {size:,} bytes")
+
+
 def _add_reconcile(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
 ) -> None:
@@ -306,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     # The main parser has --debug too: a value absent here must not overwrite one given before the command.
     gallery.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_info, _add_keys, _add_backup, _add_restore, _add_reindex, _add_reconcile):
+    for add in (_add_info, _add_keys, _add_backup, _add_restore, _add_reindex, _add_reconcile, _add_sweep):
         add(commands, gallery)
     return cli.run(lambda arguments: arguments.run(arguments), parser, argv)
 

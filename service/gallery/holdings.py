@@ -1,5 +1,6 @@
 """What a gallery holds: items in its store, and beside it a picture of each."""
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -8,6 +9,8 @@ from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures
 from service.records import Cause, Conflict, Enrolled, Item, NewItem
 from service.storage.database import Database
 from service.storage.store import Store
+
+log = logging.getLogger("reid")
 
 
 class Holdings:
@@ -56,9 +59,20 @@ class Holdings:
             return self._without_pictures(self.store.delete_matching(chosen, expected, cause))
 
     def sweep(self) -> None:
-        """Remove pictures that belong to no item, which a kill may leave."""
+        """Set aside pictures that belong to no item, as an older database that was put back leaves them.
+
+        Those whose item was deleted, by a process that was killed then, are removed.
+        """
         with self._database.exclusive(PICTURES_LOCK):
-            self.pictures.sweep(self.store.contents())
+            aside = self.pictures.sweep(self.store.contents(), self.store.deletions)
+        if aside is not None:
+            count = sum(1 for _ in aside.iterdir())
+            log.warning(
+                "warning: %d pictures in %s belong to no item: they come back with their items, and reid-gallery sweep "
+                "removes them",
+                count,
+                aside,
+            )
 
     def _without_pictures(self, gone: list[Item]) -> list[Item]:
         self._remove_unused({item.medium.sha256 for item in gone})

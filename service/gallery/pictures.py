@@ -3,8 +3,9 @@
 import io
 import os
 import re
-from collections.abc import Collection, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, Semaphore
 from uuid import uuid4
@@ -16,6 +17,8 @@ from service.records import Item, NotFound, Region
 
 PICTURES_FOLDER = "pictures"  # of a gallery
 PICTURES_LOCK = "pictures"  # of its database, for those who write a picture before its item or remove it after
+
+ORPHANS = "orphans"  # in the folder of pictures: copies that no item has, by the day on which that was seen
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COPY = re.compile(r"(?P<sha256>[0-9a-f]{64})\.webp")
@@ -169,16 +172,47 @@ class Pictures:
                 while self._unwanted and not self._keepers:
                     self.path(self._unwanted.pop()).unlink(missing_ok=True)
 
-    def sweep(self, known: Container[str]) -> int:
-        """Remove copies that are not `known` by their SHA-256, and what a kill left half written; returns how many.
+    def sweep(
+        self, known: Container[str], deletions: Callable[[Collection[str]], Mapping[str, datetime]]
+    ) -> Path | None:
+        """Bring back `known` copies that were set aside, and set aside those that are not known by their SHA-256.
 
-        For the start of a service, before anything is saved: a picture is saved before it is known.
+        Nothing is lost where a database is older than its pictures: a copy goes to `orphans`, into the folder that is
+        returned, unless `deletions`, asked about all of them, says that it was to go after it was written. What a kill
+        left half written goes too. For the start of a service, before anything is saved: a picture is saved before it
+        is known.
         """
-        orphans = []
+        for path in (self._folder / ORPHANS).glob("*/*"):
+            copy = _COPY.fullmatch(path.name)
+            if copy and copy["sha256"] in known and not (place := self.path(copy["sha256"])).exists():
+                place.parent.mkdir(exist_ok=True)
+                path.rename(place)
+        unknown: dict[str, Path] = {}
         for path in self._folder.glob("??/*"):
             copy = _COPY.fullmatch(path.name)
-            if (copy and copy["sha256"] not in known) or _LEFT_OVER.fullmatch(path.name):
-                orphans.append(path)
-        for path in orphans:
+            if copy and copy["sha256"] not in known:
+                unknown[copy["sha256"]] = path
+            elif _LEFT_OVER.fullmatch(path.name):
+                path.unlink()
+        deleted = deletions(unknown) if unknown else {}
+        aside = self._folder / ORPHANS / f"{datetime.now(UTC):%Y-%m-%d}"
+        some = False
+        for sha256, path in unknown.items():
+            if sha256 in deleted and path.stat().st_mtime <= deleted[sha256].timestamp():
+                path.unlink()
+            else:
+                some = True
+                aside.mkdir(parents=True, exist_ok=True)
+                path.rename(aside / path.name)
+        return aside if some else None
+
+    def remove_orphans(self) -> tuple[int, int]:
+        """Remove for good what `sweep` set aside; returns how many copies that were, and their bytes."""
+        found = [path for path in (self._folder / ORPHANS).glob("*/*") if _COPY.fullmatch(path.name)]
+        size = sum(path.stat().st_size for path in found)
+        for path in found:
             path.unlink()
-        return len(orphans)
+        for folder in (self._folder / ORPHANS).glob("*"):
+            with suppress(OSError):  # something else is in it
+                folder.rmdir()
+        return len(found), size

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,6 +161,14 @@ class Store:
             return {sha256 for (sha256,) in self._database.read(select(media.c.sha256))}
         asked = [select(media.c.sha256).where(media.c.sha256.in_(portion)) for portion in portions(set(among))]
         return {sha256 for one in asked for (sha256,) in self._database.read(one)}
+
+    def deletions(self, among: Collection[str]) -> dict[str, datetime]:
+        """When an item was last deleted of those of these photos, by SHA-256, of which the log says so."""
+        told = select(operations.c.before, operations.c.time).where(operations.c.kind == "item.delete")
+        when = {
+            json.loads(before)["sha256"]: time for before, time in self._database.read(told.order_by(operations.c.seq))
+        }
+        return {sha256: time_from(time) for sha256, time in when.items() if sha256 in among}
 
     def cameras(self, chosen: Filter) -> list[tuple[str, int]]:
         """The cameras of the items that pass the filter, with how many they are, by falling number."""

@@ -15,6 +15,7 @@ from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Cause, Conflict, Details, Enrolled, Filter, ModelMismatch, NotFound, Upload
 from service.storage.database import Database
+from service.storage.folder import GALLERY_FILE
 
 EVERYTHING = Filter()
 
@@ -215,6 +216,27 @@ def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, pict
         assert gallery.pictures.read(first.medium.sha256).startswith(b"\x89PNG")
         assert gallery.enrol([upload(picture(0))]) == [Enrolled(first, created=False)]
     assert not orphan.exists()
+    assert len(list((folder / "pictures" / "orphans").glob(f"*/{orphan.name}"))) == 1
+
+
+def test_an_older_database_that_is_put_back_costs_no_picture(checkpoint, picture, tmp_path, caplog):
+    folder = tmp_path / "gallery"
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        enrolled(gallery, *(upload(picture(i)) for i in range(5)))
+    older = (folder / GALLERY_FILE).read_bytes()
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        more = enrolled(gallery, *(upload(picture(i)) for i in range(5, 25)))
+        gallery.delete([more[0].item_id])
+    newer = (folder / GALLERY_FILE).read_bytes()
+    kept = {item.medium.sha256: gallery.pictures.read(item.medium.sha256) for item in more[1:]}
+    (folder / GALLERY_FILE).write_bytes(older)
+    with caplog.at_level("WARNING"), open_gallery(folder, checkpoint, "cpu") as gallery:
+        assert len(gallery.store.page(EVERYTHING, 0, 100)) == 5
+    assert "19 pictures in" in caplog.text and "reid-gallery sweep" in caplog.text
+    (folder / GALLERY_FILE).write_bytes(newer)
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        assert {sha256: gallery.pictures.read(sha256) for sha256 in kept} == kept
+    assert not list((folder / "pictures" / "orphans").glob("*/*"))
 
 
 def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):

@@ -268,11 +268,19 @@ def test_a_sweep_takes_orphans_and_what_a_kill_left(tmp_path):
     half.write_bytes(b"RIFF")
     foreign = tmp_path / "aa" / "notes.txt"
     foreign.write_text("not ours to remove")
-    assert pictures.sweep({"a" * 64, "b" * 64}) == 2
+    pictures.save({"d" * 64: lossless(noise())})
+    aside = pictures.sweep({"a" * 64, "b" * 64}, lambda asked: {"d" * 64: datetime.now(UTC)})
     assert not half.exists() and foreign.exists()
     assert pictures.read("a" * 64) and pictures.read("b" * 64)
-    with pytest.raises(NotFound):
-        pictures.read("c" * 64)
+    for digit in "cd":
+        with pytest.raises(NotFound):
+            pictures.read(digit * 64)
+    assert [path.name for path in aside.iterdir()] == [f"{'c' * 64}.webp"]  # the other was to go
+    assert pictures.sweep({"a" * 64, "c" * 64}, lambda asked: {"b" * 64: datetime(2025, 1, 1, tzinfo=UTC)}) == aside
+    assert pictures.read("c" * 64)
+    removed, size = pictures.remove_orphans()  # the copy of b, which was written after that deletion
+    assert removed == 1 and size > 0
+    assert not aside.exists() and pictures.read("a" * 64)
 
 
 def test_deleting_waits_until_nobody_keeps(tmp_path):
@@ -309,7 +317,7 @@ def test_a_kill_while_deletions_wait_leaves_them_to_the_sweep(tmp_path):
     with killed.kept():
         killed.delete("a" * 64)
         restarted = Pictures(tmp_path)
-        assert restarted.sweep({"b" * 64}) == 1
+        assert restarted.sweep({"b" * 64}, lambda asked: {"a" * 64: datetime.now(UTC)}) is None
         assert [restarted.path(digit * 64).is_file() for digit in "ab"] == [False, True]
 
 

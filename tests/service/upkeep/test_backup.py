@@ -65,7 +65,7 @@ class Small:
         Models(self.database).bind("m", SIZE, {})
         self.store = Store(self.database)
         self.pictures = Pictures(folder / "pictures")
-        self.pictures.sweep(self.store.contents())
+        self.pictures.sweep(self.store.contents(), self.store.deletions)
 
     def enrol(self, numbers):
         for number in numbers:
