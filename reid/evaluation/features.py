@@ -49,18 +49,40 @@ class Features:
     def groups(self, junk: Literal["camera", "sequence", "none"]) -> tuple[Integers, Integers]:
         """What a gallery image must share with a query of its identity to be junk, (Q,) and (G,), -1 for nothing.
 
-        Raises ValueError for `sequence` where sequences are not known.
+        A query of which nothing is known to share, and whose own picture is in the gallery too, shares a group with it
+        alone, so that it does not find itself. Raises ValueError for `sequence` where sequences are not known.
         """
+        query, gallery = self._known_groups(junk)
+        pictures, found = self._pictures("query"), self._pictures("gallery")
+        both = set(pictures) & set(found)
+        free = 1 + int(max(query.max(initial=-1), gallery.max(initial=-1)))
+        own = {picture: free + number for number, picture in enumerate(sorted(both))}
+        for groups, names in ((query, pictures), (gallery, found)) if both else ():
+            alone = [own.get(name, -1) for name in names]
+            groups[groups == -1] = np.array(alone, np.int64)[groups == -1]
+        return query, gallery
+
+    def queries_in_gallery(self) -> int:
+        """How many queries are the very picture, by path and box, that is in the gallery too."""
+        found = set(self._pictures("gallery"))
+        return sum(picture in found for picture in self._pictures("query"))
+
+    def _pictures(self, split: Literal["query", "gallery"]) -> list[tuple[Any, ...]]:
+        """Path and box of each row, none where paths are not known."""
+        paths, boxes = getattr(self, f"{split}_paths"), getattr(self, f"{split}_boxes")
+        return [(path, *(boxes[row].tolist() if len(boxes) else ())) for row, path in enumerate(paths)]
+
+    def _known_groups(self, junk: Literal["camera", "sequence", "none"]) -> tuple[Integers, Integers]:
         if junk == "none":
             return np.full(len(self.query), -1), np.full(len(self.gallery), -1)
         if junk == "camera":
-            return self.query_cameras, self.gallery_cameras
+            return self.query_cameras.copy(), self.gallery_cameras.copy()
         if not len(self.query_sequences) or not len(self.gallery_sequences):
             raise ValueError(
                 "junk=sequence: sequences are not known here; expected a column `sequence` in the CSV file, or "
                 "query_sequences and gallery_sequences beside stored features"
             )
-        return self.query_sequences, self.gallery_sequences
+        return self.query_sequences.copy(), self.gallery_sequences.copy()
 
     def picture(self, split: Literal["query", "gallery"], index: int) -> Image.Image:
         """Read the image of a row, cropped to its box; raises as `read_image` does."""

@@ -202,6 +202,8 @@ def score(
     groups = features.groups("none" if options.gallery == "redrawn" else options.junk)
     if options.junk != "none" and options.gallery != "redrawn" and not any((group >= 0).any() for group in groups):
         log.warning("warning: no %s is known, so junk=%s leaves no image out", options.junk, options.junk)
+    if itself := features.queries_in_gallery():
+        log.warning("warning: %d queries are in the gallery too: their own picture counts as no match", itself)
     labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
     drawing: dict[str, Any] = {
         "draws": options.draws,

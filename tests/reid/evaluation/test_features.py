@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -141,3 +143,16 @@ def test_a_single_array_is_no_features_file(tmp_path):
     np.save(tmp_path / "f.npy", np.eye(3))
     with pytest.raises(ValueError, match="a single array; expected several, by name"):
         Features.load(tmp_path / "f.npy")
+
+
+def test_a_query_does_not_find_its_own_picture():
+    """Leave-one-out: by path and box, where nothing else tells a query from its own row."""
+    cameras = {"query_cameras": np.array([-1, 0]), "gallery_cameras": np.array([-1, -1, 0])}
+    features = replace(some(query_paths=("a.jpg", "b.jpg"), gallery_paths=("c.jpg", "a.jpg", "b.jpg")), **cameras)
+    query, gallery = features.groups("camera")
+    assert query[0] == gallery[1] not in (-1, 0)
+    assert (query[1], gallery[0], gallery[2]) == (0, -1, 0)
+    query, gallery = features.groups("none")
+    assert (query[0], query[1]) == (gallery[1], gallery[2])
+    assert features.queries_in_gallery() == 2
+    assert features.query_cameras.tolist() == [-1, 0]
