@@ -33,11 +33,12 @@ FIRST_JOINS = 80  # answers before the machine joins anything,
 FIRST_DIFFERENT = 15  # so many of them `different`; later it makes no more joins than there are answers
 DOUBT = 1.2  # standard deviations that a machine's join must bear
 LARGEST_JOIN = 3  # items of the smaller group that a machine joins
-SAFETY = 0.7  # share of the error budget that is spent
+SAFETY = 0.6  # share of the error budget that is spent
 RISK = 0.02  # expected items in a wrong group above which an answer is asked for again
 MOST_ANSWERS = 7  # about one pair
 OPEN = 0.05  # chance to join another group from which an item is not settled
 DRAWS = 200
+WIDENED = 1.5  # times the interval of the draws, whose joins are wrong together rather than each for itself
 HOPE = 0.02  # probability below which a pair is not worth a question
 CHANCES = 10  # that a group has to join another
 TOLD_AFTER = 40  # answers before the vectors are called weak
@@ -414,15 +415,17 @@ class Review:
         chances, pairs = self._open_joins()
         stay = np.ones(self.count)
         np.multiply.at(stay, pairs[0], 1 - chances)
-        low, high = np.quantile(self._draw_numbers(units, pairs), [0.025, 0.975])
+        numbers = self._draw_numbers(units, pairs)
+        middle = np.median(numbers)
+        low, high = middle + WIDENED * (np.quantile(numbers, [0.025, 0.975]) - middle)
         left = self._questions_left()
         small = np.minimum(self.sizes[self.left], self.sizes[self.right])
         worth = np.sort(self.probability * small)[::-1][:100]
         return Status(
             groups=len(units),
             identities=float(stay[units].sum()),
-            low=int(np.floor(low)),
-            high=int(np.ceil(high)),
+            low=max(int(np.floor(low)), 1),
+            high=min(int(np.ceil(high)), len(units)),
             settled=1 - float(self.open_items().mean()),
             questions_left=left,
             next_changes=float(worth.sum()),

@@ -38,7 +38,7 @@ def work(review, truth, most, error=0.0, seed=0):
 
 
 def test_everybody_is_named_with_fewer_questions_than_items_and_few_wrong_joins():
-    vectors, truth = world()
+    vectors, truth = world(noise=0.45)
     review = start(vectors)
     asked = work(review, truth, 200)
     joins = [decision for decision in review.groups.decisions if decision.basis == "machine"]
