@@ -105,7 +105,7 @@ def test_training_without_test_images_works_and_says_so(tiny, tmp_path, capsys, 
     run = ["--output", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["--dataset", "folder", "--data-root", str(root), *run, *options]) == 0
     captured = capsys.readouterr()
-    assert "folder has no test images: training without evaluation" in captured.err
+    assert "folder has nothing to evaluate on: training without evaluation" in captured.err
     assert "evaluation" not in json.loads(captured.out)
 
 

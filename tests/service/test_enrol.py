@@ -336,7 +336,12 @@ def test_what_the_camera_said_is_enrolled(cases, command, items, capsys):
     found = {item.medium.source: item.details for item in items()}
     east = timezone(timedelta(hours=2))
     said = Details(
-        None, None, "gate", datetime(2026, 5, 3, 6, 41, 9, tzinfo=east), {"device": "TRAILCAM 7"}, "second", -28.0, 32.1
+        camera="gate",
+        captured_at=datetime(2026, 5, 3, 6, 41, 9, tzinfo=east),
+        attributes={"device": "TRAILCAM 7"},
+        captured_precision="second",
+        latitude=-28.0,
+        longitude=32.1,
     )
     assert found["gate/exif_zone.jpg"] == said
     assert found["gate/exif_zone.jpg"].captured_at.isoformat() == "2026-05-03T06:41:09+02:00"

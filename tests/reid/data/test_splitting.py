@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from reid.data.check import count_unmatched
 from reid.data.datasets import load_dataset
 from reid.data.splitting import split_table
 from reid.data.tables import AS_IT_IS, Reading
-from reid.datacheck import count_unmatched, main
+from reid.datacheck import main
 
 TABLES = Path(__file__).parent / "tables"
 

@@ -87,6 +87,7 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
         "viewpoint": None,
         "site": None,
         "origin": None,
+        "box": None,
         "thumbnail_url": f"/v1/items/{items[1]['item_id']}/thumbnail",
     }
     same = client.post("/v1/query", files=files("image", picture(1))).json()
@@ -216,7 +217,7 @@ def test_items_are_listed_in_pages_read_edited_and_deleted(client, picture):
 
 
 @pytest.mark.parametrize(
-    ("name", "media_type", "size"), [("image", "webp", (400, 600)), ("thumbnail", "jpeg", (171, 256))]
+    ("name", "media_type", "size"), [("image", "png", (400, 600)), ("thumbnail", "jpeg", (171, 256))]
 )
 def test_pictures_are_kept_by_browsers_until_they_change(client, name, media_type, size):
     written = io.BytesIO()

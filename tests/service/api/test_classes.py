@@ -237,7 +237,7 @@ def test_keys_of_the_gallery_hold_for_its_classifier_too(gallery, runner, checkp
 
 
 def test_a_gallery_of_another_model_does_not_keep_photos_from_being_classified(both, gallery, picture, monkeypatch):
-    monkeypatch.setattr(gallery, "model_id", "another")
+    monkeypatch.setattr(gallery.worker, "model_id", "another")
     require_problem(both.get("/health/ready"), 503, "model_mismatch")
     require_problem(both.post("/query", files=files(picture(1))), 503, "model_mismatch")
     assert both.post("/v1/classify", files=files(picture(1))).status_code == 200
