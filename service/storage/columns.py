@@ -18,6 +18,7 @@ from service.storage.tables import identities, items, media, metadata
 T = TypeVar("T")
 
 NUL = "\ue000"  # in its place attributes are compared: SQLite ends a text at a NUL, and PostgreSQL has none
+_BACKSLASH = "\x01"  # which JSON writes as an escape, so that its text never holds it
 
 VALUES_AT_ONCE = 10_000  # in a list of a statement: SQLite takes 32,766 values, PostgreSQL 65,535
 
@@ -116,7 +117,10 @@ def condition(chosen: Filter) -> ColumnElement[bool]:
             continue
         texts = list(one.texts)
         if one.field.kind == "attributes":
-            column = _AttributeText(func.replace(column, "\\u0000", NUL), literal(one.attribute.replace("\0", NUL)))
+            # A backslash stands there twice: set aside first, so that `\\u0000` after one does not lose half an escape.
+            written = func.replace(func.replace(column, r"\\", _BACKSLASH), r"\u0000", NUL)
+            written = func.replace(written, _BACKSLASH, r"\\")
+            column = _AttributeText(written, literal(one.attribute.replace("\0", NUL)))
             texts = [text.replace("\0", NUL) for text in texts]
         if one.excluded:
             tests.append(or_(column.is_(None), column.not_in(texts)))

@@ -415,6 +415,16 @@ def passes(details, chosen):
     return True
 
 
+def test_an_attribute_with_a_backslash_before_u0000_is_compared_as_any_other(store):
+    """It looks like the escape of a NUL, and is none."""
+    said = [{"file": r"D:\u0000123\a.jpg"}, {"file": "D:\\\0"}, {r"\\u0000": r"\\u0000"}, {"file": "plain"}]
+    items = enrol(store, *(photo(n, attributes=one) for n, one in enumerate(said)))
+    for item, attributes in zip(items, said, strict=True):
+        ((name, text),) = attributes.items()
+        assert store.page(Filter(attributes={name: [text]})) == [item]
+        assert store.count(Filter(exclude_attributes={name: [text]})) == 3
+
+
 def test_pages_hold_what_passes_the_filter(store, names):
     draw = random.Random(0)
     zones = [UTC, timezone(timedelta(hours=9, minutes=30))]
