@@ -238,16 +238,19 @@ def _add_sweep(
         parents=[gallery],
         help="remove pictures that belong to no item",
         description="Remove for good the pictures that a start found without an item, and set aside in "
-        "pictures/orphans: those of a newer state, where an older database was put back, among them.",
+        "pictures/orphans: those of a newer state, where an older database was put back, among them. Those whose items "
+        "are there again go back to them.",
     )
     sweep.set_defaults(run=_sweep)
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
     from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures
+    from service.storage.store import Store
 
     with open_database(arguments.gallery) as database, database.exclusive(PICTURES_LOCK):
-        removed, size = Pictures(arguments.gallery / PICTURES_FOLDER).remove_orphans()
+        known = Store(database).contents()
+        removed, size = Pictures(arguments.gallery / PICTURES_FOLDER).remove_orphans(known)
     print(f"{arguments.gallery}: {removed:,} pictures removed, {size:,} bytes")
 
 

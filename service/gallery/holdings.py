@@ -65,13 +65,12 @@ class Holdings:
         """
         with self._database.exclusive(PICTURES_LOCK):
             aside = self.pictures.sweep(self.store.contents(), self.store.deletions)
-        if aside is not None:
-            count = sum(1 for _ in aside.iterdir())
+        if aside:
             log.warning(
                 "warning: %d pictures in %s belong to no item: they come back with their items, and reid-gallery sweep "
                 "removes them",
-                count,
-                aside,
+                len(aside),
+                aside[0].parent,
             )
 
     def _without_pictures(self, gone: list[Item]) -> list[Item]:

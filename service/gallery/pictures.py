@@ -174,41 +174,39 @@ class Pictures:
 
     def sweep(
         self, known: Container[str], deletions: Callable[[Collection[str]], Mapping[str, datetime]]
-    ) -> Path | None:
+    ) -> list[Path]:
         """Bring back `known` copies that were set aside, and set aside those that are not known by their SHA-256.
 
-        Nothing is lost where a database is older than its pictures: a copy goes to `orphans`, into the folder that is
-        returned, unless `deletions`, asked about all of them, says that it was to go after it was written. What a kill
-        left half written goes too. For the start of a service, before anything is saved: a picture is saved before it
-        is known.
+        Nothing is lost where a database is older than its pictures: a copy goes to `orphans`, to one of the paths that
+        are returned, unless `deletions`, asked about all of them and all set aside before, says that it was to go after
+        it was written. What a kill left half written goes too. For the start of a service, before anything is saved: a
+        picture is saved before it is known.
         """
-        for path in (self._folder / ORPHANS).glob("*/*"):
-            copy = _COPY.fullmatch(path.name)
-            if copy and copy["sha256"] in known and not (place := self.path(copy["sha256"])).exists():
-                place.parent.mkdir(exist_ok=True)
-                path.rename(place)
-        unknown: dict[str, Path] = {}
+        before = self._bring_back(known)
+        unknown = dict[str, Path]()
         for path in self._folder.glob("??/*"):
             copy = _COPY.fullmatch(path.name)
             if copy and copy["sha256"] not in known:
                 unknown[copy["sha256"]] = path
             elif _LEFT_OVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)  # another process may have just made a copy of it
+        deleted = deletions({path.stem for path in before} | unknown.keys()) if before or unknown else {}
+        day = self._folder / ORPHANS / f"{datetime.now(UTC):%Y-%m-%d}"
+        aside = list[Path]()
+        for path in (*before, *unknown.values()):
+            if path.stem in deleted and path.stat().st_mtime <= deleted[path.stem].timestamp():
                 path.unlink()
-        deleted = deletions(unknown) if unknown else {}
-        aside = self._folder / ORPHANS / f"{datetime.now(UTC):%Y-%m-%d}"
-        some = False
-        for sha256, path in unknown.items():
-            if sha256 in deleted and path.stat().st_mtime <= deleted[sha256].timestamp():
-                path.unlink()
-            else:
-                some = True
-                aside.mkdir(parents=True, exist_ok=True)
-                path.rename(aside / path.name)
-        return aside if some else None
+            elif path is unknown.get(path.stem):
+                day.mkdir(parents=True, exist_ok=True)
+                aside.append(path.rename(day / path.name))
+        return aside
 
-    def remove_orphans(self) -> tuple[int, int]:
-        """Remove for good what `sweep` set aside; returns how many copies that were, and their bytes."""
-        found = [path for path in (self._folder / ORPHANS).glob("*/*") if _COPY.fullmatch(path.name)]
+    def remove_orphans(self, known: Container[str]) -> tuple[int, int]:
+        """Remove for good what `sweep` set aside, and return how many copies that were, and their bytes.
+
+        Those that are `known` again go back first.
+        """
+        found = self._bring_back(known)
         size = sum(path.stat().st_size for path in found)
         for path in found:
             path.unlink()
@@ -216,3 +214,18 @@ class Pictures:
             with suppress(OSError):  # something else is in it
                 folder.rmdir()
         return len(found), size
+
+    def _bring_back(self, known: Container[str]) -> list[Path]:
+        """Bring back `known` copies that were set aside, unless they are there again; returns the others."""
+        others = list[Path]()
+        for path in (self._folder / ORPHANS).glob("*/*"):
+            if not (copy := _COPY.fullmatch(path.name)):
+                continue
+            if copy["sha256"] not in known:
+                others.append(path)
+            elif (place := self.path(copy["sha256"])).exists():
+                path.unlink()
+            else:
+                place.parent.mkdir(exist_ok=True)
+                path.rename(place)
+        return others

@@ -173,6 +173,20 @@ def test_a_gallery_is_given_to_another_model(filled, manage, checkpoint, tmp_pat
         assert gallery.store.operations()[-1].actor == "reid-gallery"
 
 
+def test_a_sweep_removes_what_no_item_has_and_nothing_else(filled, manage):
+    """Also after a newer database was put back, and before the next start."""
+    pictures = filled / "pictures"
+    aside = pictures / "orphans" / "2026-01-31"
+    aside.mkdir(parents=True)
+    mine = next(pictures.glob("??/*.webp"))
+    data = mine.read_bytes()
+    mine.rename(aside / mine.name)
+    (aside / f"{'0' * 64}.webp").write_bytes(b"1234")
+    assert manage("sweep") == (0, f"{filled}: 1 pictures removed, 4 bytes\n", "")
+    assert mine.read_bytes() == data
+    assert not aside.exists()
+
+
 def test_info_tells_what_is_there(filled, manage, checkpoint):
     with open_gallery(filled, checkpoint, "cpu") as gallery:
         model = f'model {gallery.model_id}: embedding size {gallery.embedder.size}, {{"features": '

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,18 +270,55 @@ def test_a_sweep_takes_orphans_and_what_a_kill_left(tmp_path):
     foreign = tmp_path / "aa" / "notes.txt"
     foreign.write_text("not ours to remove")
     pictures.save({"d" * 64: lossless(noise())})
-    aside = pictures.sweep({"a" * 64, "b" * 64}, lambda asked: {"d" * 64: datetime.now(UTC)})
+    (aside,) = pictures.sweep({"a" * 64, "b" * 64}, lambda asked: {"d" * 64: datetime.now(UTC)})
     assert not half.exists() and foreign.exists()
     assert pictures.read("a" * 64) and pictures.read("b" * 64)
     for digit in "cd":
         with pytest.raises(NotFound):
             pictures.read(digit * 64)
-    assert [path.name for path in aside.iterdir()] == [f"{'c' * 64}.webp"]  # the other was to go
-    assert pictures.sweep({"a" * 64, "c" * 64}, lambda asked: {"b" * 64: datetime(2025, 1, 1, tzinfo=UTC)}) == aside
+    assert aside.name == f"{'c' * 64}.webp" and list(aside.parent.iterdir()) == [aside]  # the other was to go
+    long_ago = datetime(2025, 1, 1, tzinfo=UTC)
+    assert pictures.sweep({"a" * 64, "c" * 64}, lambda asked: {"b" * 64: long_ago}) == [
+        aside.with_name(f"{'b' * 64}.webp")
+    ]
     assert pictures.read("c" * 64)
-    removed, size = pictures.remove_orphans()  # the copy of b, which was written after that deletion
+    removed, size = pictures.remove_orphans({"a" * 64, "c" * 64})  # the copy of b, written after that deletion
     assert removed == 1 and size > 0
-    assert not aside.exists() and pictures.read("a" * 64)
+    assert not aside.parent.exists() and pictures.read("a" * 64)
+
+
+def nothing_deleted(asked):
+    return {}
+
+
+def test_removing_what_was_set_aside_spares_what_is_known_again(tmp_path):
+    pictures = Pictures(tmp_path)
+    pictures.save({digit * 64: lossless(noise()) for digit in "abc"})
+    assert len(pictures.sweep(set(), nothing_deleted)) == 3
+    pictures.save({"b" * 64: lossless(noise())})  # enrolled again
+    removed, _ = pictures.remove_orphans({"a" * 64, "b" * 64})
+    assert removed == 1
+    assert pictures.read("a" * 64) and pictures.read("b" * 64)
+    assert not pictures.holds("c" * 64)
+    assert not list((tmp_path / "orphans").iterdir())
+
+
+def test_a_photo_that_is_deleted_leaves_no_copy_that_was_set_aside(tmp_path):
+    """Whether a start came between its second enrolment and its deletion or not."""
+    pictures = Pictures(tmp_path)
+    pictures.save({digit * 64: lossless(noise()) for digit in "ab"})
+    assert len(pictures.sweep(set(), nothing_deleted)) == 2
+    pictures.save({"a" * 64: lossless(noise())})
+    assert pictures.sweep({"a" * 64}, nothing_deleted) == []
+    pictures.delete("a" * 64)
+    assert pictures.sweep(set(), lambda asked: {one: datetime.now(UTC) for one in asked}) == []
+    assert not list(tmp_path.rglob("*.webp"))
+
+
+def test_what_another_process_has_just_finished_does_not_stop_a_sweep(tmp_path, monkeypatch):
+    gone = tmp_path / "aa" / f".{'a' * 64}.webp.{'0' * 32}.tmp"
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [gone] if pattern == "??/*" else [])
+    assert Pictures(tmp_path).sweep(set(), nothing_deleted) == []
 
 
 def test_deleting_waits_until_nobody_keeps(tmp_path):
@@ -317,7 +355,7 @@ def test_a_kill_while_deletions_wait_leaves_them_to_the_sweep(tmp_path):
     with killed.kept():
         killed.delete("a" * 64)
         restarted = Pictures(tmp_path)
-        assert restarted.sweep({"b" * 64}, lambda asked: {"a" * 64: datetime.now(UTC)}) is None
+        assert restarted.sweep({"b" * 64}, lambda asked: {"a" * 64: datetime.now(UTC)}) == []
         assert [restarted.path(digit * 64).is_file() for digit in "ab"] == [False, True]
 
 

@@ -122,7 +122,7 @@ def test_all_rows_pictures_and_logs_are_as_they_were(stored):
     before = stored.rows(former.items())
     active = stored.read("SELECT model_id FROM models WHERE active")
     with stored.open() as database:
-        assert Pictures(stored.folder / "pictures").sweep(Store(database).contents(), lambda asked: {}) is None
+        assert Pictures(stored.folder / "pictures").sweep(Store(database).contents(), lambda asked: {}) == []
         [upgrade] = Store(database).operations(after=max((row[0] for row in before["operations"]), default=0))
         assert (upgrade.kind, upgrade.target) == ("gallery.upgrade", database.gallery_id)
         assert (upgrade.before, upgrade.after) == ({"version": stored.version}, {"version": len(STEPS)})
