@@ -34,11 +34,10 @@ class DatasetReport:
     """What `check` found; "test" is query and gallery together.
 
     `queries_without_match` counts queries with no gallery image of their identity from another camera, an unknown
-    camera counting as another. `queries_in_gallery` are the same file with the same box, which the usual junk rule
-    leaves out by its camera; `queries_finding_themselves` are those of unknown camera, where it cannot. `path_overlap`
-    are the images in both training and test; `content_overlap` pairs a training with a test image of the same bytes
-    under another name, None where contents were not compared. `unreadable` says of each image what is wrong with it:
-    without reading contents, only of empty files.
+    camera counting as another, but none finds itself. `queries_in_gallery` are the same file with the same box.
+    `path_overlap` are the images in both training and test; `content_overlap` pairs a training with a test image of the
+    same bytes under another name, None where contents were not compared. `unreadable` says of each image what is wrong
+    with it: without reading contents, only of empty files.
     """
 
     dataset: str
@@ -50,7 +49,6 @@ class DatasetReport:
     shared_identities: tuple[str, ...]
     queries_without_match: int
     queries_in_gallery: int
-    queries_finding_themselves: int
     path_overlap: tuple[str, ...]
     content_overlap: tuple[tuple[str, str], ...] | None
     unreadable: tuple[str, ...]
@@ -77,7 +75,6 @@ class DatasetReport:
             "identities in both training and test": _examples(self.shared_identities),
             "queries without a match from another camera": f"{self.queries_without_match:,}",
             "queries that are also in the gallery": f"{self.queries_in_gallery:,}",
-            "queries that find themselves in the gallery": f"{self.queries_finding_themselves:,}",
             "images in both training and test, by path": _examples(self.path_overlap),
             "images in both training and test, by content": _examples(pairs) if hashed else "not compared (--hash)",
             "images that cannot be read" if hashed else "empty files": _examples(self.unreadable),
@@ -120,7 +117,6 @@ def check(
         unreadable = _find_empty({sample.path for sample in dataset.train + test})
     shared = {sample.identity for sample in dataset.train} & {sample.identity for sample in test}
     gallery_images = set(map(_image, dataset.gallery))
-    repeated = [sample for sample in dataset.query if _image(sample) in gallery_images]
     return DatasetReport(
         dataset=name,
         root=str(dataset.root),
@@ -130,8 +126,7 @@ def check(
         official_cameras=OFFICIAL_CAMERAS.get(name),
         shared_identities=tuple(dataset.identity_names.get(identity, str(identity)) for identity in sorted(shared)),
         queries_without_match=count_unmatched(dataset.query, dataset.gallery),
-        queries_in_gallery=len(repeated),
-        queries_finding_themselves=sum(sample.camera == -1 for sample in repeated),
+        queries_in_gallery=sum(_image(sample) in gallery_images for sample in dataset.query),
         path_overlap=_path_overlap(dataset.train, test),
         content_overlap=content_overlap,
         unreadable=tuple(unreadable),
@@ -141,10 +136,18 @@ def check(
 
 
 def count_unmatched(query: Sequence[Sample], gallery: Sequence[Sample]) -> int:
-    """Count the queries all of whose identity's gallery images are junk, i.e. from the query's own known camera."""
+    """Count the queries all of whose identity's gallery images are junk: of the query's own camera, or its own picture.
+
+    Of unknown cameras none is the same, so there a query's own picture in the gallery is junk by itself.
+    """
     identities = Counter(sample.identity for sample in gallery)
     known = Counter((sample.identity, sample.camera) for sample in gallery if sample.camera != -1)
-    return sum(identities[sample.identity] == known[sample.identity, sample.camera] for sample in query)
+    own = Counter((sample.identity, _image(sample)) for sample in gallery if sample.camera == -1)
+    return sum(
+        identities[sample.identity]
+        == (known[sample.identity, sample.camera] if sample.camera != -1 else own[sample.identity, _image(sample)])
+        for sample in query
+    )
 
 
 def _report_split(samples: Sequence[Sample], official: tuple[int, int] | None) -> SplitReport:

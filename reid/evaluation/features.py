@@ -67,6 +67,12 @@ class Features:
         found = set(self._pictures("gallery"))
         return sum(picture in found for picture in self._pictures("query"))
 
+    def gallery_beside_queries(self) -> Integers:
+        """The rows of the gallery whose picture, by path and box, is no query's; all where paths are not known."""
+        asked = set(self._pictures("query"))
+        own = [picture in asked for picture in self._pictures("gallery")] or [False] * len(self.gallery)
+        return np.flatnonzero(~np.array(own, bool))
+
     def _pictures(self, split: Literal["query", "gallery"]) -> list[tuple[Any, ...]]:
         """Path and box of each row, none where paths are not known."""
         paths, boxes = getattr(self, f"{split}_paths"), getattr(self, f"{split}_boxes")
@@ -84,11 +90,11 @@ class Features:
             )
         return self.query_sequences.copy(), self.gallery_sequences.copy()
 
-    def picture(self, split: Literal["query", "gallery"], index: int) -> Image.Image:
-        """Read the image of a row, cropped to its box; raises as `read_image` does."""
+    def picture(self, split: Literal["query", "gallery"], index: int, *, profiles: bool = True) -> Image.Image:
+        """Read the image of a row, cropped to its box; raises, and takes `profiles`, as `read_image` does."""
         boxes = getattr(self, f"{split}_boxes")
         box = boxes[index].tolist() if len(boxes) and boxes[index][2] > 0 else None
-        return read_image(getattr(self, f"{split}_paths")[index], tuple(box) if box else None)
+        return read_image(getattr(self, f"{split}_paths")[index], tuple(box) if box else None, profiles=profiles)
 
     def save(self, path: Path) -> None:
         """Write the `.npz` whose keys docs/evaluation.md documents."""

@@ -202,7 +202,7 @@ def score(
     groups = features.groups("none" if options.gallery == "redrawn" else options.junk)
     if options.junk != "none" and options.gallery != "redrawn" and not any((group >= 0).any() for group in groups):
         log.warning("warning: no %s is known, so junk=%s leaves no image out", options.junk, options.junk)
-    if itself := features.queries_in_gallery():
+    if options.gallery != "redrawn" and (itself := features.queries_in_gallery()):
         log.warning("warning: %d queries are in the gallery too: their own picture counts as no match", itself)
     labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
     drawing: dict[str, Any] = {
@@ -218,9 +218,11 @@ def score(
     elif options.gallery == "single":
         draws = evaluate_single_shot(distances, *labels, **drawing)
     else:
-        pool = np.concatenate([features.query, features.gallery])
-        identities = np.concatenate([features.query_ids, features.gallery_ids])
-        queries += _names(features.gallery_paths) or tuple(f"gallery row {row}" for row in range(len(features.gallery)))
+        added = features.gallery_beside_queries()  # each picture once, lest one in the pool finds its twin
+        pool = np.concatenate([features.query, features.gallery[added]])
+        identities = np.concatenate([features.query_ids, features.gallery_ids[added]])
+        gallery = _names(features.gallery_paths) or tuple(f"gallery row {row}" for row in range(len(features.gallery)))
+        queries += tuple(gallery[row] for row in added)
         draws = evaluate_redrawn(pool, identities, distance=options.distance, device=distances.device, **drawing)
     if draws:
         metrics = mean_of_draws(draws)

@@ -125,10 +125,9 @@ def evaluate_distances(
             f"{query_ids[0]}, ..., gallery_ids {gallery_ids[0]}, ...); expected both numbered alike"
         )
     if not matches.positives.any():
-        camera = query_groups[matches.same_identity.argmax()]
         raise ValueError(
-            "no query can be scored: every gallery row with a query's identity also has the query's camera "
-            f"(such as camera {camera}) and is junk; where cameras are unknown or all the same, use junk=none"
+            "no query can be scored: every gallery row with a query's identity is junk: of its camera, or the query's "
+            "own picture; where cameras are unknown or all the same, use junk=none"
         )
     return _evaluate(distances, matches, ap, ranks, progress)
 

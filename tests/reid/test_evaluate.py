@@ -338,6 +338,25 @@ def test_a_calibration_on_training_identities_is_refused(run, photos, capsys):
     assert not (run / "calibration.json").exists()
 
 
+def test_the_pool_of_a_redrawn_gallery_has_each_picture_once(stored, tmp_path, capsys):
+    """Leave-one-out, with one more picture in the gallery: as where that one alone is the gallery."""
+    whole = Features.load(stored)
+    last = len(whole.gallery) - 1
+    one = replace(whole, gallery_sequences=whole.gallery_sequences[:0], query_sequences=whole.gallery_sequences[:0])
+    one = replace(one, query=whole.gallery[:last], query_ids=whole.gallery_ids[:last], query_cameras=np.full(last, -1))
+    one = replace(one, query_paths=tuple(f"{row}.jpg" for row in range(last)))
+    rest = {"gallery_ids": whole.gallery_ids[last:], "gallery_cameras": np.full(1, -1), "gallery_paths": ("more.jpg",)}
+    one = replace(one, gallery=whole.gallery[last:], **rest)
+    both = replace(one, gallery=whole.gallery, gallery_ids=whole.gallery_ids, gallery_cameras=np.full(last + 1, -1))
+    both = replace(both, gallery_paths=(*one.query_paths, "more.jpg"))
+    results = []
+    for name, features in (("one", one), ("both", both)):
+        features.save(tmp_path / f"{name}.npz")
+        results.append(evaluate_stored(tmp_path / f"{name}.npz", {"gallery": "redrawn"}).result)
+    assert results[0].as_full_json()["per_query"] == results[1].as_full_json()["per_query"]
+    assert len(results[1].queries) == last + 1
+
+
 def test_verification_of_a_redrawn_gallery_has_no_junk(stored):
     found = [
         evaluate_stored(stored, {"gallery": "redrawn", "junk": junk}, verification=True).result

@@ -155,4 +155,6 @@ def test_a_query_does_not_find_its_own_picture():
     query, gallery = features.groups("none")
     assert (query[0], query[1]) == (gallery[1], gallery[2])
     assert features.queries_in_gallery() == 2
+    assert features.gallery_beside_queries().tolist() == [0]
+    assert some().gallery_beside_queries().tolist() == [0, 1, 2]
     assert features.query_cameras.tolist() == [-1, 0]
