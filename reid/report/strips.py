@@ -30,10 +30,13 @@ LOOKS: dict[Kind, Look] = {
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A picture, 224 pixels wide or high, with a heading, lines below, and its file's path; `read` gives it whole."""
+    """A picture, 224 pixels wide or high, with a heading, lines below, and its file's path.
+
+    `read` gives it whole, with `profiles` as in `read_image`.
+    """
 
     picture: Image.Image
-    read: Callable[[], Image.Image]
+    read: Callable[..., Image.Image]
     kind: Kind
     heading: str
     notes: tuple[str, ...]

@@ -69,21 +69,33 @@ def test_even_attention_is_no_heat():
 
 
 class Recorder:
-    """Stands for an embedder: its attention lies on the left half of every picture."""
+    """Stands for an embedder of old, without profiles: its attention lies on the left half of every picture."""
+
+    profiles = False
 
     def attention(self, pictures):
-        self.sizes = [picture.size for picture in pictures]
+        self.sizes, self.applied = zip(*((picture.size, picture.info["applied"]) for picture in pictures), strict=True)
         return [Attention(np.array([[1.0, 0.0]], np.float32), None) for _ in pictures]
+
+
+def reader(size):
+    def read(*, profiles=True):
+        picture = Image.new("RGB", size)
+        picture.info["applied"] = profiles
+        return picture
+
+    return read
 
 
 def test_tiles_get_the_attention_of_the_whole_picture_and_keep_the_rest():
     tiles = [
-        Tile(Image.new("RGB", (10, 8), "gray"), lambda: Image.new("RGB", (50, 40)), "query", "query", (), "a"),
-        Tile(Image.new("RGB", (15, 10), "gray"), lambda: Image.new("RGB", (30, 20)), "right", "rank 1", ("0.9",), "b"),
+        Tile(Image.new("RGB", (10, 8), "gray"), reader((50, 40)), "query", "query", (), "a"),
+        Tile(Image.new("RGB", (15, 10), "gray"), reader((30, 20)), "right", "rank 1", ("0.9",), "b"),
     ]
     embedder = Recorder()
     drawn = attended(tiles, embedder)
-    assert embedder.sizes == [(50, 40), (30, 20)]
+    assert embedder.sizes == ((50, 40), (30, 20))
+    assert embedder.applied == (False, False)
     for before, after in zip(tiles, drawn, strict=True):
         assert (after.kind, after.heading, after.notes, after.path) == (
             before.kind,
