@@ -5,12 +5,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from PIL import ExifTags
 
 from reid.data.images import UnknownFormat, UnusableImage, opened_picture
+from reid.data.times import read_offset
 
 # The tags of a time, of its part of a second, and of its offset from UTC; the second set stands in for the first.
 _TIMES = (
@@ -18,7 +19,6 @@ _TIMES = (
     (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
 )
 _TIME = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d+))?")
-_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
 # Where clocks begin that were never set, and before which nobody took a photo.
 _BEGINNINGS = ((1904, 1, 1), (1970, 1, 1), (1980, 1, 1))
 _FIRST_PHOTO = 1826
@@ -75,27 +75,19 @@ def _time(tags: Mapping[int, Any], now: datetime, problems: list[str]) -> tuple[
             time = datetime.fromisoformat("{}-{}-{}T{}:{}:{}".format(*match.groups()))
             if part.isdecimal():
                 time = time.replace(microsecond=int(part[:6].ljust(6, "0")))
-            time = time.replace(tzinfo=_offset(_text(tags.get(offset_tag))))
+            time = time.replace(tzinfo=read_offset(_text(tags.get(offset_tag))))
         except ValueError:
-            problems.append(f"time {written!r} is none")
-            return None, None
-        latest = now + _TOLERANCE
-        if (time.year, time.month, time.day) in _BEGINNINGS or time.year < _FIRST_PHOTO:
-            problems.append(f"time {written!r} is that of a clock which was not set")
-        elif (time if time.tzinfo else time.replace(tzinfo=UTC)) > latest:
-            problems.append(f"time {written!r} lies in the future")
+            problem = f"time {written!r} is none"
         else:
-            return time, "subsecond" if part.isdecimal() else "second"
-        return None, None
+            if (time.year, time.month, time.day) in _BEGINNINGS or time.year < _FIRST_PHOTO:
+                problem = f"time {written!r} is that of a clock which was not set"
+            elif (time if time.tzinfo else time.replace(tzinfo=UTC)) > now + _TOLERANCE:
+                problem = f"time {written!r} lies in the future"
+            else:
+                return time, "subsecond" if part.isdecimal() else "second"
+        if problem not in problems:  # both sets of tags often say the same
+            problems.append(problem)
     return None, None
-
-
-def _offset(written: str) -> timezone | None:
-    match = _OFFSET.fullmatch(written)
-    if match is None:
-        return UTC if written == "Z" else None
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-    return timezone(-offset if match[1] == "-" else offset)
 
 
 def _position(tags: Mapping[int, Any], problems: list[str]) -> tuple[float | None, float | None]:

@@ -16,6 +16,7 @@ CLOCK = r"(?P<hour>\d{1,2})[:h](?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<
 WRITTEN = re.compile(
     rf"{DATE}(?:(?:[ T]+|, ?){CLOCK}(?: ?(?P<half>[ap])\.?m\.?)?)? ?(?P<zone>Z|[+-]\d{{2}}:?\d{{2}})?", re.IGNORECASE
 )
+OFFSET = re.compile(r"([+-])([01]\d|2[0-3]):?([0-5]\d)")
 EXPECTED = "expected a date or a time, as 2025-03-01 or 2025-03-01 09:30:00"
 
 
@@ -56,14 +57,17 @@ class Clock:
             day, month, year = a, b, c
         else:
             month, day, year = a, b, c
-        hour = int(match["hour"] or 0)
-        if match["half"]:
-            hour = hour % 12 + 12 * (match["half"].lower() == "p")
+        hour, half = int(match["hour"] or 0), (match["half"] or "").lower()
+        zone = read_offset(match["zone"] or "")
+        if (half == "a" and hour > 12) or (match["zone"] and zone is None):
+            _refuse(text)
+        if half:
+            hour = hour % 12 + 12 * (half == "p")
         part = int((match["part"] or "")[:6].ljust(6, "0"))
         try:
             return datetime(
                 int(year), int(month), int(day), hour, int(match["minute"] or 0), int(match["second"] or 0), part
-            ).replace(tzinfo=_offset(match["zone"]))
+            ).replace(tzinfo=zone)
         except ValueError as error:
             raise ValueError(f"found {text!r}, which is no time ({error})") from None
 
@@ -113,14 +117,25 @@ def _shown_order(texts: Iterable[str]) -> DateOrder | None:
 
 def read_zone(text: str) -> tzinfo:
     """A time zone by its name, such as Africa/Johannesburg, or its offset, such as +02:00; raises ValueError."""
-    if text.upper() in ("UTC", "Z"):
+    if text.upper() == "UTC":
         return UTC
-    if re.fullmatch(r"[+-]\d{2}:?\d{2}", text):
-        return _offset(text) or UTC
+    if offset := read_offset(text):
+        return offset
     try:
         return ZoneInfo(text)
     except (OSError, ValueError, LookupError):  # ZoneInfoNotFoundError is a KeyError
         raise ValueError(f"found {text!r}, expected a time zone such as Africa/Johannesburg or +02:00") from None
+
+
+def read_offset(text: str) -> timezone | None:
+    """An offset from UTC of less than a day, such as +02:00, -0330 or Z; None for other text."""
+    if text.upper() == "Z":
+        return UTC
+    match = OFFSET.fullmatch(text)
+    if match is None:
+        return None
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return timezone(-offset if match[1] == "-" else offset)
 
 
 def _day_first(match: re.Match[str], dates: DateOrder | None) -> bool:
@@ -147,15 +162,6 @@ def _number(text: str) -> datetime | None:
     if not SPREADSHEET_DAYS[0] <= days < SPREADSHEET_DAYS[1]:
         return None
     return SPREADSHEET_START + timedelta(seconds=round(days * 86_400))
-
-
-def _offset(text: str | None) -> tzinfo | None:
-    if not text:
-        return None
-    if text.upper() == "Z":
-        return UTC
-    hours, minutes = int(text[1:3]), int(text[-2:])
-    return timezone((-1 if text[0] == "-" else 1) * timedelta(hours=hours, minutes=minutes))
 
 
 def _refuse(text: str) -> NoReturn:

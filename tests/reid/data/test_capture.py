@@ -13,7 +13,7 @@ CASES = Path(__file__).with_name("cases")
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 MORNING = datetime(2026, 5, 3, 6, 41, 9)
 EAST = timezone(timedelta(hours=2))
-ORIGINAL, PART, OFFSET = 36867, 37521, 36881
+ORIGINAL, DIGITIZED, PART, OFFSET = 36867, 36868, 37521, 36881
 
 
 def photo(details=(), main=(), gps=(), form="JPEG"):
@@ -76,6 +76,19 @@ def test_times_that_cannot_be_true_are_told_and_left_empty(written, problem):
     assert found.captured_at is None and found.precision is None
     assert len(found.problems) == bool(problem)
     assert problem in "".join(found.problems)
+
+
+@pytest.mark.parametrize("written", ["0000:00:00 00:00:00", "1970:01:01 00:00:00"])
+def test_the_second_time_stands_in_for_one_that_cannot_be_true(written):
+    found = read_capture(photo({ORIGINAL: written, DIGITIZED: "2026:05:03 06:41:09"}), NOW)
+    assert found.captured_at == MORNING
+    assert len(found.problems) == 1
+    assert len(read_capture(photo({ORIGINAL: written, DIGITIZED: written}), NOW).problems) == 1
+
+
+@pytest.mark.parametrize("offset", ["+99:00", "+24:00", "east"])
+def test_an_offset_that_cannot_be_true_leaves_the_time(offset):
+    assert read_capture(photo({ORIGINAL: "2026:05:03 06:41:09", OFFSET: offset}), NOW).captured_at == MORNING
 
 
 def test_a_clock_a_little_ahead_is_believed():

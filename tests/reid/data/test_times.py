@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -24,6 +25,8 @@ SECOND = datetime(2026, 5, 3, 6, 41, 9)
         ("13/05/2026", datetime(2026, 5, 13)),
         ("05/13/2026 6:41 PM", datetime(2026, 5, 13, 18, 41)),
         ("05/13/2026 12:05 AM", datetime(2026, 5, 13, 0, 5)),
+        ("05/13/2026 00:05 AM", datetime(2026, 5, 13, 0, 5)),
+        ("05/13/2026 18:41 PM", datetime(2026, 5, 13, 18, 41)),
         ("05/05/2026", datetime(2026, 5, 5)),
         ("46145", datetime(2026, 5, 3)),
         ("46145.278576388890", SECOND),
@@ -38,10 +41,14 @@ def test_one_moment_in_many_forms(text: str, time: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "2026", "12.5", "2026-13-01", "2026-02-30", "05/03/26", "6:41", "1e4", "nan"]
+    "text",
+    [
+        *("", "soon", "2026", "12.5", "2026-13-01", "2026-02-30", "05/03/26", "6:41", "1e4", "nan"),
+        *("2026-05-13 17:00 AM", "2026:05:03 06:41:09+24:00"),
+    ],
 )
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(ValueError, match=f"found '{text}'"):
+    with pytest.raises(ValueError, match=re.escape(f"found '{text}'")):
         Clock().read(text)
 
 
@@ -80,6 +87,6 @@ def test_the_zone_of_clocks_that_do_not_say_it() -> None:
 def test_zones() -> None:
     assert read_zone("+02:00").utcoffset(None) == read_zone("+0200").utcoffset(None) == timedelta(hours=2)
     assert read_zone("utc") is UTC
-    for text in ("Mars/Olympus", "", "../etc/passwd", "+2"):
+    for text in ("Mars/Olympus", "", "../etc/passwd", "+2", "+25:00", "+02:60"):
         with pytest.raises(ValueError, match="expected a time zone such as Africa/Johannesburg or"):
             read_zone(text)
