@@ -48,11 +48,14 @@ def split_table(source: Path, output: Path, reading: Reading, seed: int = 0) -> 
     clock = table.clock(Reading(zone=reading.zone or UTC, dates=reading.dates))
     rows = list(table.rows())
     groups: dict[str, list[_Photo]] = defaultdict(list)
-    for place in sorted(range(len(rows)), key=lambda place: rows[place][1]["path"]):
+    unread = []
+    for place in sorted(range(len(rows)), key=lambda place: (rows[place][1]["path"], *rows[place][1].values())):
         cells = rows[place][1]
         if name := known_name(cells["identity"]):
             camera, time = known_name(cells.get("camera", "")), _time(cells, clock)
             groups[name].append(_Photo(place, camera, time))
+            if time is None and (text := known_name(cells.get("captured_at", ""))):
+                unread.append(text)
     splits = dict.fromkeys(range(len(rows)), "gallery")
     drawn = random.Random(seed)
     occasions = {name: _occasions(photos) for name, photos in sorted(groups.items())}
@@ -65,11 +68,12 @@ def split_table(source: Path, output: Path, reading: Reading, seed: int = 0) -> 
     _write(table, output, rows, [splits[place] for place in range(len(rows))])
     times = sum(photo.time is not None for photos in groups.values() for photo in photos)
     counts = {split: sum(found == split for found in splits.values()) for split in ("train", "query", "gallery")}
+    problem = f"; {len(unread):,} times cannot be read and count as none, such as {unread[0]!r}" if unread else ""
     how = f"queries are the latest of {times:,} photos with a time" if times else "drawn"
     return (
         f"{output}: {counts['train']:,} photos of {len(groups) - len(held_out):,} identities to train on; "
         f"{counts['query']:,} queries and {counts['gallery']:,} gallery photos of {len(held_out):,} others"
-        f"{_nobody(rows)}; {how}, seed {seed}"
+        f"{_nobody(rows)}; {how}, seed {seed}{problem}"
     )
 
 
@@ -86,13 +90,16 @@ def _time(cells: Cells, clock: Clock) -> datetime | None:
 
 
 def _occasions(photos: Sequence[_Photo]) -> list[list[_Photo]]:
-    """The photos of an identity by occasion, in the order of time, those without a time first and each alone."""
-    ordered = sorted((photo for photo in photos if photo.time), key=lambda photo: (photo.time, photo.row))
+    """The photos of an identity by occasion, in the order of time, those without a time first and each alone.
+
+    Photos of the same time stay in the order given, which is not that of the rows.
+    """
+    ordered = sorted((photo.time, place, photo) for place, photo in enumerate(photos) if photo.time)
     occasions: list[list[_Photo]] = []
     last: dict[str | None, list[_Photo]] = {}
-    for photo in ordered:
+    for time, _, photo in ordered:
         before = last.get(photo.camera)
-        if before and photo.time and before[-1].time and photo.time - before[-1].time <= BURST:
+        if before and before[-1].time and time - before[-1].time <= BURST:
             before.append(photo)
         else:
             last[photo.camera] = [photo]

@@ -93,6 +93,19 @@ def test_the_same_seed_gives_the_same_split_whatever_the_order(table: Path) -> N
     assert found[0] == found[1] != found[2]
 
 
+def test_days_without_hours_split_the_same_whatever_the_order_and_unread_times_are_told(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{n // 12},c{n % 3},2026-01-0{1 + n % 12 // 6}" for n in range(108)]
+    rows.append("108.jpg,8,c1,soon")
+    found = []
+    for name, order in (("a", rows), ("b", random.Random(5).sample(rows, len(rows)))):
+        source = tmp_path / f"{name}.csv"
+        source.write_text("Image,identity,camera,captured_at\n" + "\n".join(order) + "\n")
+        told = split_table(source, tmp_path / f"{name}-split.csv", AS_IT_IS)
+        assert told.endswith("; 1 times cannot be read and count as none, such as 'soon'")
+        found.append({image: row["split"] for image, row in written(tmp_path / f"{name}-split.csv").items()})
+    assert found[0] == found[1]
+
+
 def test_a_table_without_times_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(24):
         (tmp_path / f"p{number:02}.jpg").touch()
