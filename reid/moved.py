@@ -1,4 +1,4 @@
-"""Where modules went that had another place before: importing one tells."""
+"""Where modules, and names of packages, went that had another place before: importing one tells."""
 
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -8,6 +8,8 @@ MOVED = {
     "reid.calibrate": "reid.evaluation.calibrate",
     "reid.checkpoint": "reid.inference.checkpoint",
     "reid.classifier": "reid.inference.classifier",
+    "reid.distributed.World": "reid.distributed.world.World",
+    "reid.distributed.joined": "reid.distributed.world.joined",
     "reid.embedder": "reid.inference.embedder",
     "reid.exported": "reid.inference.exported",
     "reid.features": "reid.evaluation.features",
@@ -35,11 +37,12 @@ MOVED = {
 
 
 class MovedFinder:
-    """The last that Python asks for a module: names the new place of one that was moved."""
+    """The last that Python asks for a module: names the new place of what was moved."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Raises ModuleNotFoundError for a module that has another place now; knows of no others."""
         if name in MOVED:
-            raise ModuleNotFoundError(f"{name} is now {MOVED[name]}", name=name)
+            # Not with its name: Python keeps such an error to itself at `from package import name`.
+            raise ModuleNotFoundError(f"{name} is now {MOVED[name]}")
         return None
