@@ -273,24 +273,26 @@ def _closer_in_doubt(
 ) -> Integers:
     """Count the negatives between `low` and `high` that are at most as far as each of these positives, exactly.
 
-    Positives are sorted by query and distance, and their bounds with them.
+    Positives are sorted by query and distance, and their bounds with them. A negative is compared once for a query,
+    however many positives it is near to: where all rows are equal, it is near to every one.
     """
-    columns, positives = [], []
-    edges = [*np.flatnonzero(np.diff(query, prepend=-1)), len(query)]
-    for first, last in pairwise(edges):
+    counts = np.zeros(len(query), np.int64)
+    for first, last in pairwise([*np.flatnonzero(np.diff(query, prepend=-1)), len(query)]):
         row = block[query[first]].cpu().numpy()
-        near = np.flatnonzero((row > low[first]) & (row <= high[last - 1]))
-        distances = row[near]
-        for place in range(first, last):
-            columns.append(near[(distances > low[place]) & (distances <= high[place])])
-            positives.append(np.full(len(columns[-1]), place))
-    negative, positive = np.concatenate(columns), np.concatenate(positives)
-    rows = torch.from_numpy(start + query).to(block.device)
-    own = source.exact(rows, torch.from_numpy(gallery).to(block.device))
-    others = source.exact(
-        rows[torch.from_numpy(positive).to(block.device)], torch.from_numpy(negative).to(block.device)
-    )
-    return np.bincount(positive[others <= own[positive]], minlength=len(query))
+        near = np.flatnonzero((row > low[first:last].min()) & (row <= high[first:last].max()))
+        near = near[np.argsort(row[near], kind="stable")]
+        spans = [np.searchsorted(row[near], bound[first:last], side="right") for bound in (low, high)]
+        doubtful = np.zeros(len(near), np.bool_)
+        for begin, end in zip(*spans, strict=True):
+            doubtful[begin:end] = True
+        rows = torch.from_numpy(np.concatenate([gallery[first:last], near[doubtful]])).to(block.device)
+        exact = source.exact(torch.full_like(rows, start + int(query[first])), rows)
+        away = np.full(len(near), np.inf)
+        away[doubtful] = exact[last - first :]
+        counts[first:last] = [
+            np.count_nonzero(away[begin:end] <= own) for own, begin, end in zip(exact, *spans, strict=False)
+        ]
+    return counts
 
 
 def _closer_negatives_on_cpu(

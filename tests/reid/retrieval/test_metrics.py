@@ -358,6 +358,45 @@ def test_near_ties_are_ranked_as_in_float64(monkeypatch, distance, offset, on_gp
         assert not np.allclose(alone.average_precision, metrics.average_precision, rtol=1e-12)
 
 
+@pytest.fixture
+def compared(monkeypatch):
+    """How many pairs are compared exactly, call by call."""
+    compared: list[int] = []
+    exact = FeatureDistances.exact
+
+    def counted(self, queries, gallery):
+        compared.append(len(gallery))
+        return exact(self, queries, gallery)
+
+    monkeypatch.setattr(FeatureDistances, "exact", counted)
+    return compared
+
+
+@pytest.mark.parametrize("on_gpu_code", [False, True])
+def test_rows_that_are_all_equal_are_compared_once_a_query(monkeypatch, compared, on_gpu_code):
+    """As of a collapsed model: every negative is as far away as every positive."""
+    if on_gpu_code:
+        monkeypatch.setattr(module, "_closer_negatives_on_cpu", module._closer_negatives_on_gpu)
+    query_ids, gallery_ids = np.arange(4), np.repeat(np.arange(5), 20)
+    cameras = np.full(4, -1), np.full(100, -1)
+    row = np.random.default_rng(0).normal(size=16).astype(np.float32)
+    query, gallery = np.tile(row, (4, 1)), np.tile(row, (100, 1))
+    metrics = evaluate_features(query, query_ids, cameras[0], gallery, gallery_ids, cameras[1])
+    assert_equals_slow(metrics, slow_metrics(np.zeros((4, 100)), query_ids, cameras[0], gallery_ids, cameras[1]))
+    assert 0 < sum(compared) <= 4 * 100
+
+
+def test_only_what_is_in_doubt_is_compared_again(compared):
+    """Two positives, each with a near tie, far from each other with many negatives between."""
+    angles = np.concatenate([[0.1, 1.5, 0.1, 1.5], np.linspace(0.2, 1.4, 50)])
+    gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    ids = np.array([0, 0, *[1] * 52])
+    unknown = np.full(1, -1), np.full(54, -1)
+    metrics = evaluate_features(np.array([[1, 0]], np.float32), np.zeros(1, int), unknown[0], gallery, ids, unknown[1])
+    assert metrics.mAP == pytest.approx((1 / 2 + 2 / 54) / 2)
+    assert sum(compared) == 4
+
+
 @pytest.mark.parametrize("offset", [1, 100, 1000])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_an_offset_of_all_features_changes_no_euclidean_figure(offset, dtype):
