@@ -1,5 +1,6 @@
 """Files of weights as people publish them: read by content, whatever their name and wrapping."""
 
+import argparse
 import pickle
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +17,8 @@ State = dict[str, Tensor]
 WRAPPERS = ("state_dict_ema", "model_ema", "ema", "teacher", "state_dict", "model", "student")
 CONVERT = (
     "it holds Python objects beside tensors, and loading them could run any code; where you trust the file, convert "
-    "it: torch.save({k: v for k, v in torch.load(FILE, weights_only=False)['state_dict'].items()}, NEW_FILE)"
+    "it: torch.save({k: v for k, v in torch.load(FILE, weights_only=False)[KEY].items()}, NEW_FILE), where KEY is what "
+    "holds the tensors, such as 'state_dict', 'model' or 'teacher'"
 )
 
 
@@ -50,7 +52,8 @@ def read_state(path: Path, wanted: Collection[str]) -> tuple[State, str]:
         loaded: Any = load_file(str(path))
     else:
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # the options that training scripts keep
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if "weights_only" in str(error) or "Unsupported global" in str(error):
                 raise ValueError(CONVERT) from None

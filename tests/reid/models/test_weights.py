@@ -1,3 +1,4 @@
+import argparse
 import json
 from dataclasses import replace
 
@@ -240,6 +241,15 @@ def test_a_network_is_found_by_its_tensors_whatever_wraps_it(tmp_path, keys, pre
         torch.testing.assert_close(model.state_dict()[name], value)
 
 
+def test_options_that_a_training_script_kept_beside_the_network_do_no_harm(tmp_path):
+    donor = build_backbone("vit_toy", (32, 32))[0]
+    args = argparse.Namespace(lr=0.1, model="vit", sizes=[1, 2], resume=None)
+    torch.save({"state_dict": donor.state_dict(), "args": args}, tmp_path / "last.pth.tar")
+    model, _ = build_backbone("vit_toy", (32, 32), weights=str(tmp_path / "last.pth.tar"))
+    for name, value in donor.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+
+
 class Calls:
     def __reduce__(self):
         return print, ("code of the file ran",)
@@ -254,7 +264,10 @@ def test_what_is_no_weights_file_is_named(tmp_path, capsys):
     for name, message in (
         ("page.pth", "a web page, not weights"),
         ("pointer.safetensors", "a pointer of Git LFS.*git lfs pull"),
-        ("objects.pth", "could run any code; where you trust the file, convert it"),
+        (
+            "objects.pth",
+            r"could run any code; where you trust the file, convert it: .*\[KEY\].* 'state_dict', 'model' or 'teacher'",
+        ),
         ("nan.pth", "1 tensors hold NaN or infinite values, e.g. norm.bias"),
     ):
         with pytest.raises(ValueError, match=message):
