@@ -164,14 +164,14 @@ def read_folder(root: Path) -> FgvcDataset:
     """
     held_out = next((name for name in ("test", "val") if (root / name).is_dir()), "test")
     folders = {split: root / split for split in ("train", held_out)}
-    left_out = LeftOut()
-    present = images_by_folder(root, left_out, [split for split, folder in folders.items() if folder.is_dir()])
-    if not any(folder.is_dir() for folder in folders.values()):
+    there = [split for split, folder in folders.items() if folder.is_dir()]
+    if not there:
         raise FileNotFoundError(
             f"folder: {root} has no folder train, test or val; expected train/CLASS/*.jpg and test/CLASS/*.jpg"
         )
-    first = next(iter(present))
-    classes = sorted(path.name for path in folders[first].iterdir() if path.is_dir() and not is_clutter(path.name))
+    left_out = LeftOut()
+    present = images_by_folder(root, left_out, there)
+    classes = sorted(path.name for path in folders[there[0]].iterdir() if path.is_dir() and not is_clutter(path.name))
     label = {name: place for place, name in enumerate(classes)}
     unknown = sorted(name for images in present.values() for name in images if name not in label)
     if unknown:

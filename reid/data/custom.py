@@ -224,18 +224,28 @@ def _describe_unknown(table: Table, unknown: Mapping[str, int]) -> Iterator[str]
 def images_by_folder(folder: Path, left_out: LeftOut, splits: Sequence[str] = ()) -> dict[str, dict[str, list[Path]]]:
     """The sorted images below `folder`/SPLIT/NAME by split and name, all else `left_out`.
 
-    Without `splits` those below `folder`/NAME, under the split "".
+    Without `splits` those below `folder`/NAME, under the split "". Splits are read each for itself: a link may make one
+    of them another, or of what lies elsewhere in `folder`.
     """
     found: dict[str, dict[str, list[Path]]] = {split: {} for split in splits or ("",)}
-    for inside in pictures_below(folder, left_out):
-        split, *below = inside.parts if splits else ("", *inside.parts)
-        if split not in found:
-            left_out.add(f"outside the folders {', '.join(splits)}")
-        elif len(below) < 2:
-            left_out.add("beside the folders that name what they show")
-        else:
-            found[split].setdefault(below[0], []).append(folder / inside)
+    for split, images in found.items():
+        for inside in pictures_below(folder / split, left_out):
+            if len(inside.parts) < 2:
+                left_out.add("beside the folders that name what they show")
+            else:
+                images.setdefault(inside.parts[0], []).append(folder / split / inside)
+    if splits:
+        left_out.add(f"outside the folders {', '.join(splits)}", _files_outside(folder, splits))
     return {split: {name: sorted(paths) for name, paths in images.items()} for split, images in found.items()}
+
+
+def _files_outside(folder: Path, splits: Sequence[str]) -> int:
+    read = {os.path.realpath(folder / split) for split in splits}
+    files = 0
+    for here, folders, names in os.walk(os.path.realpath(folder)):
+        folders[:] = [name for name in folders if os.path.join(here, name) not in read]
+        files += len(names)
+    return files
 
 
 def _split_by_hash(images: Mapping[str, list[Path]], root: Path) -> dict[str, dict[str, list[Path]]]:

@@ -117,7 +117,7 @@ class _Walk:
             return
         for entry in entries:
             path = inside / entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 if is_clutter(entry.name):
                     hidden = entry.name.lower() not in CLUTTER_FOLDERS
                     self._left_out.add("in hidden folders" if hidden else f"in {entry.name}", _count(entry.path))
@@ -141,11 +141,16 @@ class _Walk:
             return entry.name
         if name.startswith("."):
             return "hidden"
-        if not entry.is_file():
+        if not (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)):
             return "broken link" if entry.is_symlink() else "that is no regular file"
         if option := self._wanted.refuse(inside):
             return f"by {option}"
         return "" if is_image(name) else _kind(entry)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """As `entry.is_dir`, which raises OSError for a link that cannot be followed, such as one to itself."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:

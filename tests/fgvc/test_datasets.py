@@ -231,6 +231,17 @@ def test_a_test_folder_wins_over_val_and_may_stand_alone(tmp_path, link):
     assert found(dataset.test) == [("a/2.jpg", 0), ("b/3.jpg", 1)]
 
 
+def test_a_root_without_splits_is_refused_before_it_is_walked(tmp_path, link, monkeypatch):
+    link(tmp_path, ["photos/a/1.jpg"])
+
+    def walked(*arguments):
+        raise AssertionError("the whole root was read")
+
+    monkeypatch.setattr("fgvc.datasets.images_by_folder", walked)
+    with pytest.raises(FileNotFoundError, match="has no folder train, test or val"):
+        load_dataset("folder", tmp_path)
+
+
 def test_broken_folders_are_named(tmp_path, link):
     with pytest.raises(FileNotFoundError, match=r"has no folder train, test or val; expected train/CLASS/\*.jpg"):
         load_dataset("folder", tmp_path)

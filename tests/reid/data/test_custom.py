@@ -278,6 +278,18 @@ def test_folder_with_its_own_split(tmp_path: Path) -> None:
     )
 
 
+def test_folder_whose_splits_are_links(tmp_path: Path) -> None:
+    touch(tmp_path, "split1/train/rex/1.jpg", "gallery/ida/2.jpg", "gallery/ida/3.jpg", "more/tom/4.jpg", "read.me")
+    (tmp_path / "train").symlink_to("split1/train")
+    (tmp_path / "query").symlink_to("gallery")
+    dataset = load_dataset("folder", tmp_path)
+    assert [sample.path for sample in dataset.train] == [tmp_path / "train/rex/1.jpg"]
+    for split in ("query", "gallery"):
+        inside = [str(sample.path.relative_to(tmp_path / split)) for sample in dataset.splits[split]]
+        assert inside == ["ida/2.jpg", "ida/3.jpg"]
+    assert "folder: 2 files left out: 2 outside the folders train, query, gallery" in dataset.warnings
+
+
 def test_folder_with_part_of_a_split_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "train/rex/1.jpg", "test/rex/2.jpg")
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} has no query and no gallery; expected the folders train,"):

@@ -108,6 +108,16 @@ def test_patterns_choose(tree, patterns, expected, told):
     assert told in str(left_out)
 
 
+def test_a_link_that_leads_to_itself_is_a_broken_one(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "there").symlink_to("back")
+    (tmp_path / "back").symlink_to("there")
+    found, left_out = walked(tmp_path)
+    assert found == ["a.jpg"]
+    assert str(left_out) == "3 files left out: 3 broken link"
+
+
 def test_what_is_no_file_is_told_and_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert str(walked(tmp_path)[1]) == "1 file left out: 1 that is no regular file"
