@@ -65,7 +65,7 @@ class TrainingLoader:
         `sides` are the samples' combinations of camera and view, for a model that is told of them. `share` is what of
         each batch this process reads. `profiles` as for `read_image`.
         """
-        self.samples, self.labels = samples, labels
+        self.samples, self.labels, self.profiles = samples, labels, profiles
         self._all_labels = torch.tensor(labels)
         self._sides = None if sides is None else torch.tensor(sides)
         self._draws = _Draws(sampler, share)

@@ -90,7 +90,7 @@ def fit(
 
     Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
     """
-    state = start(model, branch_loss, options, device, loader.fingerprint, world)
+    state = start(model, branch_loss, options, device, loader.fingerprint, world, loader.profiles)
     if resume:
         state.restore(folder / STATE_FILE)
         log.info("resuming after %d epochs and %d steps", state.position.epoch, state.position.step)
@@ -196,9 +196,18 @@ def train_epoch(
 
 
 def start(
-    model: DCAL, loss: BranchLoss, options: TrainOptions, device: torch.device, data: str, world: World = ALONE
+    model: DCAL,
+    loss: BranchLoss,
+    options: TrainOptions,
+    device: torch.device,
+    data: str,
+    world: World = ALONE,
+    profiles: bool = True,
 ) -> TrainingState:
-    """The state of a training that has not begun, on the data that fingerprint names; seeds torch's random numbers."""
+    """The state of a training that has not begun, on the data that fingerprint names; seeds torch's random numbers.
+
+    `profiles` says how the images are read.
+    """
     if options.loss_weights == "equal" and hasattr(model, "log_variances"):
         model.log_variances.requires_grad_(False)
     optimizer = build_optimizer(
@@ -217,7 +226,7 @@ def start(
     torch.manual_seed(options.seed if world.main else seed_of(options.seed, world.rank))
     scaled = choose_precision(options.precision, device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-    return TrainingState(model, loss, optimizer, scaler, averaged, device, data, world)
+    return TrainingState(model, loss, optimizer, scaler, averaged, device, data, world, profiles)
 
 
 def moving_average(decay: float) -> Callable[..., None]:

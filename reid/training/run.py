@@ -19,10 +19,10 @@ from reid.inference.side_info import SideInfo
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
 from reid.models.rollout import query_count
-from reid.names import BRANCHES, CONFIG_FILE
+from reid.names import BRANCHES, CONFIG_FILE, STATE_FILE
 from reid.training.loop import Evaluation, fit
 from reid.training.losses import BranchLoss
-from reid.training.runs import applies_profiles
+from reid.training.state import applied_profiles
 
 log = logging.getLogger("reid")
 
@@ -66,7 +66,7 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
     if not resume:
         log.info("%s", report)
     loss = plan.build_loss(model)
-    profiles = applies_profiles(config, output, resume)
+    profiles = not resume or world.on_main(lambda: applied_profiles(output / STATE_FILE))
     preprocessing = Preprocessing(image_size, *normalisation(model.backbone), resize=plan.resize, profiles=profiles)
     loader = TrainingLoader(
         plan.samples,

@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeVar
 from reid import cli
 from reid.config import Config, ConfigError, differences, load_config, override, parse_override, read_config
 from reid.distributed.world import World, joined
-from reid.inference.checkpoint import read_checkpoint
 from reid.models.specs import BACKBONES
 from reid.names import BRANCHES, CONFIG_FILE, MODEL_FILE, STATE_FILE
 
@@ -146,13 +145,6 @@ def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
             f"--resume cannot change {', '.join(changed)}; the run's options are in {output / CONFIG_FILE}"
         )
     return True
-
-
-def applies_profiles(config: Config, output: Path, goes_on: bool) -> bool:
-    """Whether a run's pictures get their colour profiles applied: all but those begun when that was not done yet."""
-    if not goes_on or not (output / MODEL_FILE).exists():
-        return True
-    return read_checkpoint(output, type(config)).preprocessing.profiles
 
 
 def changed_options(folder: Path, config: Config) -> list[str]:

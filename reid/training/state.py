@@ -34,8 +34,9 @@ class Position:
 class TrainingState:
     """What changes while a model trains, and what it trains on.
 
-    `averaged` is the moving average of the weights, when there is one; `data` the fingerprint of images and labels.
-    All of it is the same in every process of `world`, except the random states.
+    `averaged` is the moving average of the weights, when there is one; `data` the fingerprint of images and labels;
+    `profiles` says whether colour profiles are applied to the images. All of it is the same in every process of
+    `world`, except the random states.
     """
 
     model: DCAL
@@ -46,6 +47,7 @@ class TrainingState:
     device: torch.device
     data: str
     world: World = ALONE
+    profiles: bool = True
     position: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
@@ -56,6 +58,7 @@ class TrainingState:
     def _write(self, path: Path, random: list[dict[str, Tensor]]) -> None:
         state = {
             "data": self.data,
+            "profiles": self.profiles,
             "position": vars(self.position),
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
@@ -105,9 +108,14 @@ class TrainingState:
             torch.manual_seed(int(torch.randint(2**62, ())) + rank)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def applied_profiles(path: Path) -> bool:
+    """Whether a saved training applies colour profiles to its images; raises ValueError for a damaged file."""
+    return bool(_read(path, mmap=True).get("profiles", False))  # states from before that say nothing
+
+
+def _read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _unusable(path, error) from error
     return state

@@ -13,7 +13,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from reid.config import ConfigError, FgvcConfig, ReidTrainOptions, load_config
+from reid.config import ConfigError, FgvcConfig, ReidConfig, ReidTrainOptions, load_config
+from reid.inference.checkpoint import read_checkpoint
 from reid.train import main, train
 from reid.training import loop
 from reid.training.loop import Interrupted, draw_partners
@@ -164,6 +165,24 @@ def test_a_state_from_before_losses_learned_still_resumes(photos, tiny, tmp_path
     torch.save(earlier, tmp_path / "halves" / "state.pt")
     train(config, tmp_path / "halves", device="cpu", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_run_goes_on_with_profiles_as_it_began(photos, tiny, tmp_path, monkeypatch, earlier):
+    """Also one that was stopped before it had a model to say so, and one from before profiles were applied at all."""
+    config = configure(photos, tiny, train__epochs=1)
+    stop_after_the_first_step(monkeypatch)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path, device="cpu")
+    monkeypatch.undo()
+    saved = state(tmp_path)
+    assert saved["profiles"] is True
+    if earlier:
+        del saved["profiles"]
+        torch.save(saved, tmp_path / "state.pt")
+    train(config, tmp_path, device="cpu", resume=True)
+    assert read_checkpoint(tmp_path, ReidConfig).preprocessing.profiles is not earlier
+    assert state(tmp_path)["profiles"] is not earlier
 
 
 @pytest.mark.parametrize(
