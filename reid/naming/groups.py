@@ -5,7 +5,7 @@ all that joins connect. N items, M decisions.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ class Groups:
 
     def add(self, decision: Decision) -> None:
         """Append a decision; raises ValueError for an item that is not there, a pair of one, and a wrong supersedes."""
-        self.check(decision)
+        self.check([decision])
         if decision.supersedes is not None:
             self._superseded.add(decision.supersedes)
             earlier = self.decisions[decision.supersedes]
@@ -81,16 +81,21 @@ class Groups:
         self.answers[pair] += 1
         self._count(pair, weight(decision, self.errors))
 
-    def check(self, decision: Decision) -> None:
-        """Raise ValueError as `add` does, and change nothing."""
-        for item in (decision.a, decision.b):
-            if not 0 <= item < self.count:
-                raise ValueError(f"decision about item {item}: expected one of the {self.count} items, from 0")
-        if decision.a == decision.b:
-            raise ValueError(f"decision about item {decision.a} and itself: expected two items")
-        earlier = decision.supersedes
-        if earlier is not None and not (0 <= earlier < len(self.decisions) and earlier not in self._superseded):
-            raise ValueError(f"decision supersedes {earlier}: expected an earlier decision that still holds")
+    def check(self, decisions: Iterable[Decision]) -> None:
+        """Raise ValueError as `add` would for one of these decisions, one after the other, and change nothing."""
+        superseded: set[int] = set()
+        for number, decision in enumerate(decisions, len(self.decisions)):
+            for item in (decision.a, decision.b):
+                if not 0 <= item < self.count:
+                    raise ValueError(f"decision about item {item}: expected one of the {self.count} items, from 0")
+            if decision.a == decision.b:
+                raise ValueError(f"decision about item {decision.a} and itself: expected two items")
+            earlier = decision.supersedes
+            if earlier is None:
+                continue
+            if not 0 <= earlier < number or earlier in self._superseded or earlier in superseded:
+                raise ValueError(f"decision supersedes {earlier}: expected an earlier decision that still holds")
+            superseded.add(earlier)
 
     def members(self, label: int) -> list[int]:
         """The items of the group whose first item is `label`, in no order."""

@@ -132,12 +132,13 @@ class Review:
         )
         self._view_count = int(self._views.max(initial=0)) + 1
         self.widen(rows, scores)
-        self._asked: list[tuple[tuple[float, ...], float]] = []
-        self._risk: dict[Pair, float] = {}  # of the machine's joins
-        self._closed: set[Pair] = set()  # of which nobody can tell
+        # Of the decisions that hold, by number:
+        self._asked: dict[int, tuple[tuple[float, ...], float]] = {}
+        self._risk: dict[int, float] = {}  # of the machine's joins
+        self._closed: dict[int, Pair] = {}  # of which nobody can tell
         self._again: dict[Pair, tuple[float, ...]] = {}
         self._odds = fit_odds(np.empty((0, len(FEATURES))), np.empty(0))
-        self._fitted_at = 0
+        self._unlearned = 0  # answers given or taken back since the weights were learned
         self._stale = True
         self.add(decisions)
         self._groups_at_first = len(np.unique(self.groups.label))
@@ -146,27 +147,36 @@ class Review:
     def add(self, decisions: Iterable[Decision]) -> None:
         """Append decisions, all or none; raises ValueError as `Groups.add` does."""
         given = list(decisions)
+        self.groups.check(given)
         for decision in given:
-            self.groups.check(decision)
-        for decision in given:
+            if decision.supersedes is not None:
+                self._forget(decision.supersedes)
             self.groups.add(decision)
-            self._note(decision)
+            self._note(len(self.groups.decisions) - 1, decision)
         self._stale = True
-        if len(self._asked) - self._fitted_at >= max(REFIT_AFTER, REFIT_SHARE * len(self._asked)):
+        if self._unlearned >= max(REFIT_AFTER, REFIT_SHARE * len(self._asked)):
             self._relearn()
 
-    def _note(self, decision: Decision) -> None:
-        pair = (min(decision.a, decision.b), max(decision.a, decision.b))
+    def _forget(self, number: int) -> None:
+        decision = self.groups.decisions[number]
+        self._unlearned += self._asked.pop(number, None) is not None
+        self._risk.pop(number, None)
+        self._closed.pop(number, None)
+        self._again.pop(_pair(decision), None)
+
+    def _note(self, number: int, decision: Decision) -> None:
+        pair = _pair(decision)
         if decision.basis == "machine":
-            self._risk[pair] = 1 - decision.evidence[0] if decision.evidence else self.budget
+            self._risk[number] = 1 - decision.evidence[0] if decision.evidence else self.budget
             return
         told = weight(decision, self.errors)
         if decision.answer in ("not_comparable", "unsure"):
-            self._closed.add(pair)
+            self._closed[number] = pair
         if not decision.evidence or not told:
             self._again.pop(pair, None)
             return
-        self._asked.append((decision.evidence, float(told > 0)))
+        self._asked[number] = (decision.evidence, float(told > 0))
+        self._unlearned += 1
         # A surprising `same` is asked for again before groups hang on it, by what it would cost.
         total = self.groups.totals[pair]
         features = np.array([decision.evidence])
@@ -202,7 +212,7 @@ class Review:
 
     def _relearn(self) -> None:
         """Learn the space and the weights anew from what is known by now."""
-        self._fitted_at = len(self._asked)
+        self._unlearned = 0
         self._space = learn_space(self._vectors, self._scatter, self.groups.label)
         slots = self.count * self._view_count
         self._sums = np.zeros((slots, self._space.vectors.shape[1]), np.float32)
@@ -210,9 +220,8 @@ class Review:
         self._key = np.empty(0, np.int64)
         self._sum_groups(self.groups.label, np.arange(self.count))
         self.groups.changed.clear()
-        if self._asked:
-            features = np.array([evidence for evidence, _ in self._asked])
-            self._odds = fit_odds(features, np.array([same for _, same in self._asked]), self._odds)
+        features = np.array([evidence for evidence, _ in self._asked.values()]).reshape(-1, len(FEATURES))
+        self._odds = fit_odds(features, np.array([same for _, same in self._asked.values()]), self._odds)
         self._stale = True
 
     def _sum_groups(self, labels: Integers, items: Integers) -> None:
@@ -276,10 +285,11 @@ class Review:
     def _told_apart(self) -> Floats:
         """What answers `different` weigh against each pair of groups, at most 0, and more than any for pairs closed."""
         told = np.zeros(len(self._key))
-        pairs = [*self.groups.apart, *self._closed]
+        closed = set(self._closed.values())
+        pairs = [*self.groups.apart, *closed]
         if not pairs or not len(told):
             return told
-        weights = [self.groups.totals[pair] for pair in self.groups.apart] + [-CONTEXT_WEIGHT] * len(self._closed)
+        weights = [self.groups.totals[pair] for pair in self.groups.apart] + [-CONTEXT_WEIGHT] * len(closed)
         ends = self.groups.label[np.array(pairs, np.int64)]
         key = ends.min(axis=1) * self.count + ends.max(axis=1)
         place = np.minimum(np.searchsorted(self._key, key), len(self._key) - 1)
@@ -321,7 +331,7 @@ class Review:
         A join counts with the chance of error that its cautious probability leaves.
         """
         self._refresh()
-        different = sum(not same for _, same in self._asked)
+        different = sum(not same for _, same in self._asked.values())
         if len(self._asked) < FIRST_JOINS or different < FIRST_DIFFERENT or not len(self.left):
             return []
         small = np.minimum(self.sizes[self.left], self.sizes[self.right])
@@ -477,6 +487,10 @@ class Review:
         table[table < HOPE] = 0
         reached = np.cumprod(np.concatenate([np.ones((self.count, 1)), 1 - table[:, :-1]], axis=1), axis=1)
         return int(np.ceil((reached * (table > 0)).sum()))
+
+
+def _pair(decision: Decision) -> Pair:
+    return min(decision.a, decision.b), max(decision.a, decision.b)
 
 
 def _updated(chances: Floats, told: Floats | float) -> Floats:

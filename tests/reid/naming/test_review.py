@@ -146,6 +146,38 @@ def test_a_wrong_decision_in_a_batch_leaves_nothing_of_it():
     assert review.groups.decisions == []
 
 
+def test_a_history_with_corrections_opens_a_review_that_knows_what_holds_alone():
+    vectors, truth = world()
+    review = start(vectors)
+    work(review, truth, 45)
+    asked = [number for number, decision in enumerate(review.groups.decisions) if decision.basis == "visual"]
+    for number in (asked[0], asked[1]):
+        wrong = review.groups.decisions[number]
+        review.add([Decision(wrong.a, wrong.b, "unsure", supersedes=number)])
+    history = review.groups.decisions
+    again = start(vectors, decisions=history)
+    assert (review.groups.label == again.groups.label).all()
+    with pytest.raises(ValueError, match=f"supersedes {asked[0]}: expected an earlier decision that still holds"):
+        again.add([Decision(0, 1, "same", supersedes=asked[0])])
+    twice = [Decision(0, 1, "same", supersedes=asked[2])] * 2
+    with pytest.raises(ValueError, match=f"supersedes {asked[2]}: expected"):
+        again.add(twice)
+    assert again.groups.decisions == history
+
+
+def test_what_was_taken_back_teaches_nothing_and_costs_no_budget():
+    vectors, _ = world()
+    review, untaught = start(vectors), start(vectors)
+    question = review.questions(1)[0]
+    join = Decision(question.a, question.b, "same", "machine", evidence=(0.6,))
+    review.add([join, answered(question, "unsure"), *[answered(question, "same")] * 12])
+    assert review._risk and review._closed
+    assert review._odds.weights != pytest.approx(untaught._odds.weights, abs=1e-3)
+    review.add([Decision(0, 1, "same", supersedes=number) for number in range(14)])
+    assert not review._asked and not review._risk and not review._closed
+    assert review._odds.weights == pytest.approx(untaught._odds.weights, abs=1e-3)
+
+
 def test_vectors_that_tell_nothing_are_called_weak_early():
     truth = np.repeat(np.arange(60), 2)
     vectors = np.random.default_rng(0).normal(size=(120, 24)).astype(np.float32)
