@@ -44,7 +44,10 @@ def joined_several(world: World, device: str, advice: str) -> Iterator[Processes
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends those that are left, of whom one must tell why
         if not roll.is_first_to_end():
             raise SystemExit(1) from error
-        gone = roll.who_is_gone() if _may_be_lost(error) else ""
+        raised = _raised_by_torch(error)
+        gone = roll.who_is_gone() if raised else ""
+        if not gone and (isinstance(raised, dist.DistError) or "Timed out waiting" in str(raised)):
+            gone = f"the {world.size} processes lost their connection"
         if not gone:
             raise
         raise ConnectionError(f"{gone}; {advice}") from error
@@ -91,12 +94,12 @@ def _quiet(quiet: bool) -> Iterator[None]:
         log.disabled = before
 
 
-def _may_be_lost(error: BaseException) -> bool:
-    """Whether an error, or the one during which it arose, is what torch raises where a connection is lost."""
+def _raised_by_torch(error: BaseException) -> RuntimeError | None:
+    """An error, or the one during which it arose, that may be what torch raises where a connection is lost."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, RuntimeError):
         seen = seen.__cause__ or seen.__context__
-    return seen is not None
+    return seen
 
 
 class _Roll:

@@ -68,7 +68,7 @@ def joined(device: str = "auto", advice: str = "start again") -> Iterator[World]
     """Join the other processes of torchrun; a process that was not started by it is alone.
 
     Once one of them fails all end, and one tells why: in the others the error becomes SystemExit. Raises ValueError
-    where there are more processes than GPUs, ConnectionError, with the advice, where other processes are gone.
+    where there are more processes than GPUs, ConnectionError, with the advice, where others are gone or do not answer.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1 or "RANK" not in os.environ:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.distributed import TCPStore
+from torch.distributed import DistBackendError, TCPStore, destroy_process_group
 
 from fgvc.evaluate import main as fgvc_evaluate_main
 from fgvc.train import main as fgvc_main
@@ -24,6 +24,7 @@ from reid.data.loaders import TrainingLoader
 from reid.data.sampler import PKSampler
 from reid.data.samples import Sample
 from reid.device import choose_device
+from reid.distributed import rendezvous
 from reid.distributed.rendezvous import _agree
 from reid.distributed.world import World
 from reid.evaluate import main as evaluate_main
@@ -371,6 +372,19 @@ def test_a_process_that_no_longer_answers_is_given_up(photos, tiny, tmp_path):
     run.processes[1].kill()
     assert run.end() == [1, -signal.SIGKILL]
     assert run.errors[0].startswith("reid-train: error: process 1 of 2 is gone on ")
+
+
+def test_a_connection_that_timed_out_with_all_there_is_one_sentence_with_the_advice(monkeypatch):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(rendezvous, "rendezvous", lambda *_, **__: iter([(store, 0, 1)]))
+    monkeypatch.setattr(rendezvous, "SECONDS_OF_ROLL_CALL", 0.1)
+    for lost in (RuntimeError("Timed out waiting 600000ms for recv operation to complete"), DistBackendError("NCCL")):
+        with (
+            pytest.raises(ConnectionError, match="the 1 processes lost their connection; start again with --resume"),
+            rendezvous.joined_several(World(0, 1), "cpu", "start again with --resume"),
+        ):
+            destroy_process_group()
+            raise lost
 
 
 def think_long(argv):
