@@ -18,6 +18,7 @@ Progress = Callable[[int, int], None]  # done, total
 
 ONE_WAY = 0.9  # share of their mean square that the rows' mean has, from which on they count as pointing one way
 ROUNDING = 2.0**-24  # of one operation in float32, relative
+DISTINCT = 2**22  # whole numbers below it have roots, and as shares of it are numbers, that differ in float32
 TILE_ROWS = 2**15  # gallery rows read, converted to float32 and multiplied at a time
 PAIR_VALUES = 2**23  # feature values read for listed pairs at a time: 32 MiB of float32 for either side
 
@@ -73,7 +74,6 @@ class FeatureDistances:
         self._gallery_sizes = _sizes(self._gallery, "gallery_features", distance)
         self._query_sizes = _sizes(self._query, "query_features", distance)
         self._repeated, self._original = _repeated_rows(self._gallery)
-        # Distances of small whole numbers are exact, so that those which tie do so exactly.
         self._whole = _are_whole(self._gallery) and _are_whole(self._query)
         self._mean = self._common_part()
         if self._mean is not None and distance == "euclidean":
@@ -82,6 +82,7 @@ class FeatureDistances:
                 for side in (self._gallery, self._query)
             )
         self._typical = self._typical_square()
+        self._exact = self._whole and self._keeps_order()
 
     @torch.no_grad()
     def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -113,7 +114,7 @@ class FeatureDistances:
         `distances` are some that `rows` gave. What is at most the lower bound is nearer without doubt, what is above
         the upper one is farther.
         """
-        if self._whole:
+        if self._exact:
             return distances, distances
         values = distances.astype(np.float64)
         size = self._query.shape[1]
@@ -174,6 +175,15 @@ class FeatureDistances:
         if self._distance == "cosine":
             return mean.float()
         return mean.round() if self._whole else mean
+
+    def _keeps_order(self) -> bool:
+        """Whether distances of whole numbers that differ do so in float32 too, and those that tie do so exactly."""
+        gallery, query = float(self._gallery_sizes.max()), float(self._query_sizes.max())
+        if self._distance == "euclidean":
+            return 2 * (gallery + query) < DISTINCT  # the farthest, squared
+        # Of rows of one length, as codes of -1 and 1 are, cosines are products by one number.
+        even = bool((self._gallery_sizes == self._gallery_sizes[0]).all())
+        return even and self._mean is None and gallery * query < DISTINCT
 
     def _typical_square(self) -> float:
         """The mean square of the rows that are multiplied, unit ones for cosine."""

@@ -335,6 +335,18 @@ def double_distances(query, gallery, distance):
     return 1 - query @ gallery.T / lengths
 
 
+@pytest.mark.parametrize(("distance", "spread"), [("cosine", 30), ("euclidean", 90)])
+def test_quantised_features_are_ranked_as_in_float64(distance, spread):
+    """Whole numbers whose distances float32 does not hold: cosines of rows of many lengths, squares above 2^22."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, spread, (2008, 500)).round().clip(-127, 127).astype(np.int8)
+    ids, unknown = rng.integers(0, 2, 2008), np.full(2008, -1)
+    labels = (ids[:8], unknown[:8], ids[8:], unknown[8:])
+    found = evaluate_features(features[:8], *labels[:2], features[8:], *labels[2:], distance=distance)
+    exact = evaluate_distances(double_distances(features[:8], features[8:], distance), *labels)
+    np.testing.assert_allclose(found.average_precision, exact.average_precision, rtol=1e-12)
+
+
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize("offset", [0, 2, 100])
 @pytest.mark.parametrize("on_gpu_code", [False, True])
