@@ -269,9 +269,11 @@ def _describe(proto: "ModelProto", preprocessing: Preprocessing, metadata: Mappi
     shown = f"{height} x {width}"
     if preprocessing.resize:
         shown = "{} x {}, of that the centre of {}".format(*preprocessing.resize, shown)
+    colours = "converted from their profile to sRGB" if preprocessing.profiles else "without their profile applied"
     proto.graph.input[0].doc_string = (
-        f"(batch, 3, {height}, {width}) float32: RGB, resized to {shown} (height x width) by PIL's bicubic filter, "
-        "divided by 255, less `mean` and then divided by `std` of the metadata's preprocessing, channel by channel"
+        f"(batch, 3, {height}, {width}) float32: pictures turned upright as their EXIF data say, colours {colours}, "
+        f"RGB, resized to {shown} (height x width) by PIL's bicubic filter, divided by 255, less `mean` and then "
+        "divided by `std` of the metadata's preprocessing, channel by channel"
     )
     described = [*proto.graph.input, *proto.graph.output]
     for value in described[1:]:

@@ -97,6 +97,7 @@ def test_the_file_says_how_to_use_it_and_nothing_of_this_machine(exported_runs):
     assert (
         "resized to 40 x 24, of that the centre of 32 x 16 (height x width) by PIL's bicubic filter" in proto.doc_string
     )
+    assert "turned upright as their EXIF data say, colours without their profile applied" in proto.doc_string
     for value in (*proto.graph.input, *proto.graph.output):
         assert value.doc_string
         assert f"{value.name}: {value.doc_string}" in proto.doc_string
