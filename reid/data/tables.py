@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
 
+from reid.cli import UsageError
 from reid.data.samples import Box
 from reid.data.times import Clock, DateOrder, choose_clock
 
@@ -192,11 +193,11 @@ def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """`path=image_path,identity=name` as a mapping of our names to headings; raises ValueError for another form."""
+    """`path=image_path,identity=name` as a mapping of our names to headings; raises UsageError for another form."""
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     for name, equals, _ in pairs:
         if not equals or name.strip() not in HEADINGS:
-            raise ValueError(
+            raise UsageError(
                 f"columns {text!r}: found {name.strip()!r}, expected NAME=HEADING with a NAME of {', '.join(HEADINGS)}"
             )
     return {name.strip(): heading.strip() for name, _, heading in pairs}

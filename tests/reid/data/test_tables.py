@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from reid.cli import UsageError
 from reid.data.tables import known_name, open_table, parse_columns
 
 
@@ -69,7 +70,7 @@ def test_columns_said_by_the_user(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"table.csv has no column 'animal'; found bild, tier, path, date"):
         rows(tmp_path, text, identity="animal")
     with pytest.raises(
-        ValueError, match="columns 'pfad=bild': found 'pfad', expected NAME=HEADING with a NAME of path,"
+        UsageError, match="columns 'pfad=bild': found 'pfad', expected NAME=HEADING with a NAME of path,"
     ):
         parse_columns("pfad=bild")
 
