@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -79,10 +79,7 @@ class Enrolment:
         finally:
             for waiting in decoding.values():
                 waiting.cancel()
-            for one in taken.values():
-                for embedded in one.embedded.values():
-                    if isinstance(embedded, Future):
-                        embedded.cancel()
+                waiting.add_done_callback(_withdraw)
         return [results[place] for place in range(len(uploads))]
 
     def close(self) -> None:
@@ -93,12 +90,16 @@ class Enrolment:
         with self._metrics.stages["decode"].time():
             image = decode(upload.data, profiles=self._worker.profiles)
             embedded: dict[Region | None, Future[Embedded] | UnusableBox] = {}
-            for region in regions:
-                try:
-                    embedded[region] = self._worker.embed(cut(image, region))
-                except UnusableBox as error:
-                    embedded[region] = error
-            copy = copy_of(upload.data, image, profiles=self._worker.profiles)
+            try:
+                for region in regions:
+                    try:
+                        embedded[region] = self._worker.embed(cut(image, region))
+                    except UnusableBox as error:
+                        embedded[region] = error
+                copy = copy_of(upload.data, image, profiles=self._worker.profiles)
+            except BaseException:  # Busy at a later box, say
+                _cancel(embedded.values())
+                raise
             return _Taken(Medium(sha256, *image.size, upload.name), copy, embedded)
 
     def _keep(
@@ -123,3 +124,15 @@ class Enrolment:
             with self._metrics.stages["store"].time():
                 added = self._holdings.add(list(items.values()), copies, cause, self._worker.model_id)
         return {**results, **dict(zip(items, added, strict=True))}
+
+
+def _withdraw(decoding: Future[_Taken]) -> None:
+    """Have the model embed nothing more of a photo that was decoded, where nobody waits for it any more."""
+    if not decoding.cancelled() and decoding.exception() is None:
+        _cancel(decoding.result().embedded.values())
+
+
+def _cancel(embedded: Iterable[Future[Embedded] | UnusableBox]) -> None:
+    for one in embedded:
+        if isinstance(one, Future):
+            one.cancel()

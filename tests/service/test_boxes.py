@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+from concurrent.futures import Future
+from threading import Event
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ from service.embed import main as embed_main
 from service.enrol import main as enrol_main
 from service.fields import Filter
 from service.gallery import enrolment
+from service.gallery.batcher import Busy
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Details, Region, UnusableBox, Upload
 from service.settings import Settings
 from service.upkeep.reindex import reindex
+from tests.waiting import wait_until
 
 ADA, BOB = (2.0, 3.0, 8.0, 12.0), (9.5, 14.2, 9.1, 15.3)  # the latter is 9,14 to 19,30 in whole pixels
 WHOLE = {ADA: Region(2, 3, 8, 12), BOB: Region(9, 14, 10, 16)}
@@ -185,6 +189,38 @@ def test_a_box_of_a_table_that_cannot_be_is_named_with_its_file(checkpoint, phot
     shown = capsys.readouterr()
     assert line in shown.err
     assert "1 enrolled, 0 there before, 1 failed" in shown.out
+
+
+def test_a_model_that_is_busy_at_a_box_is_asked_for_none(gallery, photo, monkeypatch):
+    queued = []
+
+    def embed(image):
+        if len(queued) == 2:
+            raise Busy(2, 1)
+        queued.append(Future())
+        return queued[-1]
+
+    monkeypatch.setattr(gallery.worker, "embed", embed)
+    with pytest.raises(Busy):
+        enrol(gallery, photo, ADA, BOB, (0.0, 0.0, 5.0, 5.0))
+    assert [one.cancelled() for one in queued] == [True, True]
+
+
+def test_a_model_that_is_busy_at_a_photo_is_not_asked_for_the_others(gallery, photo, picture, monkeypatch):
+    later, queued = Event(), []
+
+    def embed(image):
+        if image.size == (20, 30):
+            later.wait(1)  # which is all that a machine of one processor does here
+            raise Busy(1, 1)
+        queued.append(Future())
+        later.set()
+        return queued[-1]
+
+    monkeypatch.setattr(gallery.worker, "embed", embed)
+    with pytest.raises(Busy):
+        gallery.enrol([Upload(f"{n}.png", one, Details()) for n, one in enumerate((picture(1, 21), photo))])
+    wait_until(lambda: all(one.cancelled() for one in queued))  # the last is decoded first, and was not waited for
 
 
 @pytest.fixture
