@@ -109,7 +109,8 @@ class Connection(HttpToolsProtocol):
         if self.flow.read_paused or (answering and not self._in_body):
             self._expect(seconds)
             return
-        self._tell(f"nothing of a {'body' if self._in_body else 'request'} for {seconds:g} s")
+        if self._unread or self.cycle is not None:  # a browser opens some ahead, and then has nothing to say
+            self._tell(f"nothing of a {'body' if self._in_body else 'request'} for {seconds:g} s")
         self.transport.close()
 
     def _refuse(self, status: bytes, why: str) -> None:

@@ -124,6 +124,17 @@ def test_a_connection_that_stops_speaking_is_closed(server, connect, monkeypatch
     wait_until(lambda: not server.server_state.connections)
 
 
+@pytest.mark.parametrize("said", [b"", b"GET / HT"])
+def test_a_connection_that_never_spoke_is_closed_without_a_warning(server, connect, monkeypatch, caplog, said):
+    monkeypatch.setattr(Connection, "_told", -1e9)
+    monkeypatch.setattr(connections_module, "HEAD_SECONDS", 0.05)
+    connection = connect()
+    send_all(connection, said)
+    assert read(connection) == b""
+    wait_until(lambda: not server.server_state.connections)
+    assert ("warning: closed a connection" in caplog.text) == bool(said)
+
+
 def test_a_body_that_comes_slowly_goes_on(connect, monkeypatch):
     """Its pieces come closer together than a body may pause, and all together take longer."""
     late = []
