@@ -9,9 +9,8 @@ from service.api.access import caller_of
 from service.api.attention import png
 from service.api.items import ItemId, visible
 from service.api.problems import documented
-from service.gallery.copies import lossless
 from service.gallery.gallery import Gallery
-from service.records import Item
+from service.records import Item, NotFound
 
 # By how a file begins.
 MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
@@ -32,12 +31,21 @@ def pictures(gallery: Gallery) -> APIRouter:
         request: Request,
         whole: Annotated[bool, Query(description="the whole photo, also for an item that is a box in it")] = False,
     ) -> Response:
-        """What an item shows, a photo or the box in it, upright, lossless and without metadata."""
-        item = visible(gallery, item_id, caller_of(request))
+        """What an item shows, a photo or the box in it, lossless and without metadata but for how it lies.
+
+        A JPEG file of a photo may tell by its EXIF orientation how to turn it upright, where boxes are measured. A key
+        for some cameras gets the whole photo where it sees all items of it.
+        """
+        caller = caller_of(request)
+        item = visible(gallery, item_id, caller)
         sha256 = item.medium.sha256
-        if whole or item.region is None:
+        if item.region is None:
+            whole = True
+        elif whole and not all(caller.sees(one.details.camera) for one in gallery.store.of_photo(sha256)):
+            raise NotFound(f"no whole photo of item {item_id!r} for this key")
+        if whole:
             return _picture(request, sha256, lambda: gallery.pictures.read(sha256))
-        return _picture(request, _tag(item), lambda: lossless(gallery.pictures.crop(item, profiles=False)))
+        return _picture(request, _tag(item), lambda: gallery.pictures.picture(item))
 
     @router.get(
         "/v1/items/{item_id}/thumbnail",

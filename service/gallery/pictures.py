@@ -13,6 +13,7 @@ from uuid import uuid4
 from PIL import Image
 
 from reid.data.images import decode
+from service.gallery.copies import lossless
 from service.records import Item, NotFound, Region
 
 PICTURES_FOLDER = "pictures"  # of a gallery
@@ -58,7 +59,7 @@ class Pictures:
         self._deleting = Lock()  # guards the two below
         self._keepers = 0
         self._unwanted: set[str] = set()
-        # A photo of 50 megapixels takes 700 MiB until it is small: no more at a time than processors.
+        # A photo of 50 megapixels takes 700 MiB until it is cut or small: no more at a time than processors.
         self._shrinking = Semaphore(os.cpu_count() or 1)
         self._durable: set[Path] = set()  # folders of copies whose names are on the disk, as far as is known
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +134,11 @@ class Pictures:
         Raises as `read` and `decode`.
         """
         return cut(decode(self.read(item.medium.sha256), profiles=profiles), item.region)
+
+    def picture(self, item: Item) -> bytes:
+        """What an item shows as a file that `lossless` makes; errors as for `crop`."""
+        with self._shrinking:
+            return lossless(self.crop(item, profiles=False))
 
     def thumbnail(self, item: Item, side: int = 256) -> bytes:
         """The crop of an item as a JPEG file of at most `side` x `side` pixels, never enlarged; errors as for `crop`.

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from reid.data.images import MAX_SIDE, decode, read_image
+from service.gallery import pictures as pictures_module
 from service.gallery.copies import WEBP_SIDE, lossless
 from service.gallery.pictures import Pictures
 from service.records import Details, Item, Medium, NotFound, Region, UnusableBox
@@ -229,25 +230,27 @@ def test_the_crop_of_an_item_is_the_very_pixels_of_its_box(tmp_path):
             pictures.crop(item_of("a" * 64, outside))
 
 
-def test_no_more_thumbnails_are_made_at_a_time_than_there_are_processors(tmp_path, monkeypatch):
+@pytest.mark.parametrize("made", [Pictures.picture, Pictures.thumbnail])
+def test_no_more_pictures_are_made_at_a_time_than_there_are_processors(tmp_path, monkeypatch, made):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     pictures = Pictures(tmp_path)
     pictures.save({"a" * 64: lossless(Image.new("RGB", (9, 9)))})
-    shrink, working, most, changing = Image.Image.thumbnail, 0, 0, threading.Lock()
+    working, most, changing = 0, 0, threading.Lock()
 
-    def watched(image, *size):
+    def watched(data, **how):
         nonlocal working, most
         with changing:
             working += 1
             most = max(most, working)
         time.sleep(0.02)  # so that the others come meanwhile
-        shrink(image, *size)
+        image = decode(data, **how)
         with changing:
             working -= 1
+        return image
 
-    monkeypatch.setattr(Image.Image, "thumbnail", watched)
+    monkeypatch.setattr(pictures_module, "decode", watched)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(pictures.thumbnail, [item_of("a" * 64)] * 8))
+        list(pool.map(made, [pictures] * 8, [item_of("a" * 64)] * 8))
     assert most <= 2
 
 
