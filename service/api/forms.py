@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from service.records import Box, Details
 from service.settings import MAX_FILES
-from service.wire.schemas import MAX_TOP_K, Conditions, Metadata, Name, Strict
+from service.wire.schemas import MAX_TOP_K, Metadata, Name, Strict, Wanted
 
 
 def _from_one_field(values: list[str]) -> Any:
@@ -40,7 +40,7 @@ _SCHEMA = {"pattern": f"^({_NUMBER}(,{_NUMBER}){{3}})?$", "examples": ["10,20,64
 BoxText = Annotated[str, Field(max_length=200, json_schema_extra=_SCHEMA), AfterValidator(_require_box)]
 
 
-class QueryForm(Conditions):
+class QueryForm(Wanted):
     """A query: one or several image files of one subject, or an enrolled item, and which items may be found.
 
     `box` has for each image the box x,y,w,h of the subject in pixels of the upright picture, or nothing for the whole.

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Form, Header, Path, Query, Request, Response
@@ -57,13 +57,13 @@ def items(gallery: Gallery, settings: Settings) -> APIRouter:
         )
 
     @filtered("/v1/cameras")
-    def cameras(wanted: Annotated[schemas.Conditions, Query()], request: Request) -> schemas.Cameras:
+    def cameras(wanted: Annotated[schemas.Wanted, Query()], request: Request) -> schemas.Cameras:
         """The cameras among the items, for choosing filters; those with most items first."""
         found = gallery.store.cameras(caller_of(request).narrow(wanted.chosen()))
         return schemas.Cameras(cameras=[schemas.Counted(name=name, items=count) for name, count in found])
 
     @filtered("/v1/labels")
-    def labels(wanted: Annotated[schemas.Conditions, Query()], request: Request) -> schemas.Labels:
+    def labels(wanted: Annotated[schemas.Wanted, Query()], request: Request) -> schemas.Labels:
         """The labels among the items, for choosing filters; those with most items first."""
         found = gallery.store.labels(caller_of(request).narrow(wanted.chosen()))
         return schemas.Labels(labels=[schemas.Counted(name=name, items=count) for name, count in found])
@@ -197,11 +197,14 @@ def _require_camera(caller: Caller, camera: str | None) -> None:
 
 
 def _request_sha256(files: Sequence[tuple[str, str]], metadata: list[schemas.Metadata] | None) -> str:
-    # Without boxes it is that of earlier versions, whose replies are kept.
-    said = None
-    if metadata is not None:
-        said = [one.model_dump(mode="json", exclude=None if one.boxes else {"boxes"}) for one in metadata]
+    said = None if metadata is None else [_as_before(one.model_dump(mode="json")) for one in metadata]
     return hashlib.sha256(json.dumps([files, said]).encode()).hexdigest()
+
+
+def _as_before(said: dict[str, Any]) -> dict[str, Any]:
+    """The fields of earlier versions in their order, whose replies are kept; later ones where they are said."""
+    before = {name: said.pop(name) for name in ("key", "label", "camera", "captured_at", "attributes")}
+    return before | {name: value for name, value in said.items() if value is not None}
 
 
 def _result(

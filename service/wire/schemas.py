@@ -123,13 +123,6 @@ class _Filtering(BaseModel):
             for name, value in told.items()
         }
 
-    @model_validator(mode="after")
-    def _require_few(self) -> Self:
-        names = sum(len(value) for value in self.chosen().spelled().values() if isinstance(value, list))
-        if names > MOST_NAMES:
-            raise ValueError(f"{names} names and texts in all, expected at most {MOST_NAMES}")
-        return self
-
     def chosen(self) -> Filter:
         """The conditions as the store and the engines take them."""
         return read_filter(self.model_dump(by_alias=True))
@@ -160,7 +153,18 @@ class Conditions(create_model("_Asked", __base__=_Filtering, **_asked)):  # type
         return Conditions(**chosen.spelled())
 
 
-class PageQuery(Conditions):
+class Wanted(Conditions):
+    """The conditions of a request, which are counted; those of a key come to them in what is answered."""
+
+    @model_validator(mode="after")
+    def _require_few(self) -> Self:
+        names = sum(len(value) for value in self.chosen().spelled().values() if isinstance(value, list))
+        if names > MOST_NAMES:
+            raise ValueError(f"{names} names and texts in all, expected at most {MOST_NAMES}")
+        return self
+
+
+class PageQuery(Wanted):
     """A page of the gallery: `cursor` is `next_cursor` of the page before, `media` leaves the items of one photo."""
 
     media: Sha256 | None = None
@@ -231,7 +235,7 @@ class Deletion(Strict):
     """What to delete: `item_ids`, or all that pass `filter`; an empty filter is passed by all items."""
 
     item_ids: list[Name] | None = Field(None, min_length=1, max_length=MAX_PAGE)
-    filter: Conditions | None = None
+    filter: Wanted | None = None
     dry_run: bool = Field(True, strict=True)
     expected: int | None = Field(
         None, strict=True, ge=0, le=MAX_NUMBER, description="the number of a dry run, to delete by filter"

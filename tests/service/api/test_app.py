@@ -1,6 +1,7 @@
 import io
 import json
 import re
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from service.records import NewKey
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
+from service.storage.replies import Replies
 from service.upkeep.jobs import JobRunner
+from service.wire import schemas
 
 LIMITS = {"max_body_bytes": 40_000, "max_upload_bytes": 10_000, "max_images": 4, "allowed_hosts": ["testserver"]}
 
@@ -456,6 +459,21 @@ def test_a_repeated_enrolment_is_answered_as_the_first_time(client, picture):
     require_problem(send("x" * 201, picture(1)), 422, "invalid_request")
 
 
+def test_a_repeated_enrolment_is_answered_as_before_an_upgrade(client, gallery, picture):
+    said = {"key": "a", "label": None, "camera": "gate", "captured_at": None, "attributes": {"coat": "red"}}
+    parts = [["a.png", sha256(picture(1)).hexdigest()]]
+    asked = sha256(json.dumps([parts, [said]]).encode()).hexdigest()  # as it was when items had no other fields
+    Replies(gallery.database).keep("local", "one", asked, {"model_id": "former", "results": []})
+
+    def send(**more):
+        given = {"metadata": json.dumps([{"camera": "gate", "key": "a", "attributes": {"coat": "red"}, **more}])}
+        sent = [("images", ("a.png", picture(1)))]
+        return client.post("/v1/items", files=sent, data=given, headers={"Idempotency-Key": "one"})
+
+    assert send().json() == {"model_id": "former", "results": []}
+    require_problem(send(site="dunes"), 409, "conflict")
+
+
 def test_refusals_are_counted_by_their_code_and_answers_by_their_route(client, picture):
     enrol(client, picture(0))
     ask(client, picture(1))
@@ -514,6 +532,25 @@ def test_a_key_for_some_cameras_shows_and_changes_their_items_alone(client, limi
     (new,) = enrol(limited, picture(7), said=[{"camera": "north"}])
     assert limited.delete(f"/v1/items/{new['item_id']}").status_code == 204
     assert len(client.get("/v1/items").json()["items"]) == 3
+
+
+def test_a_key_for_some_cameras_shows_no_photo_with_items_of_others(client, limited, picture):
+    north, south = enrol(client, picture(1), said=[{"camera": "north", "boxes": [[1, 1, 5, 5], [6, 6, 9, 9]]}])
+    url = f"/v1/items/{north['item_id']}/image"
+    assert limited.get(url, params={"whole": True}).content == client.get(url, params={"whole": True}).content
+    client.patch(f"/v1/items/{south['item_id']}", json={"camera": "south"})
+    require_problem(limited.get(url, params={"whole": True}), 404, "not_found")
+    assert Image.open(io.BytesIO(limited.get(url).content)).size == (5, 5)
+    assert client.get(url, params={"whole": True}).status_code == 200
+
+
+def test_the_cameras_of_a_key_are_not_counted_with_the_names_of_a_request(limited, picture, monkeypatch):
+    monkeypatch.setattr(schemas, "MOST_NAMES", 3)
+    assert ask(limited, picture(1), labels=["a", "b", "c"])["filter"]["cameras"] == ["north"]
+    answer = limited.post("/query", files=files("image", picture(1)), data={"labels": ["a", "b", "c", "d"]})
+    assert "4 names and texts in all, expected at most 3" in require_problem(answer, 422, "invalid_request")["detail"]
+    assert limited.get("/v1/cameras", params={"labels": ["a", "b", "c", "d"]}).status_code == 422
+    assert limited.post("/v1/items/delete", json={"filter": {"labels": ["a", "b", "c", "d"]}}).status_code == 422
 
 
 def test_served_is_what_was_measured(checkpoint, photos, tmp_path):
