@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack, cast
 from urllib.parse import quote
@@ -195,7 +196,10 @@ class Client:
         return self._get(DeletionAnswer, "POST", "/v1/items/delete", json=wanted, once=True)
 
     def image(self, item_id: str, whole: bool = False) -> bytes:
-        """What an item shows, upright, lossless and without metadata; `whole` gives the photo also for a box in it."""
+        """What an item shows, lossless and without metadata; `whole` gives the photo also for a box in it.
+
+        A JPEG file of a photo may tell by its EXIF orientation how to turn it upright, where boxes are measured.
+        """
         return self._send("GET", _path("items", item_id, "image"), params={"whole": True} if whole else None).content
 
     def thumbnail(self, item_id: str) -> bytes:
@@ -377,8 +381,10 @@ def _said(metadata: Metadata) -> dict[str, Any]:
 
 
 def _box_texts(box: Box | Sequence[Box | None]) -> list[str]:
-    """A box for each image as forms have it."""
-    boxes = [box] if isinstance(box[0], int | float) else box
+    """A box for each image as forms have it; raises ValueError for none at all."""
+    if not len(box):
+        raise ValueError("box []: expected x, y, width and height, or for each image these or None")
+    boxes = [box] if isinstance(box[0], Real) else box  # as are the numbers of numpy
     return ["" if one is None else ",".join(str(float(length)) for length in cast(Box, one)) for one in boxes]
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import jsonschema_rs
+import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
@@ -312,6 +313,11 @@ def test_boxes_become_items_and_are_asked_about(recorder, client, picture, monke
     assert Counter(method for method, *_ in recorder.seen)["POST"] == 2
     assert list(client.items(media=ada.media)) == [ada, bob]
     assert client.query(picture(0), box=(5, 6, 11, 21)).matches[0].item_id == bob.item_id
+    for numbers in (np.int64, np.float32):  # as detectors give them
+        box = tuple(map(numbers, (5, 6, 11, 21)))
+        assert client.query(picture(0), box=box).matches[0].item_id == bob.item_id
+    with pytest.raises(ValueError, match=r"^box \[\]: expected x, y, width and height"):
+        client.query(picture(0), box=[])
     fused = client.query(picture(0), picture(1), box=[(1, 2, 10, 11), None])
     assert {match.item_id for match in fused.matches} == {ada.item_id, bob.item_id, whole.item_id}
     assert client.query(item_id=ada.item_id, top_k=1).matches[0].item_id != ada.item_id
