@@ -171,8 +171,8 @@ def _add_restore(
         parents=[gallery],
         help="write a backup to a new gallery, or move a gallery from its file to PostgreSQL",
         description="Write a backup, or a gallery in a file that no service has open, to a new gallery: to the folder "
-        "DIR, with its tables in a file there, or where REID_DATABASE says. The source stays as it is. Given again "
-        "after an interruption, it goes on.",
+        "DIR, with its tables in a file there, or where REID_DATABASE says. The source keeps all that it holds; one of "
+        "an earlier version is brought up to this one first. Given again after an interruption, it goes on.",
     )
     restore.add_argument("source", metavar="SOURCE", type=Path, help="the folder of a backup or a gallery")
     restore.set_defaults(run=_restore)
