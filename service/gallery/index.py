@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from service.engines.protocol import SearchEngine, ServerEngine
 from service.fields import FIELDS, Filter
 from service.records import (
     APPEARANCE,
@@ -21,8 +22,6 @@ from service.records import (
     IndexLost,
     IndexUnavailable,
     Row,
-    SearchEngine,
-    ServerEngine,
     Vectors,
 )
 from service.storage.database import Database
