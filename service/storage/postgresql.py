@@ -174,7 +174,7 @@ class Postgresql:
     def _mark(self, gallery_id: str) -> None:
         """Write to the folder whose pictures it holds; raises ValueError where they are those of another gallery.
 
-        Pictures of no item are removed at each start, so that a wrong folder would lose all it has.
+        Pictures of no item are set aside at each start, so that a wrong folder would lose sight of all it has.
         """
         mark = self._folder / ID_FILE
         try:
