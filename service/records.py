@@ -7,12 +7,13 @@ E is the embedding size.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from math import ceil, floor, isfinite
+from math import isfinite
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from reid.data.boxes import whole_box
 from service.fields import Fact, Filter, NewlySaid, Said
 
 Vectors = npt.NDArray[np.float32]
@@ -25,7 +26,6 @@ ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 MAX_NAME = 200  # characters of a key's name
 MAX_RATE = 1_000_000  # requests a minute
 APPEARANCE = "appearance"  # the space, or kind of vectors, by which items are searched
-SLACK = 1e-6  # pixels by which the sum of an edge and a length may be off
 
 
 class NotFound(LookupError):
@@ -88,8 +88,7 @@ class Region:
         """All pixels that a box touches; raises UnusableBox for one that is empty or not finite."""
         if not all(map(isfinite, (x, y, w, h, x + w, y + h))) or w <= 0 or h <= 0:
             raise UnusableBox(f"box {x:g},{y:g},{w:g},{h:g} is empty or not finite; expected x,y,w,h in pixels")
-        left, top = floor(x + SLACK), floor(y + SLACK)
-        return cls(left, top, max(1, ceil(x + w - SLACK) - left), max(1, ceil(y + h - SLACK) - top), frame)
+        return cls(*whole_box(x, y, w, h), frame)
 
     def require_inside(self, width: int, height: int) -> None:
         """Raise UnusableBox for a box that is empty or not wholly within a picture of this size."""

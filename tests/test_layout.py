@@ -41,7 +41,7 @@ ROOMS = {
     "fgvc": {"fgvc", "reid"},
     "service": {"service", "reid"},
     "service.fields": set(),
-    "service.records": {"service.fields"},
+    "service.records": {"service.fields", "reid.data.boxes"},
     "service.storage": {"service.storage", "service.fields", "service.records", "reid"},
     "service.engines": {"service.engines", "service.fields", "service.records", "reid"},
     "service.settings": {"service.records", "reid"},

@@ -17,6 +17,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from reid.cli import UsageError
+from reid.data.boxes import whole_box
 from reid.data.samples import Box
 from reid.data.times import Clock, DateOrder, choose_clock
 
@@ -228,10 +229,7 @@ def read_box(table: Table, number: int, cells: Mapping[str, str]) -> Box | None:
         if not (math.isfinite(value) and usable):
             raise ValueError(f"{table.where(number, name)}: found {text!r}, expected pixels, {expected}")
         values.append(value)
-    x, y, width, height = values
-    left, top = math.floor(x), math.floor(y)
-    # Rounded first: 0.1 + 0.2 is a little more than 0.3.
-    return left, top, math.ceil(round(x + width, 6)) - left, math.ceil(round(y + height, 6)) - top
+    return whole_box(*values)
 
 
 def _our_columns(path: Path, headings: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
