@@ -23,7 +23,9 @@ import torch
 from benchmarks.evaluate import CAMERAS, make_sides
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
-from service.records import Filter, Row, SearchEngine
+from service.engines.protocol import SearchEngine
+from service.fields import Filter
+from service.records import Row
 
 COUNT = 10
 BATCHES = (1, 64)  # queries asked at once
