@@ -17,7 +17,8 @@ from benchmarks.evaluate import make_sides
 from benchmarks.search import COUNT, make_rows
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import Consistency, MilvusEngine
-from service.records import Filter, SearchEngine
+from service.engines.protocol import SearchEngine
+from service.fields import Filter
 
 COLLECTION = "benchmark_of_search"
 UPSERT_ROWS = 1000
