@@ -17,7 +17,7 @@ MAX_HEAD = 64 * 2**10  # bytes of request line and headers
 MAX_CONNECTIONS = 800  # below the 1,024 files that a process may commonly have open
 MAX_OF_ONE_ADDRESS = 200  # other than this machine
 HEAD_SECONDS = 10.0  # from the first byte, or the connection, to the end of a head
-BODY_SECONDS = 30.0  # in which nothing of a body comes
+BODY_SECONDS = 60.0  # in which nothing of a body comes; more than a stop waits, which has an answer for it
 SECONDS_BETWEEN_LINES = 10.0
 
 _TOO_LARGE = b"431 Request Header Fields Too Large"
