@@ -322,7 +322,8 @@ def reindex(site, chance, crowd_of, new):
     first = site.services[0]
     first.kill()
     site.start(0, new, "/health/live")
-    wait_until(lambda: get(first.address, "/health/ready").json().get("code") != "starting")  # it belongs to the other
+    ready = f"{first.address}/health/ready"  # which it never is, since the gallery belongs to the other model
+    wait_until(lambda: httpx2.get(ready, timeout=NO_ANSWER).json()["code"] != "starting")
     job = httpx2.post(f"{first.address}/v1/admin/reindex", timeout=NO_ANSWER).json()["job_id"]
     names, began = kill_some(site, chance, crowd_of)
     for _ in range(3):
