@@ -2,83 +2,28 @@ import hashlib
 import io
 import os
 import random
-import struct
 import threading
 import time
-import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from reid.data.images import MAX_SIDE, decode, read_image
 from service.gallery import pictures as pictures_module
 from service.gallery.copies import WEBP_SIDE, lossless
 from service.gallery.pictures import Pictures
 from service.records import Details, Item, Medium, NotFound, Region, UnusableBox
-
-ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
+from tests.drawn import SRGB, clear_palette, encode, frames, noise, oriented, pixels, sixteen_bit, zip_archive
 
 
 def item_of(sha256, region=None):
     return Item(1, "one", Medium(sha256, 31, 21), Details(), None, datetime.now(UTC), region)
 
 
-def noise(size=(31, 21), seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-def encode(image, form, **save):
-    written = io.BytesIO()
-    image.save(written, form, **save)
-    return written.getvalue()
-
-
-def oriented(orientation):
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    exif[MAKER] = "maker-of-cameras"
-    exif[GPS] = {1: "N", 2: (52.0, 31.0, 12.0)}
-    return exif
-
-
-def sixteen_bit():
-    return Image.fromarray((np.arange(600, dtype=np.uint16) * 109).reshape(20, 30))
-
-
-def clear_palette():
-    """A palette picture of which every other entry is transparent in another degree."""
-    return encode(noise().convert("P"), "PNG", transparency=bytes(range(256)))
-
-
-def png_chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_of_size(width, height):
-    """A PNG file of few bytes that is as large as it says."""
-    rows = zlib.compressobj(9)
-    packed = b"".join(rows.compress(bytes(1 + width)) for _ in range(height)) + rows.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
-
-
-def zip_archive():
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr("hidden.txt", "hidden words " * 10)
-    return written.getvalue()
-
-
-def frames(form):
-    return encode(noise(), form, save_all=True, append_images=[noise(seed=1), noise(seed=2)])
-
-
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ACCEPTED = (
     {
         "rgb.jpg": lambda: encode(noise(), "JPEG"),
@@ -117,10 +62,6 @@ ACCEPTED = (
 
 def sha256_of(data):
     return hashlib.sha256(data).hexdigest()
-
-
-def pixels(image):
-    return np.asarray(image)
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
