@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from reid.config import ConfigError
 from reid.files import write_text
@@ -34,6 +35,7 @@ def run(
     log = logging.getLogger("reid")
     log.handlers = [logging.StreamHandler(sys.stderr)]
     log.setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of files that they do not name; what cannot be read is told
     try:
         return command(arguments) or 0
     except KeyboardInterrupt as interrupt:
@@ -45,11 +47,18 @@ def run(
         if arguments.debug:
             raise
         expected = isinstance(error, ValueError | OSError | FloatingPointError)
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(_words(error).split()) or type(error).__name__
         if not expected:
             message = f"unexpected {type(error).__name__}: {message} (--debug shows where)"
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError | ConfigError) else 1
+
+
+def _words(error: Exception) -> str:
+    """What an error says, that of the system without its number: `photos.csv: No such file or directory`."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def add_patterns(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +93,29 @@ def write_json(place: str, values: Any) -> None:
         sys.stdout.write(text)
     else:
         write_text(Path(place), text)
+
+
+class Check(Protocol):
+    """What a check of a dataset found."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the dataset can be used."""
+
+    def as_text(self) -> str:
+        """For people."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+
+
+def show_check(report: Check, json_place: str | None) -> int:
+    """Print what a check of a dataset found, as JSON too where that is asked for; 0 where it is usable, else 1."""
+    if json_place != "-":
+        print(report.as_text())
+    if json_place:
+        write_json(json_place, report.as_json())
+    return 0 if report.usable else 1
 
 
 @contextmanager

@@ -50,14 +50,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def model_file(path: Path | str) -> Path:
-    """The model file of a run folder, or `path` itself when it is a file."""
+    """The model file of a run folder, or `path` itself when it is a file; raises ValueError as `require_content`."""
     path = Path(path)
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
             f"checkpoint {path}: no {'such file' if file == path else f'{MODEL_FILE} in this folder'}"
         )
+    try:
+        require_content(file)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {file}: {error}") from None
     return file
+
+
+def require_content(file: Path) -> None:
+    """Raise ValueError where something else came in the place of a file: nothing, a web page, a pointer."""
+    with open(file, "rb") as opened:
+        start = opened.read(512).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError("a pointer of Git LFS in the place of the file; fetch it with `git lfs pull`")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError("a web page in the place of the file; the download went wrong")
+    if not file.stat().st_size:
+        raise ValueError("the file is empty")
 
 
 def fingerprint(file: Path) -> str:

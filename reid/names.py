@@ -6,11 +6,16 @@ Task = Literal["reid", "fgvc"]
 Method = Literal["dcal", "baseline", "glca", "pwca"]
 BranchName = Literal["sa", "glca", "pwca"]
 PartnerStream = Literal["sa", "pwca"]
+GlcaInput = Literal["after", "before"]
+GlcaKeys = Literal["all", "selected"]
 SideKind = Literal["camera", "view", "camera+view"]
 Features = Literal["concat", "sa", "glca"]
 """Which tokens an embedding is made of."""
 Prediction = Literal["sum", "sa", "glca"]
 """Whose class probabilities are taken."""
+
+ExportInput = Literal["normalised", "imagenet", "raw"]
+"""What an export takes: pixels normalised by the model's own mean and deviation, by ImageNet's, or from 0 to 255."""
 
 BRANCHES: dict[Method, tuple[BranchName, ...]] = {
     "dcal": ("sa", "glca", "pwca"),
@@ -18,6 +23,12 @@ BRANCHES: dict[Method, tuple[BranchName, ...]] = {
     "pwca": ("sa", "pwca"),
     "baseline": ("sa",),
 }
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with what it counts, as `1 photo` and `1,204 photos`; `many` where that is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
 
 # The files of a run's folder.
 MODEL_FILE = "model.safetensors"

@@ -3,14 +3,16 @@
 import hashlib
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reid.data.folders import LeftOut, pictures_below
+from reid.data.folders import EVERYTHING, LeftOut, Patterns, pictures_below
 from reid.data.official import recognise
 from reid.data.samples import Box, ReidDataset, Sample
 from reid.data.tables import BOX_COLUMNS, Table, known_name, open_table, read_box
+from reid.names import counted
 
 SPLITS = ("train", "query", "gallery")
 # How tables call their splits; val and test are given a part by `_read_splits`.
@@ -73,7 +75,8 @@ def read_csv(root: Path, *, columns: Mapping[str, str] | None = None) -> ReidDat
                 samples[place_in].append(sample)
     if missing:
         raise FileNotFoundError(
-            f"{table.path}, column {table.headings['path']!r}: {len(missing):,} of {len(rows):,} images do not exist "
+            f"{table.path}, column {table.headings['path']!r}: "
+            f"{len(missing):,} of {counted(len(rows), 'image does', 'images do')} not exist "
             f"below {table.path.parent}, e.g. {', '.join(missing[:3])}"
         )
     return ReidDataset(
@@ -90,42 +93,64 @@ def read_csv(root: Path, *, columns: Mapping[str, str] | None = None) -> ReidDat
     )
 
 
-def read_folder(root: Path) -> ReidDataset:
+def read_folder(root: Path, *, wanted: Patterns = EVERYTHING) -> ReidDataset:
     """Read `root`/{train,query,gallery}/IDENTITY/*.jpg, or `root`/IDENTITY/*.jpg with a split made here.
 
-    Images, by content, may lie in further folders below IDENTITY; there is no camera. A warning counts what else lies
-    there. The split made here orders identities by a
-    hash of their name, trains on the first 70 % and holds out the rest. A held-out identity's first image by hash is a
-    query and the others are gallery, but a single image is a gallery distractor.
+    Folders may have the other names of splits too, as in tables: beside train each image of `test` or `val` is a query
+    among the others. Images, by content, may lie in further folders below IDENTITY, and only those are taken that are
+    `wanted` by their paths below `root`; a warning counts what else there is.
+    Cameras are known where all names of files tell them as published sets do, such as 0001_c2s1_000301_00.jpg. The
+    split made here orders identities by a hash of their name, trains on the first 70 % and holds out the rest. A
+    held-out identity's first image by hash is a query and the others are gallery, but a single image is a gallery
+    distractor.
 
-    Raises FileNotFoundError where only some of the three split folders exist, ValueError for a published set.
+    Raises FileNotFoundError where only some of the split folders exist, ValueError for a published set, and for a
+    folder whose identities lie in one more folder.
     """
     known = recognise(root)
     if known:
         raise ValueError(f"folder: {root} holds what looks like dataset {known}, not one folder an identity")
-    lacking = [split for split in SPLITS if not (root / split).is_dir()]
+    called = _split_folders(root)
     left_out = LeftOut()
     warnings: tuple[str, ...] = ()
-    if not lacking:
-        splits = images_by_folder(root, left_out, SPLITS)
-        protocol = {"split": "train, query and gallery folders"}
-    elif len(lacking) < len(SPLITS):
-        raise FileNotFoundError(
-            f"folder: {root} has no {' and no '.join(lacking)}; expected the folders {', '.join(SPLITS)} (they may be "
-            "empty), or one folder an identity"
-        )
+    words: list[str] = []
+    if called:
+        parts, words = _split_parts(Counter(called.values()))
+        found = images_by_folder(root, left_out, list(called), wanted)
+        splits: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLITS}
+        for folder, word in called.items():
+            for split in parts[word]:
+                for name, paths in found[folder].items():
+                    splits[split].setdefault(name, []).extend(paths)
+        *others, last = called
+        protocol = {"split": f"{', '.join(others)} and {last} folders"}
     else:
-        splits = _split_by_hash(images_by_folder(root, left_out)[""], root)
+        by_name = images_by_folder(root, left_out, wanted=wanted)[""]
+        _require_no_folder_between(root, by_name)
+        splits = _split_by_hash(by_name, root)
         protocol = {"split": f"automatic, {TRAIN_PERCENT} % of identities for training, by hash of their names"}
         warnings = (
             f"folder: {root} has no train, query and gallery folders, so the split is automatic: by a hash of their "
-            f"names, {len(splits['train'])} identities for training, {len(splits['gallery'])} held out",
+            f"names, {counted(len(splits['train']), 'identity', 'identities')} for training, "
+            f"{len(splits['gallery'])} held out",
         )
     if left_out:
         warnings = (*warnings, f"folder: {left_out}")
     numbers = number_names(name for images in splits.values() for name in images)
+    places = _cameras_in_names([path for images in splits.values() for paths in images.values() for path in paths])
+    cameras = number_names(places.values())
+    if cameras:
+        first = next(iter(places))
+        words = [
+            *words,
+            f"{counted(len(cameras), 'camera')}, from the names of files: {first.name} is of camera {places[first]}",
+        ]
     train, query, gallery = (
-        tuple(Sample(path, numbers[name]) for name, paths in sorted(splits[split].items()) for path in paths)
+        tuple(
+            Sample(path, numbers[name], cameras[places[path]] if cameras else -1)
+            for name, paths in sorted(splits[split].items())
+            for path in paths
+        )
         for split in SPLITS
     )
     return ReidDataset(
@@ -136,8 +161,55 @@ def read_folder(root: Path) -> ReidDataset:
         gallery,
         protocol=protocol,
         identity_names=_names_by_number(numbers),
+        camera_names=_names_by_number(cameras),
+        understood="; ".join([f"folder {root.name}", *words]) if words else "",
         warnings=warnings,
     )
+
+
+def _require_no_folder_between(root: Path, images: Mapping[str, Sequence[Path]]) -> None:
+    """Raise ValueError where all identities lie in one more folder, which would be the only identity."""
+    if len(images) == 1:
+        [(name, paths)] = images.items()
+        inner = {path.relative_to(root / name).parts[0] for path in paths if path.parent != root / name}
+        if len(inner) > 1:
+            raise ValueError(
+                f"folder: {root} has one folder with images, {name}, and {len(inner)} folders in it, such as "
+                f"{min(inner)}; expected one folder an identity: give {root / name} as data root if these are they"
+            )
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """The folders of `root` that are called as splits, with our word for each; none where it has one an identity.
+
+    Raises FileNotFoundError where they do not make a training and a test set.
+    """
+    names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    order = list(SPLIT_WORDS)  # as people tell them: training first
+    names = sorted((name for name in names if name.casefold() in order), key=lambda name: order.index(name.casefold()))
+    called = {name: SPLIT_WORDS[name.casefold()] for name in names}
+    if not {"train", "query", "gallery"} & set(called.values()):
+        return {}
+    parts = _split_parts(Counter(called.values()))[0]
+    there = {split for word in called.values() for split in parts[word]}
+    lacking = [split for split in SPLITS if split not in there]
+    if lacking:
+        raise FileNotFoundError(
+            f"folder: {root} has no {' and no '.join(lacking)}; expected the folders {', '.join(SPLITS)} (they may be "
+            "empty), or train and test, or one folder an identity"
+        )
+    return called
+
+
+# As Market-1501, DukeMTMC, VeRi-776, CUHK03-NP and what is made of them name their files.
+CAMERA_IN_NAME = re.compile(r"_c(\d{1,3})(?:s\d+)?_")
+
+
+def _cameras_in_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The camera that the name of each file tells; none where any tells none."""
+    found = {path: CAMERA_IN_NAME.search(path.name) for path in paths}
+    told = {path: str(int(match[1])) for path, match in found.items() if match}
+    return told if len(told) == len(found) else {}
 
 
 def number_names(names: Iterable[str]) -> dict[str, int]:
@@ -192,17 +264,23 @@ def _read_splits(table: Table, rows: Sequence[tuple[int, dict[str, str]]]) -> tu
             raise ValueError(f"{where}: found {row['split']!r}, expected train, query or gallery, or val or test")
         row["split"] = word
     found = Counter(row["split"] for _, row in rows)
-    tested = [split for split in ("query", "gallery") if found[split]]
+    parts, words = _split_parts(found)
+    return parts, [", ".join(f"{count:,} {split}" for split, count in found.items()), *words]
+
+
+def _split_parts(found: Mapping[str, int]) -> tuple[dict[str, list[str]], list[str]]:
+    """Of which of `SPLITS` what is called by one of our words is, among those `found`, and what to tell of that."""
+    tested = [split for split in ("query", "gallery") if found.get(split)]
     parts = {split: [split] for split in SPLITS}
-    words = [", ".join(f"{count:,} {split}" for split, count in found.items())]
-    held_out = [split for split in ("val", "test") if found[split]]
+    words: list[str] = []
+    held_out = [split for split in ("val", "test") if found.get(split)]
     if not tested:
         parts |= {"val": ["query", "gallery"], "test": ["query", "gallery"]}
         words += [f"each image of {' and '.join(held_out)} is a query among the others"] if held_out else []
     else:
         other = [split for split in ("query", "gallery") if split not in tested]
         parts |= {"val": [], "test": other}
-        words += [f"test is the {other[0]}"] if other and found["test"] else []
+        words += [f"test is the {other[0]}"] if other and found.get("test") else []
         unused = [split for split in held_out if not parts[split]]
         words += [f"{' and '.join(unused)} are not used beside query and gallery"] if unused else []
     return parts, words
@@ -221,8 +299,10 @@ def _describe_unknown(table: Table, unknown: Mapping[str, int]) -> Iterator[str]
         )
 
 
-def images_by_folder(folder: Path, left_out: LeftOut, splits: Sequence[str] = ()) -> dict[str, dict[str, list[Path]]]:
-    """The sorted images below `folder`/SPLIT/NAME by split and name, all else `left_out`.
+def images_by_folder(
+    folder: Path, left_out: LeftOut, splits: Sequence[str] = (), wanted: Patterns = EVERYTHING
+) -> dict[str, dict[str, list[Path]]]:
+    """The sorted images below `folder`/SPLIT/NAME that are `wanted`, by split and name, all else `left_out`.
 
     Without `splits` those below `folder`/NAME, under the split "". Splits are read each for itself: a link may make one
     of them another, or of what lies elsewhere in `folder`.
@@ -232,6 +312,8 @@ def images_by_folder(folder: Path, left_out: LeftOut, splits: Sequence[str] = ()
         for inside in pictures_below(folder / split, left_out):
             if len(inside.parts) < 2:
                 left_out.add("beside the folders that name what they show")
+            elif option := wanted.refuse(Path(split) / inside):
+                left_out.add(f"by {option}")
             else:
                 images.setdefault(inside.parts[0], []).append(folder / split / inside)
     if splits:

@@ -1,7 +1,7 @@
 """Every dataset by its name, and the one way to load any of them."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -10,12 +10,17 @@ from pathlib import Path
 from reid.cli import UsageError
 from reid.config import ReidDataOptions
 from reid.data.custom import read_csv, read_folder
+from reid.data.folders import EVERYTHING, Patterns
+from reid.data.joining import add_training
+from reid.data.layout import require_folder
 from reid.data.listed import read_msmt17, read_vehicleid, read_veriwild
 from reid.data.official import official_counts, read_cuhk03, read_named, read_toy
 from reid.data.opening import make_usable
+from reid.data.overlap import describe_overlap
 from reid.data.samples import IMAGE_SUFFIXES, ReidDataset
 from reid.data.synthetic import generate
 from reid.data.tables import parse_columns
+from reid.names import counted
 
 log = logging.getLogger("reid")
 
@@ -70,10 +75,12 @@ def load_dataset(
     train_split: str | None = None,
     strict_counts: bool = False,
     columns: Mapping[str, str] | None = None,
+    wanted: Patterns = EVERYTHING,
 ) -> ReidDataset:
     """Read the labels of a dataset; no image is opened.
 
     `root` is the dataset's folder or one above it, or the CSV file, whose headings `columns` may name as in `read_csv`.
+    `wanted` chooses among the files of `folder`.
     `version` and `train_split` are one of the dataset's `CHOICES`, None its default. A copy that differs from the
     official counts gets a warning, or is refused with `strict_counts`.
 
@@ -81,13 +88,14 @@ def load_dataset(
     cannot be read, a dataset without any image, and counts refused.
     """
     protocol = choose_protocol(name, version=version, train_split=train_split)
-    if not root.exists():
-        raise FileNotFoundError(f"{name}: the data root {root} does not exist")
-    if name != "csv" and not root.is_dir():
-        raise NotADirectoryError(f"{name}: the data root {root} is a file, expected a folder")
+    if name != "csv" or not root.exists():
+        require_folder(name, root)
     if columns and name != "csv":
         raise ValueError(f"{name}: given columns {', '.join(columns)}, but only dataset csv has columns")
-    dataset = DATASETS[name](root, **protocol, **({"columns": columns} if columns else {}))
+    if wanted != EVERYTHING and name != "folder":
+        raise ValueError(f"{name}: given patterns{wanted}, which choose among the files of dataset folder alone")
+    given = {"columns": columns} if columns else {"wanted": wanted} if wanted != EVERYTHING else {}
+    dataset = DATASETS[name](root, **protocol, **given)
     dataset = replace(dataset, protocol={**dataset.protocol, **protocol})
     if not any(dataset.splits.values()):
         kinds = ", ".join(IMAGE_SUFFIXES)
@@ -99,10 +107,11 @@ def load_dataset(
     return replace(dataset, warnings=(*dataset.warnings, *(differences or empty)))
 
 
-def open_dataset(options: ReidDataOptions) -> ReidDataset:
+def open_dataset(options: ReidDataOptions, splits: Collection[str] | None = None) -> ReidDataset:
     """Load the dataset that the options name, generating the toy one; log its counts and warnings.
 
-    Raises what `load_dataset` raises, and UsageError for a dataset that needs a root.
+    The images of the `splits`, all by default, are looked at. Raises what `load_dataset` raises, UsageError for a
+    dataset that needs a root, and ValueError for images that cannot be read, unless the options leave them out.
     """
     root = options.root
     if options.dataset == "toy":
@@ -116,10 +125,29 @@ def open_dataset(options: ReidDataOptions) -> ReidDataset:
         train_split=options.train_split,
         strict_counts=options.strict_counts,
         columns=parse_columns(options.columns),
+        wanted=Patterns(options.include, options.exclude),
     )
     if dataset.understood:
         log.info("%s", dataset.understood)
-    return make_usable(dataset, options)
+    if splits is None and options.also:
+        dataset = add_training(dataset, [_open_other(text, options) for text in options.also])
+    if splits is None:
+        dataset = replace(dataset, warnings=(*dataset.warnings, *describe_overlap(dataset)))
+    return make_usable(dataset, options, splits)
+
+
+def _open_other(text: str, options: ReidDataOptions) -> ReidDataset:
+    """A further dataset, given as NAME=ROOT or NAME:VERSION=ROOT, with the training images that it must have."""
+    name, equals, root = text.partition("=")
+    if not equals or not root:
+        raise UsageError(f"data.also has {text!r}, expected NAME=ROOT, such as market1501=/data/market")
+    name, _, version = name.partition(":")
+    other = load_dataset(name, Path(root), version=version or None, strict_counts=options.strict_counts)
+    if not other.train:
+        raise ValueError(f"{name} at {other.root} has no training images to add")
+    if other.understood:
+        log.info("%s", other.understood)
+    return other
 
 
 def _count_differences(dataset: ReidDataset) -> list[str]:
@@ -129,7 +157,8 @@ def _count_differences(dataset: ReidDataset) -> list[str]:
         found = counts[split]
         if (found.images, found.identities) != (images, identities):
             differences.append(
-                f"{dataset.name} {split}: found {found.images:,} images of {found.identities:,} identities, "
+                f"{dataset.name} {split}: found {counted(found.images, 'image')} of "
+                f"{counted(found.identities, *dataset.unit)}, "
                 f"official {images:,} of {identities:,}"
             )
     return differences

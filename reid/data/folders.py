@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reid.data.formats import HEAD, is_picture, recognise
 from reid.data.samples import is_image
+from reid.names import counted
 
 log = logging.getLogger("reid")
 
@@ -17,6 +18,12 @@ log = logging.getLogger("reid")
 CLUTTER_FOLDERS = ("@eadir", "__macosx", ".trash", ".trashes", "#recycle", "$recycle.bin", "lost+found")
 CLUTTER_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store")
 KINDS_TOLD = 12
+_LINK, _LINK_AGAIN, _IRREGULAR = "broken link", "link to a folder that is read already", "that is no regular file"
+_SEVERAL = {  # what several of a kind are called, where that differs
+    _LINK: "broken links",
+    _LINK_AGAIN: "links to folders that are read already",
+    _IRREGULAR: "that are no regular files",
+}
 
 
 class LeftOut:
@@ -30,17 +37,26 @@ class LeftOut:
         if files:
             self._kinds[kind] += files
 
+    @property
+    def total(self) -> int:
+        """The number of files."""
+        return self._kinds.total()
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """The number of files of each kind, the most frequent first."""
+        return dict(sorted(self._kinds.items(), key=lambda kind: (-kind[1], kind[0])))
+
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
     def __str__(self) -> str:
         """Such as `18 files left out: 14 .nef (a camera RAW file: export it as JPEG), 3 .txt, 1 broken link`."""
-        kinds = sorted(self._kinds.items(), key=lambda kind: (-kind[1], kind[0]))
-        told = [f"{files:,} {kind}" for kind, files in kinds[:KINDS_TOLD]]
+        kinds = list(self.kinds.items())
+        told = [counted(files, kind, _SEVERAL.get(kind, kind)) for kind, files in kinds[:KINDS_TOLD]]
         if others := sum(files for _, files in kinds[KINDS_TOLD:]):
-            told.append(f"{others:,} of {len(kinds) - KINDS_TOLD} other kinds")
-        total = self._kinds.total()
-        return f"{total:,} {'file' if total == 1 else 'files'} left out: {', '.join(told)}"
+            told.append(f"{others:,} of {counted(len(kinds) - KINDS_TOLD, 'other kind')}")
+        return f"{counted(self.total, 'file')} left out: {', '.join(told)}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ def pictures_below(folder: Path, left_out: LeftOut, wanted: Patterns = EVERYTHIN
         if walk.is_new(link):
             yield from walk.below(link)
         else:
-            left_out.add("link to a folder that is read already")
+            left_out.add(_LINK_AGAIN)
 
 
 def is_clutter(name: str) -> bool:
@@ -142,7 +158,7 @@ class _Walk:
         if name.startswith("."):
             return "hidden"
         if not (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)):
-            return "broken link" if entry.is_symlink() else "that is no regular file"
+            return _LINK if entry.is_symlink() else _IRREGULAR
         if option := self._wanted.refuse(inside):
             return f"by {option}"
         return "" if is_image(name) else _kind(entry)

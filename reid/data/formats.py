@@ -10,6 +10,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes, by which BMP is told from text that begins with BM
 _HEIF_BRANDS = frozenset(b"avif avis heic heix heim heis hevc hevm hevs hevx mif1 mif2 msf1".split())
 
+# What is in the ZIP archive that a workbook or a document is.
+_OFFICE = (b"[Content_Types].xml", b"mimetypeapplication/vnd.oasis", b"docProps/", b"xl/workbook")
 _EXPORT_RAW = "export it as JPEG or HEIC"
 _EXPORT = "export it as JPEG or PNG"
 _UNPACK = "unpack it and give the folder"
@@ -69,8 +71,8 @@ def is_picture(head: bytes) -> bool:
 
 def recognise(head: bytes) -> str:
     """What a file is that is no picture of a format that is read, and what to do about it; "" where nobody knows."""
-    if head.startswith(b"PK\3\4") and (b"[Content_Types].xml" in head[:100] or b"mimetype" in head[:100]):
-        return "an office document: save its table as CSV"
+    if head.startswith(b"PK\3\4") and any(name in head for name in _OFFICE):
+        return "an office document, such as a workbook of Excel or LibreOffice: save its table as CSV (UTF-8)"
     for beginning, what, advice in _BEGINNINGS:
         if head.startswith(beginning):
             return f"{what}: {advice}"

@@ -11,8 +11,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from reid.data.colour_codes import Coding, coding_of
 from reid.data.colours import lab_to_rgb, to_srgb
 from reid.data.formats import HEAD, PILLOW, is_picture, refusal
+from reid.data.preprocessing import AS_SHOWN, Decoding
 
 MAX_MEGAPIXELS = 120.0  # beyond today's phones, of 108
 MAX_SIDE = 65_535  # pixels; the most that JPEG can hold
@@ -37,55 +39,65 @@ class UnusableImage(ValueError):
     """The bytes are a picture, but too large, damaged, cut short or of floating-point pixels."""
 
 
-def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None, *, profiles: bool = True) -> Image.Image:
-    """Read an image file whole as `upright_rgb`, cropped to `box` = (x, y, width, height) in upright pixels.
+def read_image(path: Path | str, box: tuple[int, int, int, int] | None = None, how: Decoding = AS_SHOWN) -> Image.Image:
+    """Read an image file as `upright_rgb`, cropped to `box` = (x, y, width, height) in upright pixels.
 
-    The format is what the bytes say, whatever the file is called; of several frames the first counts. Raises
+    The format is what the bytes say, whatever the file is called; of several frames the first counts. What a box is cut
+    from is decoded in full. Raises
     FileNotFoundError for a missing file, UnknownFormat and UnusableImage, which are ValueErrors, naming the path, for
     one that is no picture or cannot be used, and ValueError for a box outside the image.
     """
     with _named(path), open(path, "rb") as file, opened_picture(file) as opened:
-        image = upright_rgb(opened, profiles=profiles)
+        image = upright_rgb(opened, how if box is None else how.in_full)
     if box is None:
         return image
+    if problem := outside(path, box, *image.size):
+        raise ValueError(problem)
     x, y, width, height = box
-    if x < 0 or y < 0 or width < 1 or height < 1 or x + width > image.width or y + height > image.height:
-        raise ValueError(
-            f"{path}: box x={x} y={y} w={width} h={height} lies outside the image of "
-            f"{image.width}x{image.height} pixels"
-        )
     return image.crop((x, y, x + width, y + height))
 
 
-def decode(data: bytes, *, profiles: bool = True) -> Image.Image:
+def outside(path: Path | str, box: tuple[int, int, int, int] | None, width: int, height: int) -> str:
+    """What to say of a box (x, y, width, height) that does not lie within an image of this size; else nothing."""
+    if box is None or (box[2] >= 1 <= box[3] and 0 <= box[0] <= width - box[2] and 0 <= box[1] <= height - box[3]):
+        return ""
+    x, y, w, h = box
+    return f"{path}: box x={x} y={y} w={w} h={h} lies outside the image of {width}x{height} pixels"
+
+
+def decode(data: bytes, how: Decoding = AS_SHOWN) -> Image.Image:
     """Turn the bytes of an image file into the picture that `read_image` gives.
 
     Raises UnknownFormat and UnusableImage, whose messages are one line to show to the sender.
     """
     with opened_picture(io.BytesIO(data)) as opened:
-        return upright_rgb(opened, profiles=profiles)
+        return upright_rgb(opened, how)
 
 
-def upright_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) in upright pixels from an image's header alone; raises as `read_image` does."""
-    with _named(path), open(path, "rb") as file, opened_picture(file) as opened:
-        width, height = opened.size
-        # What Pillow turns by itself has the size of the upright picture from the start.
-        lies = opened.format != "TIFF" and _orientation(opened) >= 5
-    return (height, width) if lies else (width, height)
+def upright_size(picture: Path | str | bytes) -> tuple[int, int]:
+    """(width, height) in upright pixels from the header alone; raises as `read_image`, or `decode` for bytes."""
+    if isinstance(picture, bytes):
+        with opened_picture(io.BytesIO(picture)) as opened:
+            return _upright_size(opened)
+    with _named(picture), open(picture, "rb") as file, opened_picture(file) as opened:
+        return _upright_size(opened)
 
 
-def upright_rgb(opened: Image.Image, *, profiles: bool = True) -> Image.Image:
+def upright_rgb(opened: Image.Image, how: Decoding = AS_SHOWN) -> Image.Image:
     """Load a picture that Pillow has opened, the first frame of several, and make it RGB of 8 bits a channel.
 
     It is turned as its EXIF orientation says, or left as it is where that is damaged, and what is transparent lies over
     white, as browsers mostly show it. Grey of more than 8 bits goes to [0, 255], rounded. With `profiles`, embedded
-    colour profiles and PNG's gamma are converted to sRGB. Without, pixels of 8-bit RGB stay as they are stored, CMYK is
-    read as Adobe writes it, inverted, and the result's `info` has the `icc_profile`, `gamma` and `srgb` that were not
-    applied; it never has other metadata.
+    colour profiles, colours named by number (cICP, nclx) and PNG's gamma and primaries are converted to sRGB. Without,
+    pixels of 8-bit RGB stay as they are stored, CMYK is read as Adobe writes it, inverted, and the result's `info` has
+    the `icc_profile`, `coding`, `gamma` and the like that were not applied; it never has other metadata. Where less is
+    `enough`, a JPEG is smaller than it is stored.
 
     Raises UnusableImage for floating-point pixels, and whatever Pillow raises for a damaged file.
     """
+    # Of JPEGs in other colours, the copy that a gallery keeps is none; of other formats EXIF data are read by loading.
+    if how.enough is not None and opened.format in ("JPEG", "MPO") and opened.mode in ("L", "RGB"):
+        opened.draft(None, how.enough if _orientation(opened) >= 5 else how.enough[::-1])
     opened.load()  # verify() would pass a file cut in half
     info = opened.info
     turn = _TURNS.get(_orientation(opened))
@@ -105,11 +117,11 @@ def upright_rgb(opened: Image.Image, *, profiles: bool = True) -> Image.Image:
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     described = image.mode in ("L", "RGB")  # by what can be kept beside RGB
-    if profiles:
+    if how.profiles:
         image = to_srgb(image, info)
     image = image.convert("RGB") if image is opened or image.mode != "RGB" else image
     # No GPS position and the like; and an orientation left here could turn the picture twice.
-    unapplied = () if profiles or not described else ("icc_profile", "gamma", "srgb")
+    unapplied = () if how.profiles or not described else ("icc_profile", "gamma", "srgb", "chromaticity", "coding")
     image.info = {name: info[name] for name in unapplied if name in info}
     return image
 
@@ -138,6 +150,13 @@ def _eight_bits(image: Image.Image, transparency: object) -> Image.Image:
     return Image.fromarray(grey)
 
 
+def _upright_size(opened: Image.Image) -> tuple[int, int]:
+    width, height = opened.size
+    # What Pillow turns by itself has the size of the upright picture from the start.
+    lies = opened.format != "TIFF" and _orientation(opened) >= 5
+    return (height, width) if lies else (width, height)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -158,9 +177,11 @@ def opened_picture(file: BinaryIO) -> Iterator[Image.Image]:
     if not is_picture(head):  # Pillow takes the preview of a camera RAW file for a TIFF picture
         raise UnknownFormat(f"the file is {refusal(head)}")
     _prepare_pillow()
+    coding = coding_of(file, head)
     try:
         with Image.open(file, formats=PILLOW) as opened:
             _require_size(*opened.size, most)
+            _name_colours(opened, coding)
             yield opened
     except UnidentifiedImageError:
         raise UnknownFormat(f"the file is {refusal(head)}") from None
@@ -169,6 +190,14 @@ def opened_picture(file: BinaryIO) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnusableImage(f"the image is damaged or cut short ({reason})") from error
+
+
+def _name_colours(opened: Image.Image, coding: Coding | None) -> None:
+    """Put into `info` what the file names by number, where that counts."""
+    if nclx := opened.info.get("nclx_profile"):
+        coding = Coding(int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
+    if coding is not None and (opened.format == "PNG" or "icc_profile" not in opened.info):
+        opened.info["coding"] = coding
 
 
 @cache

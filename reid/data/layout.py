@@ -1,9 +1,11 @@
 """Where a published dataset lies on a disk, and what to say where it does not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from reid.data.formats import HEAD, recognise
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,26 @@ class Layout:
         return next((root / p for p in self.places if all((root / p / entry).exists() for entry in needed)), None)
 
 
+def require_folder(name: str, root: Path) -> None:
+    """Raise FileNotFoundError where a set's data root is not there, and NotADirectoryError where it is a file."""
+    if not root.exists():
+        raise FileNotFoundError(f"{name}: the data root {root} does not exist")
+    if not root.is_dir():
+        with root.open("rb") as file:
+            said = recognise(file.read(HEAD))
+        raise NotADirectoryError(f"{name}: the data root {root} is {said or 'a file, expected a folder'}")
+
+
 AnyLayout = TypeVar("AnyLayout", bound=Layout)
 
 
 def locate_any(
-    name: str, layouts: Sequence[AnyLayout], root: Path, also: Sequence[str] = (), hint: str = ""
+    name: str, layouts: Sequence[AnyLayout], root: Path, also: Sequence[str] = (), hint: Callable[[], str] = str
 ) -> tuple[AnyLayout, Path]:
     """The first of a set's layouts that is found, and its folder, `root` or one below.
 
     `also` are files that each of them needs. Raises FileNotFoundError with what was expected, every place looked at and
-    what of it is missing there, and a `hint`, where none is.
+    what of it is missing there, and what `hint` returns, where none is.
     """
     for layout in layouts:
         home = layout.find(root, also)
@@ -41,10 +53,12 @@ def locate_any(
     looked = []
     for place in dict.fromkeys(place for layout in layouts for place in layout.places):
         candidates = [(*layout.needed, *also) for layout in layouts if place in layout.places]
-        lacking = min(
-            ([entry for entry in needed if not (root / place / entry).exists()] for needed in candidates), key=len
-        )
-        partly = any(len(lacking) < len(needed) for needed in candidates)
-        looked.append(f"{root / place} (has no {', '.join(lacking)})" if partly else str(root / place))
-    expected = " or ".join(", ".join((*layout.needed, *also)) for layout in layouts)
-    raise FileNotFoundError(f"{name}: expected {expected} in one folder; looked in {', '.join(looked)}{hint}")
+        lacks = [[entry for entry in needed if not (root / place / entry).exists()] for needed in candidates]
+        partly = [some for some, needed in zip(lacks, candidates, strict=True) if len(some) < len(needed)]
+        nearest = min(partly, key=len, default=[])
+        lacking = f" (has no {', '.join(nearest)})" if nearest else ""
+        looked.append(f"{root / place}{lacking}")
+    every = sorted(((*layout.needed, *also) for layout in layouts), key=lambda needed: -sum(map(len, needed)))
+    # Of those that differ only in how deep things lie, the last, where they lie highest.
+    expected = " or ".join({tuple(Path(one).name for one in needed): ", ".join(needed) for needed in every}.values())
+    raise FileNotFoundError(f"{name}: expected {expected} in one folder; looked in {', '.join(looked)}{hint()}")

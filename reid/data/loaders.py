@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid.data.images import read_image
+from reid.data.preprocessing import AS_SHOWN, Decoding
 from reid.data.samples import Sample
 
 Transform = Callable[[Image.Image], Tensor]
@@ -58,19 +59,19 @@ class TrainingLoader:
         pin_memory: bool = False,
         sides: Sequence[int] | None = None,
         share: slice = slice(None),
-        profiles: bool = True,
+        how: Decoding = AS_SHOWN,
     ) -> None:
         """`labels` are the samples' class labels in [0, C); `workers` reading processes, 0 to read in this one.
 
         `sides` are the samples' combinations of camera and view, for a model that is told of them. `share` is what of
-        each batch this process reads. `profiles` as for `read_image`.
+        each batch this process reads. `how` as for `read_image`.
         """
-        self.samples, self.labels, self.profiles = samples, labels, profiles
+        self.samples, self.labels, self.how = samples, labels, how
         self._all_labels = torch.tensor(labels)
         self._sides = None if sides is None else torch.tensor(sides)
         self._draws = _Draws(sampler, share)
         self._loader: DataLoader[Any] = DataLoader(
-            _DrawnImages(samples, transform, seed, profiles),
+            _DrawnImages(samples, transform, seed, how),
             batch_sampler=self._draws,
             num_workers=workers,
             collate_fn=_stack,
@@ -125,12 +126,12 @@ class _Draws:
 
 
 class _DrawnImages(Dataset[Tensor | Exception]):
-    def __init__(self, samples: Sequence[Sample], transform: Transform, seed: int, profiles: bool) -> None:
-        self.samples, self.transform, self.seed, self.profiles = samples, transform, seed, profiles
+    def __init__(self, samples: Sequence[Sample], transform: Transform, seed: int, how: Decoding) -> None:
+        self.samples, self.transform, self.seed, self.how = samples, transform, seed, how
 
     def __getitem__(self, draw: tuple[int, int, int]) -> Tensor | Exception:
         position, epoch, place = draw
-        image = _read(self.samples[position], self.profiles)
+        image = _read(self.samples[position], self.how)
         if isinstance(image, Exception):
             return image
         seed = int(np.random.SeedSequence([self.seed, epoch, place]).generate_state(1, np.uint64)[0])
@@ -139,10 +140,10 @@ class _DrawnImages(Dataset[Tensor | Exception]):
             return self.transform(image)
 
 
-def _read(sample: Sample, profiles: bool) -> Image.Image | Exception:
+def _read(sample: Sample, how: Decoding) -> Image.Image | Exception:
     """The image, or why not: an error raised in a reading process would arrive wrapped in that process's traceback."""
     try:
-        return read_image(sample.path, sample.box, profiles=profiles)
+        return read_image(sample.path, sample.box, how)
     except (OSError, ValueError) as error:
         return error.with_traceback(None)
 
@@ -154,11 +155,11 @@ def evaluation_batches(
     *,
     workers: int,
     pin_memory: bool,
-    profiles: bool = True,
+    how: Decoding = AS_SHOWN,
 ) -> DataLoader[Tensor | Exception]:
     """The samples at each batch's places, preprocessed, (B, 3, height, width); an exception for one unreadable."""
     return DataLoader(
-        _PreparedImages(samples, transform, profiles),
+        _PreparedImages(samples, transform, how),
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin_memory,
@@ -169,14 +170,14 @@ def evaluation_batches(
 
 
 class _PreparedImages(Dataset[Tensor | Exception]):
-    def __init__(self, samples: Sequence[Sample], transform: Transform, profiles: bool) -> None:
-        self.samples, self.transform, self.profiles = samples, transform, profiles
+    def __init__(self, samples: Sequence[Sample], transform: Transform, how: Decoding) -> None:
+        self.samples, self.transform, self.how = samples, transform, how
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor | Exception:
-        image = _read(self.samples[index], self.profiles)
+        image = _read(self.samples[index], self.how)
         return image if isinstance(image, Exception) else self.transform(image)
 
 

@@ -90,7 +90,10 @@ NAMED_LAYOUTS: Mapping[tuple[str, str | None], NamedLayout] = {
     **{
         # Not ".": the two versions have the same folders and file names, so only the folder above tells them apart.
         ("cuhk03", version): NamedLayout(
-            tuple(above + version for above in ("", "cuhk03-np/", "CUHK03-NP/", "cuhk03/", "CUHK03/")),
+            (
+                *(above + version for above in ("", "cuhk03-np/", "CUHK03-NP/", "cuhk03/", "CUHK03/")),
+                *(joined + version for joined in ("cuhk03_np_", "cuhk03-np-", "CUHK03_NP_", "cuhk03_")),
+            ),
             _MARKET_FOLDERS,
             "CUHK03-NP",
             re.compile(r"(\d{4})_c(\d)_\d+"),
@@ -176,8 +179,12 @@ def locate(name: str, version: str | None, root: Path, also: Sequence[str] = ())
                 f"{name}: found version {other} ({entries or home.name}) in {home}, but version={version} was asked "
                 f"for; use version={other} (results on different versions do not compare)"
             )
-    known = recognise(root)
-    return locate_any(name, [layout], root, also, f"; found what looks like dataset {known}" if known else "")[1]
+
+    def hint() -> str:
+        known = recognise(root)
+        return f"; found what looks like dataset {known}" if known else ""
+
+    return locate_any(name, [layout], root, also, hint)[1]
 
 
 def read_named(name: str, root: Path, *, version: str | None = None) -> ReidDataset:
@@ -202,7 +209,7 @@ def read_cuhk03(root: Path, *, version: str) -> ReidDataset:
     Raises what `read_named` raises, and ValueError for the raw release, which holds no image files.
     """
     try:
-        return read_named("cuhk03", root.parent if root.name == version else root, version=version)
+        return read_named("cuhk03", root.parent if root.name.endswith(version) else root, version=version)
     except FileNotFoundError:
         places = ("", "cuhk03_release", "cuhk03", "cuhk03/cuhk03_release")
         raw = next((file for place in places if (file := root / place / "cuhk-03.mat").exists()), None)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from reid.names import counted
+
 
 class PKSampler:
     """An epoch of batches of P identities x K images, from (seed, epoch) alone.
@@ -27,7 +29,7 @@ class PKSampler:
         if p < 2 or k < 1:
             raise ValueError(f"a batch of P={p} identities x K={k} images cannot be used; expected P >= 2 and K >= 1")
         if len(members) < p:
-            found = f"{len(members)} {'identity' if len(members) == 1 else 'identities'}"
+            found = counted(len(members), "identity", "identities")
             raise ValueError(
                 f"the training split has {found}, fewer than the P={p} of a batch; "
                 "lower batch_size or raise images_per_identity (triplets need at least 2 identities)"
@@ -87,7 +89,8 @@ class ShuffledSampler:
         """`images` is their number; raises ValueError where they do not fill one batch."""
         if images < batch_size:
             raise ValueError(
-                f"the training split has {images} images, fewer than a batch of {batch_size}; lower batch_size"
+                f"the training split has {counted(images, 'image')}, fewer than a batch of {batch_size}; "
+                "lower batch_size"
             )
         self.images, self.batch_size, self.seed = images, batch_size, seed
 

@@ -46,7 +46,7 @@ class LabelledDataset(ABC):
     file of the user's own was read. `warnings` are sentences for the user.
     """
 
-    unit: ClassVar[str] = "identities"  # what labels tell apart
+    unit: ClassVar[tuple[str, str]] = ("identity", "identities")  # what labels tell apart, one and several
 
     name: str
     root: Path
@@ -83,6 +83,14 @@ class ReidDataset(LabelledDataset):
     def splits(self) -> dict[str, tuple[Sample, ...]]:
         """The samples by split name."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
+
+    def identity_name(self, identity: int) -> str:
+        """The user's name of an identity, or else its number."""
+        return self.identity_names.get(identity, str(identity))
+
+    def camera_name(self, camera: int) -> str:
+        """The user's name of a camera, or else its number, counted from 1 as published sets do."""
+        return self.camera_names.get(camera, str(camera + 1))
 
 
 def count_samples(samples: Iterable[Sample]) -> SplitCounts:

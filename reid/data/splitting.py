@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from reid.data.tables import Cells, Reading, Table, known_name, open_table
+from reid.data.cells import as_cell
+from reid.data.tables import Cells, Reading, Table, known_name, open_table, written_time
 from reid.data.times import Clock
+from reid.names import counted
 
 TRAIN_SHARE = 0.7  # of the identities
 QUERY_SHARE = 1 / 3  # of the occasions of an identity that is held out
@@ -54,7 +56,7 @@ def split_table(source: Path, output: Path, reading: Reading, seed: int = 0) -> 
         if name := known_name(cells["identity"]):
             camera, time = known_name(cells.get("camera", "")), _time(cells, clock)
             groups[name].append(_Photo(place, camera, time))
-            if time is None and (text := known_name(cells.get("captured_at", ""))):
+            if time is None and (text := known_name(written_time(cells))):
                 unread.append(text)
     splits = dict.fromkeys(range(len(rows)), "gallery")
     drawn = random.Random(seed)
@@ -68,11 +70,15 @@ def split_table(source: Path, output: Path, reading: Reading, seed: int = 0) -> 
     _write(table, output, rows, [splits[place] for place in range(len(rows))])
     times = sum(photo.time is not None for photos in groups.values() for photo in photos)
     counts = {split: sum(found == split for found in splits.values()) for split in ("train", "query", "gallery")}
-    problem = f"; {len(unread):,} times cannot be read and count as none, such as {unread[0]!r}" if unread else ""
-    how = f"queries are the latest of {times:,} photos with a time" if times else "drawn"
+    problem = (
+        f"; {counted(len(unread), 'time')} cannot be read, taken for none, such as {unread[0]!r}" if unread else ""
+    )
+    how = f"queries are the latest of {counted(times, 'photo')} with a time" if times else "drawn"
     return (
-        f"{output}: {counts['train']:,} photos of {len(groups) - len(held_out):,} identities to train on; "
-        f"{counts['query']:,} queries and {counts['gallery']:,} gallery photos of {len(held_out):,} others"
+        f"{output}: {counted(counts['train'], 'photo')} of "
+        f"{counted(len(groups) - len(held_out), 'identity', 'identities')} to train on; "
+        f"{counted(counts['query'], 'query', 'queries')} and {counted(counts['gallery'], 'gallery photo')} of "
+        f"{counted(len(held_out), 'other')}"
         f"{_nobody(rows)}; {how}, seed {seed}{problem}"
     )
 
@@ -84,7 +90,7 @@ def _nobody(rows: Sequence[tuple[int, Cells]]) -> str:
 
 def _time(cells: Cells, clock: Clock) -> datetime | None:
     try:
-        return clock.read(cells.get("captured_at", ""))
+        return clock.read(written_time(cells))
     except ValueError:
         return None
 
@@ -112,7 +118,8 @@ def _hold_out(source: Path, occasions: dict[str, list[list[_Photo]]], drawn: ran
     findable = [name for name, seen in occasions.items() if _query_count(seen)]
     if not findable or len(occasions) < 3:
         raise ValueError(
-            f"{source}: {len(occasions)} identities, of which {len(findable)} were seen on two occasions, and by two "
+            f"{source}: {counted(len(occasions), 'identity', 'identities')}, of which {len(findable)} "
+            "seen on two occasions, and by two "
             "cameras if cameras are known; a split needs 3, one of them seen twice"
         )
     held_out: set[str] = set()
@@ -152,4 +159,4 @@ def _write(table: Table, output: Path, rows: Sequence[tuple[int, Cells]], splits
         writer.writerow([*(table.headings[name] for name in columns), "split"])
         for (_, cells), split in zip(rows, splits, strict=True):
             path = os.path.relpath(table.path.parent / cells["path"], output.parent)
-            writer.writerow([*({**cells, "path": path}[name] for name in columns), split])
+            writer.writerow([*(as_cell({**cells, "path": path}[name]) for name in columns), split])

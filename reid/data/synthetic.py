@@ -20,6 +20,8 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from reid.names import counted
+
 Array = NDArray[np.float64]
 Colour = tuple[int, int, int]
 Outline = Sequence[tuple[float, float]]
@@ -350,7 +352,9 @@ def _check_existing(root: Path, recipe: Mapping[str, int], shots: Iterable[_Shot
         raise FileExistsError(f"{root} holds a toy set made with {found}, not {recipe}; give another folder")
     missing = [shot.path for shot in shots if not (root / shot.path).is_file()]
     if missing:
-        raise FileExistsError(f"{root} lacks {len(missing)} images of its toy set, first {missing[0]}; delete it")
+        raise FileExistsError(
+            f"{root} lacks {counted(len(missing), 'image')} of its toy set, first {missing[0]}; delete it"
+        )
 
 
 def generate(

@@ -12,14 +12,16 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from reid.cli import UsageError
 from reid.data.boxes import whole_box
-from reid.data.samples import Box
-from reid.data.times import Clock, DateOrder, choose_clock
+from reid.data.cells import from_cell
+from reid.data.formats import recognise
+from reid.data.samples import Box, is_image
+from reid.data.times import Clock, DateOrder, choose_clock, with_clock
 
 # Our columns, each with the other headings it goes by, in lower case with _ between words; the first one found counts.
 HEADINGS: Mapping[str, tuple[str, ...]] = {
@@ -27,7 +29,11 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "split": ("subset", "set", "partition"),
     "identity": ("label", "individual", "individual_id", "animal_id", "person_id", "vehicle_id", "pid", "name"),
     "camera": ("camera_id", "cam_id", "camid", "cam"),
-    "captured_at": ("date", "datetime", "date_time", "datetimeoriginal", "timestamp"),
+    "captured_at": ("datetime", "date_time", "datetimeoriginal", "timestamp", "date"),
+    "time": ("time_of_day",),  # beside a date alone
+    "site": ("site_name", "site_id", "location", "location_name", "locationname", "station"),
+    "latitude": ("lat", "decimal_latitude", "decimallatitude"),
+    "longitude": ("lon", "lng", "long", "decimal_longitude", "decimallongitude"),
     "x": ("left", "bbox_x"),
     "y": ("top", "bbox_y"),
     "w": ("width", "bbox_w", "bbox_width"),
@@ -40,7 +46,6 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 ENCODINGS = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
 # What a file begins with that is called a table and is none.
 OTHERS = {
-    b"PK\x03\x04": "an Excel or LibreOffice workbook",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
     b"SQLite format 3": "a SQLite database",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -81,18 +86,20 @@ class Table:
     separator: str
     encoding: str
     heading_line: int
+    _names: dict[str, dict[str, list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
     def rows(self) -> Iterator[tuple[int, Cells]]:
         """(line number, cells by column) of all rows that are not blank, read as they are asked for.
 
         Paths are in the form in which the file is there. Raises ValueError naming a row that is not as the first.
         """
-        for number, row in self._as_written():
+        for number, row in self.as_written():
             if not row["path"]:
                 raise ValueError(f"{self.where(number, 'path')}: empty")
             yield number, {**row, "path": self._on_disk(row["path"])}
 
-    def _as_written(self) -> Iterator[tuple[int, Cells]]:
+    def as_written(self) -> Iterator[tuple[int, Cells]]:
+        """The same, with paths as they are written, where there are any; raises ValueError in the same way."""
         for number, cells in self._lines():
             while len(cells) > len(self.columns) and not cells[-1].strip():
                 cells.pop()
@@ -113,17 +120,19 @@ class Table:
         """
         if "captured_at" not in self.columns:
             return Clock(reading.zone, reading.dates)
-        texts = (cells["captured_at"] for _, cells in self._as_written())
+        texts = (written_time(cells) for _, cells in self.as_written())
         try:
             return choose_clock(filter(known_name, texts), reading.zone, reading.dates)
         except ValueError as error:
-            raise ValueError(f"{self.path}, column {self.headings['captured_at']!r}: {error}") from None
+            raise type(error)(f"{self.path}, column {self.headings['captured_at']!r}: {error}") from None
 
     def understood(self, clock: Clock | None = None) -> str:
         """How the table is read, its times by `clock`, in one line."""
         renamed = [
             f"{theirs} as {ours}" for ours, theirs in self.headings.items() if ours in HEADINGS and theirs != ours
         ]
+        if "time" in self.columns:
+            renamed.append(f"with the time of day in {self.headings['time']}")
         form = f"{ENCODINGS.get(self.encoding, self.encoding)} text with {SEPARATORS[self.separator]} between cells"
         words = [form, ", ".join(renamed)]
         if clock is not None and "captured_at" in self.columns:
@@ -137,24 +146,40 @@ class Table:
             try:
                 for cells in reader:
                     if reader.line_num > self.heading_line and any(cell.strip() for cell in cells):
-                        yield reader.line_num, cells
+                        yield reader.line_num, [from_cell(cell) for cell in cells]
             except csv.Error as error:
                 raise ValueError(f"{self.path} row {reader.line_num}: not readable as CSV ({error})") from None
             except UnicodeDecodeError:
                 raise ValueError(NO_TEXT.format(self.path)) from None
 
     def _on_disk(self, written: str) -> str:
-        """A path as the file system has it: names from a Mac are decomposed, those from Windows have backslashes."""
-        forms = [written, written.replace("\\", "/")]
-        forms += [unicodedata.normalize(form, forms[1]) for form in ("NFC", "NFD")]
-        return next((form for form in dict.fromkeys(forms) if os.path.exists(self.path.parent / form)), forms[1])
+        """A path as the file system has it.
+
+        Names from a Mac are decomposed, those from Windows have backslashes, and on neither does the case of letters
+        count.
+        """
+        slashes = written.replace("\\", "/")
+        there = next((form for form in (written, slashes) if os.path.exists(self.path.parent / form)), None)
+        return there or self._spelt_otherwise(slashes) or slashes
+
+    def _spelt_otherwise(self, path: str) -> str | None:
+        """The only path that is there and differs by case and composition of letters alone."""
+        found = ""
+        for part in PurePosixPath(path).parts:
+            folder, name = self.path.parent / found, part
+            if not os.path.exists(folder / part):
+                if str(folder) not in self._names:
+                    self._names[str(folder)] = _names_in(folder)
+                alike = self._names[str(folder)].get(_plain(part), [])
+                if len(alike) != 1:
+                    return None
+                name = alike[0]
+            found = os.path.join(found, name)
+        return found
 
 
-def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
-    """Find out the form of a table: its encoding, its separator, and which of its columns are ours.
-
-    Raises ValueError for a file that is no table or has no paths, and for `columns` that it does not have.
-    """
+def plain_table(path: Path) -> Table:
+    """A table by its own headings: its encoding and its separator are found out. Raises ValueError for no table."""
     encoding = _encoding(path)
     heading_line = 1
     try:
@@ -173,9 +198,25 @@ def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
     repeated = [heading for heading, count in Counter(headings).items() if heading and count > 1]
     if repeated:
         raise ValueError(f"{path} row {heading_line}: column {repeated[0]!r} appears twice")
+    return Table(path, tuple(headings), {name: name for name in headings if name}, separator, encoding, heading_line)
+
+
+def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
+    """Find out the form of a table: its encoding, its separator, and which of its columns are ours.
+
+    Raises ValueError for a file that is no table or has no paths, and for `columns` that it does not have.
+    """
+    plain = plain_table(path)
+    headings, heading_line = plain.columns, plain.heading_line
     own = _our_columns(path, headings, columns or {})
+    if "path" not in own and any(is_image(heading) for heading in headings):
+        found = plain.separator.join(headings)
+        raise ValueError(
+            f"{path} row {heading_line}: found a photo, {found}, expected the names of the columns, such as "
+            "path,split,identity"
+        )
     if "path" not in own:
-        found = separator.join(headings) or "nothing"
+        found = plain.separator.join(headings) or "nothing"
         raise ValueError(
             f"{path} row {heading_line}: no column 'path' (nor {', '.join(HEADINGS['path'][:3])}, ...); found {found}; "
             "--columns path=HEADING names it"
@@ -190,7 +231,7 @@ def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
     names = tuple(
         ours.get(heading, "" if heading in own or heading in (columns or {}) else heading) for heading in headings
     )
-    return Table(path, names, {**{name: name for name in names if name}, **own}, separator, encoding, heading_line)
+    return replace(plain, columns=names, headings={**{name: name for name in names if name}, **own})
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -202,6 +243,11 @@ def parse_columns(text: str) -> dict[str, str]:
                 f"columns {text!r}: found {name.strip()!r}, expected NAME=HEADING with a NAME of {', '.join(HEADINGS)}"
             )
     return {name.strip(): heading.strip() for name, _, heading in pairs}
+
+
+def written_time(cells: Mapping[str, str]) -> str:
+    """What a row says of its time: `captured_at`, with the time of day where that stands in a column of its own."""
+    return with_clock(cells.get("captured_at", ""), cells.get("time", ""))
 
 
 def known_name(cell: str) -> str | None:
@@ -251,12 +297,31 @@ def _our_columns(path: Path, headings: Sequence[str], chosen: Mapping[str, str])
         BOX_COLUMNS
     ):  # width and height alone are those of the picture, left is a side of an animal
         own = {name: heading for name, heading in own.items() if name not in BOX_COLUMNS or heading == name}
+    if "captured_at" not in own:
+        own.pop("time", None)
     return own
+
+
+def _names_in(folder: Path) -> dict[str, list[str]]:
+    """The names in a folder by what they are without case, composed; none where it cannot be listed."""
+    names: dict[str, list[str]] = {}
+    try:
+        for name in os.listdir(folder):
+            names.setdefault(_plain(name), []).append(name)
+    except OSError:
+        pass
+    return names
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _encoding(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(SAMPLE)
+        if start.startswith(b"PK") and (said := recognise(start)):
+            raise ValueError(f"{path}: {said}, expected a table as text")
         for magic, kind in OTHERS.items():
             if start.startswith(magic):
                 raise ValueError(f"{path}: {kind}, expected a table as text; save it as CSV (UTF-8)")

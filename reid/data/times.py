@@ -1,4 +1,4 @@
-"""Times as people write them in tables: ISO 8601, EXIF, with slashes or dots, and the numbers of a spreadsheet."""
+"""Times as people write them in tables: ISO 8601, EXIF, with slashes, dots or months in English, and as numbers."""
 
 import re
 from collections.abc import Iterable
@@ -7,15 +7,26 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Literal, NoReturn
 from zoneinfo import ZoneInfo
 
+from reid.names import counted
+
 DateOrder = Literal["day-first", "month-first"]
 
 SPREADSHEET_START = datetime(1899, 12, 30)
 SPREADSHEET_DAYS = (20_000, 80_000)  # 1954 to 2119: other numbers are no dates
 DATE = r"(?P<a>\d{1,4})(?P<between>[-:./])(?P<b>\d{1,2})(?P=between)(?P<c>\d{1,4})"
 CLOCK = r"(?P<hour>\d{1,2})[:h](?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
-WRITTEN = re.compile(
-    rf"{DATE}(?:(?:[ T]+|, ?){CLOCK}(?: ?(?P<half>[ap])\.?m\.?)?)? ?(?P<zone>Z|[+-]\d{{2}}:?\d{{2}})?", re.IGNORECASE
+HALF = r"(?: ?(?P<half>[ap])\.?m\.?)?"
+ZONE = r" ?(?P<zone>Z|[+-]\d{2}:?\d{2})?"
+WRITTEN = re.compile(rf"{DATE}(?:(?:[ T]+|, ?){CLOCK}{HALF})?{ZONE}", re.IGNORECASE)
+TIME_OF_DAY = re.compile(rf"{CLOCK}{HALF}{ZONE}", re.IGNORECASE)
+MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]*\.?"
+# 3 May 2026, 03-May-26 as Excel writes it, May 3, 2026, each perhaps with a clock behind it.
+IN_WORDS = (
+    re.compile(rf"(?P<day>\d{{1,2}})[ -]{MONTH}[ -](?P<year>\d{{4}}|\d\d)(?P<rest>\D.*)?", re.IGNORECASE),
+    re.compile(rf"{MONTH} (?P<day>\d{{1,2}}),? (?P<year>\d{{4}})(?P<rest>\D.*)?", re.IGNORECASE),
 )
+CENTURY_SPLIT = 70  # 69 is 2069 and 70 is 1970, as in POSIX
 OFFSET = re.compile(r"([+-])([01]\d|2[0-3]):?([0-5]\d)")
 EXPECTED = "expected a date or a time, as 2025-03-01 or 2025-03-01 09:30:00"
 
@@ -40,7 +51,7 @@ class Clock:
         return time.replace(tzinfo=self.zone) if time.tzinfo is None else time
 
     def _written(self, text: str) -> datetime:
-        match = WRITTEN.fullmatch(text)
+        match = WRITTEN.fullmatch(_in_digits(text))
         if match is None:
             try:
                 if "-" in text or len(text) == 8:  # by itself it takes fewer digits for a part of a date, too
@@ -93,7 +104,8 @@ def choose_clock(texts: Iterable[str], zone: tzinfo | None = None, dates: DateOr
             continue
     if unzoned:
         raise ValueError(
-            f"{len(unzoned):,} of {len(texts):,} times do not say their time zone, such as {unzoned[0]!r}; say where "
+            f"{len(unzoned):,} of {counted(len(texts), 'time does not say its', 'times do not say their')} time zone, "
+            f"such as {unzoned[0]!r}; say where "
             "the clocks were, as --timezone Africa/Johannesburg or --timezone +02:00"
         )
     return clock
@@ -138,6 +150,24 @@ def read_offset(text: str) -> timezone | None:
     return timezone(-offset if match[1] == "-" else offset)
 
 
+def with_clock(date: str, time: str) -> str:
+    """A date and a time of day that stand in two columns as one text; the date alone where they cannot."""
+    written = WRITTEN.fullmatch(_in_digits(date.strip()))
+    alone = written is not None and not (written["hour"] or written["zone"])
+    return f"{date.strip()} {time.strip()}" if alone and TIME_OF_DAY.fullmatch(time.strip()) else date
+
+
+def _in_digits(text: str) -> str:
+    """A date whose month is a word as day.month.year, which is not ambiguous; other text as it is."""
+    for form in IN_WORDS:
+        if match := form.fullmatch(text):
+            year, month = int(match["year"]), 1 + MONTHS.index(match["month"].lower())
+            if len(match["year"]) == 2:
+                year += 2000 if year < CENTURY_SPLIT else 1900
+            return f"{match['day']}.{month}.{year}{match['rest'] or ''}"
+    return text
+
+
 def _day_first(match: re.Match[str], dates: DateOrder | None) -> bool:
     first, second = int(match["a"]), int(match["b"])
     if match["between"] == "." or first > 12 or first == second:  # dots stand between dates of day, month, year only
@@ -156,7 +186,7 @@ def _two_ways(text: str) -> str:
 def _number(text: str) -> datetime | None:
     """The time that a spreadsheet means by a number of days since its start, to the second; None for other text."""
     try:
-        days = float(text)
+        days = float(text.replace(",", "."))
     except ValueError:
         return None
     if not SPREADSHEET_DAYS[0] <= days < SPREADSHEET_DAYS[1]:

@@ -112,6 +112,24 @@ def test_no_query_is_its_own_match(tmp_path: Path) -> None:
     assert report.usable
 
 
+def test_that_no_query_can_be_scored_is_told(tmp_path: Path) -> None:
+    rows = "a.jpg,query,1,1", "b.jpg,gallery,1,1", "c.jpg,query,2,1"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    told = check("csv", write_csv(tmp_path / "one", *rows)).as_text()
+    assert "queries without a match from another camera:  2, all that there are: none can be scored" in told
+    assert "none can be scored" not in check("csv", write_csv(tmp_path / "two", *rows, "d.jpg,gallery,2,2")).as_text()
+
+
+def test_a_copy_of_a_query_is_its_own_picture_too(tmp_path: Path) -> None:
+    root = write_csv(
+        tmp_path, "a.jpg,train,1,", "b.jpg,query,2,", "c.jpg,gallery,2,", "d.jpg,query,3,", "e.jpg,gallery,3,"
+    )
+    (root / "c.jpg").write_bytes((root / "b.jpg").read_bytes())
+    report = check("csv", root)
+    assert (report.queries_in_gallery, report.queries_without_match) == (1, 1)
+
+
 def test_empty_and_broken_images_are_named(market: Path) -> None:
     empty = market / "query" / "0005_c1s1_000003_00.jpg"
     cut = market / "bounding_box_train" / "0002_c2s1_000002_00.jpg"
@@ -155,7 +173,7 @@ def test_command_prints_the_table_and_writes_json(
     assert ["gallery", "3", "15,913", "2", "751", "1", "2"] in [line.split() for line in text.splitlines()]
     assert "cameras:                                      2 (official 6)" in text
     assert "images in both training and test, by content: not compared (--hash)" in text
-    assert "warning: market1501 train: found 2 images of 1 identities, official 12,936 of 751" in text
+    assert "warning: market1501 train: found 2 images of 1 identity, official 12,936 of 751" in text
     written = json.loads(file.read_text())
     assert written["splits"]["gallery"]["official_images"] == 15_913
     assert written["content_overlap"] is None

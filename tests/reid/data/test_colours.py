@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from reid.data.images import decode, upright_rgb
+from reid.data.preprocessing import Decoding
 
 # Colorants (X, Y, Z under D50) of Adobe RGB (1998) and of sRGB, as the ICC's profiles of both have them.
 ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
@@ -121,11 +122,95 @@ def test_a_gamma_of_screens_and_one_beside_srgb_change_nothing():
         assert np.array_equal(pixels(decode(data)), pixels(noise()))
 
 
+def primaries(*values):
+    return chunk(b"cHRM", struct.pack(">8I", *(round(100_000 * value) for value in values)))
+
+
+def test_the_primaries_of_png_are_those_of_the_same_profile():
+    """White, red, green and blue of Adobe RGB (1998), as cHRM and as ICC profile; and sRGB's own change nothing."""
+    adobe = primaries(0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+    named = with_gamma(encode(noise()), round(100_000 / 2.19921875), adobe)
+    profiled = encode(noise(), icc_profile=profile(b"RGB ", ADOBE, 2.19921875))
+    assert np.abs(pixels(decode(named)) - pixels(decode(profiled))).max() <= 2
+    assert np.abs(pixels(decode(named)) - pixels(noise())).max() > 20
+    own = primaries(0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+    assert np.array_equal(pixels(decode(with_gamma(encode(noise()), 45_455, own))), pixels(noise()))
+    for senseless in (primaries(*[0.3] * 8), primaries(*[0] * 8)):
+        assert np.array_equal(pixels(decode(with_gamma(encode(noise()), 45_455, senseless))), pixels(noise()))
+    warm = primaries(0.3457, 0.3585, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)  # white of D50 stays white
+    white = with_gamma(encode(Image.new("RGB", (9, 9), "white")), 45_455, warm)
+    assert (pixels(decode(white)) >= 254).all()
+
+
+def coded(form, *codes):
+    """A picture of one colour whose file names primaries and transfer by number."""
+    image = Image.new("RGB", (32, 32), (200, 80, 40))
+    if form == "PNG":
+        data = encode(image)
+        return data[:33] + chunk(b"cICP", bytes([*codes, 0, 1])) + data[33:]
+    if form == "HEIF":
+        names = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
+        return encode(image, form, quality=100, chroma=444, **dict(zip(names, (*codes, 6, 1), strict=True)))
+    data = encode(image, form, quality=100, subsampling="4:4:4")
+    place = data.index(b"colrnclx") + 8
+    return data[:place] + struct.pack(">HH", *codes) + data[place + 4 :]
+
+
+# To sRGB's primaries from those of BT.2020 (Rec. ITU-R BT.2087) and of Display P3 (CSS Color 4).
+BT2020 = ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187))
+P3 = ((1.2249, -0.2249, 0), (-0.0421, 1.0421, 0), (-0.0196, -0.0786, 1.0983))
+LINEAR = (np.array([200, 80, 40]) / 255 + 0.055) ** 2.4 / 1.055**2.4  # by sRGB's curve
+# By PQ these are 1,574, 12.2 and 1.9 nits (ST 2084), of which 203 are white; by HLG 0.4213, 0.0328 and 0.0082 of the
+# most that is there, and white 0.2650 (BT.2100), all to the power of 1.2.
+PQ, HLG = np.array([1574, 12.2, 1.9]) / 203, (np.array([0.4213, 0.0328, 0.0082]) / 0.2650) ** 1.2
+
+
+@pytest.mark.parametrize("form", ["PNG", "HEIF", "AVIF"])
+@pytest.mark.parametrize(
+    ("codes", "linear"),
+    [
+        ((1, 13), LINEAR),
+        ((2, 2), LINEAR),
+        ((1, 1), LINEAR),
+        ((12, 13), P3 @ LINEAR),
+        ((12, 1), P3 @ LINEAR),
+        ((9, 14), BT2020 @ LINEAR),
+        ((9, 16), BT2020 @ PQ),
+        ((9, 18), BT2020 @ HLG),
+        ((1, 8), np.array([200, 80, 40]) / 255),
+    ],
+)
+def test_colours_named_by_number_become_srgb(form, codes, linear):
+    data = coded(form, *codes)
+    assert np.abs(pixels(decode(data))[16, 16] - to_screen(linear)).max() <= (1.5 if form == "PNG" else 4)
+    stored = decode(data, Decoding(profiles=False))
+    assert np.abs(pixels(stored)[16, 16] - (200, 80, 40)).max() <= 2
+    assert np.array_equal(pixels(upright_rgb(stored)), pixels(decode(data)))
+
+
+def test_numbers_go_before_a_profile_in_png_alone_and_may_mean_less_than_the_full_range():
+    adobe = profile(b"RGB ", ADOBE)
+    data = encode(noise(), icc_profile=adobe)
+    data = data[:33] + chunk(b"cICP", bytes([1, 13, 0, 1])) + data[33:]
+    assert np.array_equal(pixels(decode(data)), pixels(noise()))
+    for unknown in ((200, 13), (1, 200)):
+        assert (pixels(decode(coded("PNG", *unknown))) == (200, 80, 40)).all()
+    profiled = encode(noise(), "AVIF", icc_profile=adobe)
+    assert np.abs(pixels(decode(profiled)) - pixels(decode(profiled, Decoding(profiles=False)))).max() > 20
+    narrow = np.rint(16 + pixels(noise()) / 255 * 219).astype(np.uint8)
+    data = encode(Image.fromarray(narrow))
+    data = data[:33] + chunk(b"cICP", bytes([1, 13, 0, 0])) + data[33:]
+    assert np.abs(pixels(decode(data)) - pixels(noise())).max() <= 1.5
+    for damaged in (data[:50], coded("AVIF", 12, 13)[:240]):
+        with pytest.raises(ValueError, match="damaged"):
+            decode(damaged)
+
+
 def test_without_profiles_pixels_are_as_stored_and_can_be_converted_later():
     for data in (encode(noise(), icc_profile=profile(b"RGB ", ADOBE)), with_gamma(encode(noise()), 100_000)):
-        stored = decode(data, profiles=False)
+        stored = decode(data, Decoding(profiles=False))
         assert np.array_equal(pixels(stored), pixels(noise()))
-        assert np.array_equal(pixels(upright_rgb(stored, profiles=False)), pixels(noise()))
+        assert np.array_equal(pixels(upright_rgb(stored, Decoding(profiles=False))), pixels(noise()))
         assert np.array_equal(pixels(upright_rgb(stored)), pixels(decode(data)))
         assert not np.array_equal(pixels(decode(data)), pixels(noise()))
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from reid.data.custom import number_names
 from reid.data.datasets import load_dataset
+from reid.data.folders import Patterns
 from reid.data.samples import ReidDataset, SplitCounts
 
 
@@ -135,7 +136,7 @@ BOX_HEADER = "path,split,identity,x,y,w,h\na.jpg,train,1,"
             b"path,split,identity\na.jpg,train,J\x81rgen\n",
             r"table\.csv: not text in UTF-8, UTF-16 or cp1252, expected a table; save it",
         ),
-        (b"PK\x03\x04rest of a workbook", r"table\.csv: an Excel or LibreOffice workbook.*save it as CSV"),
+        (b"PK\x03\x04[Content_Types].xml", r"table\.csv: an office document, .* of Excel .*: save its table as CSV"),
         (b"path,split\0,identity\n", r"table\.csv: not text in"),
         (f"{BOX_HEADER}0,0,2,\n", r"row 2, column 'h': found '', expected pixels, more than 0"),
         (f"{BOX_HEADER}0,0,0,2\n", r"row 2, column 'w': found '0', expected pixels, more than 0"),
@@ -290,10 +291,52 @@ def test_folder_whose_splits_are_links(tmp_path: Path) -> None:
     assert "folder: 2 files left out: 2 outside the folders train, query, gallery" in dataset.warnings
 
 
-def test_folder_with_part_of_a_split_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "train/rex/1.jpg", "test/rex/2.jpg")
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} has no query and no gallery; expected the folders train,"):
+@pytest.mark.parametrize(
+    ("folders", "lacking"),
+    [(["train"], "no query and no gallery"), (["query", "gallery"], "no train"), (["train", "query"], "no gallery")],
+)
+def test_folder_with_part_of_a_split_is_refused(tmp_path: Path, folders: list[str], lacking: str) -> None:
+    touch(tmp_path, *(f"{folder}/rex/1.jpg" for folder in folders))
+    with pytest.raises(
+        FileNotFoundError, match=f"{tmp_path} has {lacking}; expected the folders train, query, gallery"
+    ):
         load_dataset("folder", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folders", "told", "counts"),
+    [
+        (("train", "test"), "each image of test is a query among the others", (1, 1, 1)),
+        (("Train", "valid", "validation"), "each image of val is a query among the others", (1, 2, 2)),
+        (("train", "query", "test"), "test is the gallery", (1, 1, 1)),
+        (("train", "query", "gallery", "val"), "val are not used beside query and gallery", (1, 1, 1)),
+    ],
+)
+def test_folders_have_the_words_of_tables_for_splits(
+    tmp_path: Path, folders: tuple[str, ...], told: str, counts: tuple[int, ...]
+) -> None:
+    touch(tmp_path, *(f"{folder}/rex/{number}.jpg" for number, folder in enumerate(folders)))
+    dataset = load_dataset("folder", tmp_path)
+    assert told in dataset.understood
+    assert tuple(map(len, dataset.splits.values())) == counts
+
+
+def test_an_animal_may_be_called_test(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/{number}.jpg" for name in ("test", "rex", "ida") for number in range(3)))
+    assert set(load_dataset("folder", tmp_path).identity_names.values()) == {"test", "rex", "ida"}
+
+
+def test_cameras_in_the_names_of_files(tmp_path: Path) -> None:
+    """As Market-1501 in one folder an identity: without its cameras, queries find the next frame of their own."""
+    touch(tmp_path, "train/0002/0002_c1s1_000451_03.jpg", "query/0007/0007_c12_000003_00.jpg")
+    touch(tmp_path, "gallery/0007/0007_c12s4_000004_00.jpg", "gallery/0007/0007_c2_000005_00.jpg")
+    dataset = load_dataset("folder", tmp_path)
+    cameras = {s.path.name[:9]: dataset.camera_name(s.camera) for samples in dataset.splits.values() for s in samples}
+    assert cameras == {"0002_c1s1": "1", "0007_c12_": "12", "0007_c12s": "12", "0007_c2_0": "2"}
+    assert "3 cameras, from the names of files: 0002_c1s1_000451_03.jpg is of camera 1" in dataset.understood
+    touch(tmp_path, "gallery/0008/other.jpg")
+    dataset = load_dataset("folder", tmp_path)
+    assert {s.camera for samples in dataset.splits.values() for s in samples} == {-1}
 
 
 def test_folder_with_an_automatic_split(tmp_path: Path) -> None:
@@ -340,7 +383,34 @@ def test_folder_of_a_published_dataset_is_refused(tmp_path: Path) -> None:
         load_dataset("folder", tmp_path)
 
 
+def test_folder_whose_identities_lie_one_deeper_is_refused(tmp_path: Path) -> None:
+    for name in ("photos/rex/a.jpg", "photos/tom/b.jpg", "photos/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    told = (
+        f"one folder with images, photos, and 2 folders in it, such as rex; .* give {tmp_path / 'photos'} as data root"
+    )
+    with pytest.raises(ValueError, match=told):
+        load_dataset("folder", tmp_path)
+
+
 def test_folder_without_images_in_folders_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     with pytest.raises(ValueError, match=rf"folder: no image \(\.jpg, .*\) with a label in {tmp_path}"):
         load_dataset("folder", tmp_path)
+
+
+def test_files_of_a_folder_are_chosen_by_patterns(tmp_path: Path) -> None:
+    """Names, those of folders, and paths below the root; each that is left out is counted, by option."""
+    names = [f"{split}/{who}/{name}" for split in ("train", "query", "gallery") for who in "ab" for name in ("1", "2")]
+    touch(tmp_path, *(f"{name}.jpg" for name in names), "train/a/1_small.jpg", "train/a/1.PNG", "gallery/b/named.txt")
+    wanted = Patterns(include=("*.jpg",), exclude=("*_small*", "gallery/b/2*"))
+    dataset = load_dataset("folder", tmp_path, wanted=wanted)
+    assert [len(samples) for samples in dataset.splits.values()] == [4, 4, 3]
+    assert dataset.warnings == ("folder: 4 files left out: 2 by --exclude, 2 by --include",)
+    only = load_dataset("folder", tmp_path, wanted=Patterns(exclude=("b",)))
+    assert set(only.identity_names.values()) == {"a"}
+    with pytest.raises(
+        ValueError, match="csv: given patterns, only \\*.jpg, which choose among the files of dataset f"
+    ):
+        load_dataset("csv", tmp_path, wanted=Patterns(include=("*.jpg",)))

@@ -31,7 +31,7 @@ def test_partial_copy_is_loaded_with_warnings(market: Path) -> None:
     dataset = load_dataset("market1501", market)
     assert len(dataset.train) == 2
     assert dataset.warnings == (
-        "market1501 train: found 2 images of 1 identities, official 12,936 of 751",
+        "market1501 train: found 2 images of 1 identity, official 12,936 of 751",
         "market1501 query: found 0 images of 0 identities, official 3,368 of 750",
         "market1501 gallery: found 0 images of 0 identities, official 15,913 of 751",
     )
@@ -39,7 +39,7 @@ def test_partial_copy_is_loaded_with_warnings(market: Path) -> None:
 
 
 def test_partial_copy_is_refused_by_strict_counts(market: Path) -> None:
-    with pytest.raises(ValueError, match=r"found 2 images of 1 identities, official 12,936 of 751; .*strict_counts"):
+    with pytest.raises(ValueError, match=r"found 2 images of 1 identity, official 12,936 of 751; .*strict_counts"):
         load_dataset("market1501", market, strict_counts=True)
     assert load_dataset("toy", market, strict_counts=True).train  # no official counts to differ from
 
@@ -65,6 +65,11 @@ def test_root_that_does_not_exist_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"csv"}))
 def test_root_that_is_a_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "all.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(
+        NotADirectoryError, match=f"{name}: the data root {tmp_path / 'all.zip'} is a ZIP archive: unpack"
+    ):
+        load_dataset(name, tmp_path / "all.zip")
     with pytest.raises(NotADirectoryError, match=f"{name}: the data root {tmp_path / 'file'} is a file"):
         load_dataset(name, tmp_path / "file")
 

@@ -79,7 +79,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (inside / "one.jpg").symlink_to("z/1.jpg")
     found, left_out = walked(inside)
     assert found == ["one.jpg", "z/1.jpg", "far/2.jpg", "far/below/3.jpg"]
-    assert str(left_out) == "5 files left out: 4 link to a folder that is read already, 1 broken link"
+    assert str(left_out) == "5 files left out: 4 links to folders that are read already, 1 broken link"
 
 
 def test_a_link_to_the_middle_of_what_lies_behind_another_is_told(tmp_path):
@@ -115,7 +115,7 @@ def test_a_link_that_leads_to_itself_is_a_broken_one(tmp_path):
     (tmp_path / "back").symlink_to("there")
     found, left_out = walked(tmp_path)
     assert found == ["a.jpg"]
-    assert str(left_out) == "3 files left out: 3 broken link"
+    assert str(left_out) == "3 files left out: 3 broken links"
 
 
 def test_what_is_no_file_is_told_and_not_opened(tmp_path):

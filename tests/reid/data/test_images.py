@@ -1,6 +1,5 @@
 import io
 import random
-import struct
 import zlib
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from reid.data.images import (
     upright_rgb,
     upright_size,
 )
+from reid.data.preprocessing import Decoding
 from tests.drawn import (
     SRGB,
     clear_palette,
@@ -32,6 +32,7 @@ from tests.drawn import (
     sixteen_bit,
     zip_archive,
 )
+from tests.formats import tiff_of
 
 pillow_heif.register_heif_opener()  # also writes HEIC here
 CASES = Path(__file__).with_name("cases")
@@ -356,18 +357,6 @@ def test_damage_of_any_kind_gives_a_picture_or_one_clear_line(monkeypatch):
     assert 100 < refused < 2_000
 
 
-TIFF_TAG = struct.Struct("<HHII")
-
-
-def tiff_of(*tags, maker=b""):
-    """The beginning of a TIFF file, with a first directory of short and long values."""
-    entries = [TIFF_TAG.pack(tag, kind, 1, value) for tag, kind, value in tags]
-    if maker:
-        entries.append(TIFF_TAG.pack(271, 2, len(maker), 8 + 2 + 12 * (len(tags) + 1) + 4))
-    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    return b"II*\0\x08\0\0\0" + directory + maker + bytes(600)
-
-
 REFUSED = {
     "a JPEG XL picture: export it": [b"\xff\x0a" + bytes(20), b"\0\0\0\x0cJXL \r\n\x87\n"],
     "a camera RAW file (NEF): export it as JPEG or HEIC": [tiff_of((254, 4, 1), maker=b"NIKON CORPORATION\0")],
@@ -424,3 +413,51 @@ def test_damaged_exif_leaves_a_picture_as_it_lies():
     assert np.array_equal(pixels(image), pixels(decode(data[:start] + data[start + 2 + length :])))
     assert upright_size(CASES / "exif_broken.jpg") == image.size == (320, 240)
     assert np.array_equal(pixels(upright_rgb(image)), pixels(image))  # again, as an Embedder does it
+
+
+def photo(size=(800, 600)):
+    """Large shapes with texture, as of a camera."""
+    fine = np.random.default_rng(0).normal(0, 12, (size[1], size[0], 3))
+    return Image.fromarray((np.asarray(picture_of((16, 12)).resize(size, 3)) + fine).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("enough", "size"),
+    [
+        ((600, 800), (800, 600)),
+        ((301, 100), (800, 600)),
+        ((300, 400), (400, 300)),
+        ((300, 300), (400, 300)),
+        ((150, 160), (200, 150)),
+        ((75, 100), (100, 75)),
+        ((2, 2), (100, 75)),
+        ((2000, 2), (800, 600)),
+    ],
+)
+def test_large_jpegs_are_decoded_at_a_scale_that_is_enough(tmp_path, enough, size):
+    how = Decoding(enough=enough)
+    for form in ("JPEG", "MPO"):
+        for orientation in (1, 6):
+            data = encode(photo(), form, exif=oriented(orientation), quality=95)
+            upright = size if orientation == 1 else size[::-1]
+            wanted = how if orientation == 1 else Decoding(enough=enough[::-1])
+            assert decode(data, wanted).size == upright
+            (tmp_path / "a.jpg").write_bytes(data)
+            assert read_image(tmp_path / "a.jpg", how=wanted).size == upright
+            assert read_image(tmp_path / "a.jpg", (0, 0, 600, 600), wanted).size == (600, 600)  # a box has its pixels
+            assert (
+                upright_size(data) == upright_size(tmp_path / "a.jpg") == ((800, 600)[:: 1 if orientation == 1 else -1])
+            )
+            with Image.open(tmp_path / "a.jpg") as opened:
+                assert upright_rgb(opened, wanted).size == upright
+    for other in (encode(photo(), "PNG"), encode(photo().convert("CMYK"), "JPEG")):
+        assert decode(other, how).size == (800, 600)
+
+
+def test_a_scaled_picture_shows_the_same():
+    """Once more reduced, to what a model takes, it is the whole picture reduced, but for the last bit or two."""
+    data = encode(photo(), "JPEG", quality=95)
+    scaled = decode(data, Decoding(enough=(300, 400))).resize((100, 75), Image.Resampling.BICUBIC)
+    whole = decode(data).resize((100, 75), Image.Resampling.BICUBIC)
+    difference = pixels(scaled).astype(int) - pixels(whole)
+    assert np.abs(difference).mean() < 0.5 and abs(difference.mean()) < 0.05 and np.abs(difference).max() <= 4

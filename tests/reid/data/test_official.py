@@ -113,6 +113,14 @@ def test_cuhk03_in_the_folder_of_a_version_is_that_version(tmp_path: Path, link:
         load_dataset("cuhk03", tmp_path)
 
 
+def test_cuhk03_in_a_folder_that_joins_its_name_and_version(tmp_path: Path, link: Link) -> None:
+    home = link(tmp_path / "cuhk03_np_detected", CUHK03)
+    assert load_dataset("cuhk03", tmp_path).root == home
+    assert load_dataset("cuhk03", home).root == home
+    with pytest.raises(ValueError, match="found version detected"):
+        load_dataset("cuhk03", tmp_path, version="labeled")
+
+
 @pytest.mark.parametrize("place", ["", "cuhk03_release", "cuhk03/cuhk03_release"])
 def test_raw_cuhk03_is_refused(tmp_path: Path, place: str) -> None:
     raw = tmp_path / place / "cuhk-03.mat"

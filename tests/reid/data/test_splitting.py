@@ -101,7 +101,7 @@ def test_days_without_hours_split_the_same_whatever_the_order_and_unread_times_a
         source = tmp_path / f"{name}.csv"
         source.write_text("Image,identity,camera,captured_at\n" + "\n".join(order) + "\n")
         told = split_table(source, tmp_path / f"{name}-split.csv", AS_IT_IS)
-        assert told.endswith("; 1 times cannot be read and count as none, such as 'soon'")
+        assert told.endswith("; 1 time cannot be read, taken for none, such as 'soon'")
         found.append({image: row["split"] for image, row in written(tmp_path / f"{name}-split.csv").items()})
     assert found[0] == found[1]
 
@@ -129,8 +129,8 @@ def test_a_table_without_times_from_the_command_line(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a.jpg,1,0\nb.jpg,1,1\nc.jpg,2,0\n", "2 identities, of which 1 were seen on two occasions"),
-        ("a.jpg,1,0\nb.jpg,1,0\nc.jpg,2,0\nd.jpg,3,1\n", "3 identities, of which 0 were seen on two occasions"),
+        ("a.jpg,1,0\nb.jpg,1,1\nc.jpg,2,0\n", "2 identities, of which 1 seen on two occasions"),
+        ("a.jpg,1,0\nb.jpg,1,0\nc.jpg,2,0\nd.jpg,3,1\n", "3 identities, of which 0 seen on two occasions"),
     ],
 )
 def test_tables_that_cannot_be_split(tmp_path: Path, rows: str, message: str) -> None:

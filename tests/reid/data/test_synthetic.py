@@ -129,7 +129,7 @@ def binary_recipe(root: Path) -> None:
 @pytest.mark.parametrize(
     ("occupy", "message"),
     [
-        (incomplete, "lacks 1 images of its toy set, first query/0005_c1s1_000000_01.jpg"),
+        (incomplete, "lacks 1 image of its toy set, first query/0005_c1s1_000000_01.jpg"),
         (other_seed, "'seed': 7"),
         (older_format, "'format': 0"),
         (photos, "no toy set"),

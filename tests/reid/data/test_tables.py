@@ -51,6 +51,9 @@ def test_a_letter_that_is_no_utf8_far_down(tmp_path: Path) -> None:
         ("Image Path,subset,Individual ID,cam-id", "path,split,identity,camera"),
         ("name,filename,label,date", "name,path,identity,captured_at"),  # `label` comes before `name`
         ("identity,label,path", "identity,label,path"),
+        ("path,Date,Time", "path,captured_at,time"),
+        ("path,Date,Time,DateTimeOriginal", "path,Date,time,captured_at"),  # as camtrapR writes it
+        ("path,Time", "path,Time"),
         ("path,X,Y,Width,Height", "path,x,y,w,h"),
         ("path,width,height,left", "path,width,height,left"),  # of the picture, and a side of an animal
         ("path,bbox_x,bbox_y,bbox_w,bbox_h", "path,x,y,w,h"),
@@ -81,9 +84,28 @@ def test_paths_from_other_systems(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "anaïs.jpg")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / decomposed).touch()
+    for name in ("Two.jpg", "TWO.JPG"):
+        (tmp_path / name).touch()
     written = [unicodedata.normalize("NFD", "zoë.jpg"), "sub\\anaïs.jpg", "back\\slash.jpg", "not\\there.jpg"]
+    written += ["SUB\\Anaïs.JPG", "../" + tmp_path.name.upper() + "/Zoë.JPG", "two.jpg", "TWO.JPG"]
     found = rows(tmp_path, "path\n" + "\n".join(written) + "\n")
-    assert [row["path"] for row in found] == ["zoë.jpg", f"sub/{decomposed}", "back\\slash.jpg", "not/there.jpg"]
+    assert [row["path"] for row in found] == [
+        *("zoë.jpg", f"sub/{decomposed}", "back\\slash.jpg", "not/there.jpg"),
+        *(f"sub/{decomposed}", f"../{tmp_path.name}/zoë.jpg", "two.jpg", "TWO.JPG"),  # of two alike none is guessed
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        (b"a.jpg,train,tom\n", "table.csv row 1: found a photo, a.jpg,train,tom, expected the names of the columns"),
+        (b"PK\3\4" + bytes(26) + b"docProps/app.xml" + bytes(99), "an office document, such as a workbook of Excel"),
+        (b"PK\3\4" + bytes(26) + b"photos/a.jpg" + bytes(99), "a ZIP archive: unpack it"),
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, stored: bytes, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        rows(tmp_path, stored)
 
 
 @pytest.mark.parametrize("cell", ["", "unknown", "UNKNOWN", "Unidentified", "nan", "NaN", "None", "-1", "-1.0", "?"])

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from reid.data.times import AmbiguousDates, Clock, choose_clock, read_zone
+from reid.data.times import AmbiguousDates, Clock, choose_clock, read_zone, with_clock
 
 MINUTE = datetime(2026, 5, 3, 6, 41)
 SECOND = datetime(2026, 5, 3, 6, 41, 9)
@@ -28,7 +28,13 @@ SECOND = datetime(2026, 5, 3, 6, 41, 9)
         ("05/13/2026 00:05 AM", datetime(2026, 5, 13, 0, 5)),
         ("05/13/2026 18:41 PM", datetime(2026, 5, 13, 18, 41)),
         ("05/05/2026", datetime(2026, 5, 5)),
+        ("3 May 2026", datetime(2026, 5, 3)),
+        ("03-May-26", datetime(2026, 5, 3)),
+        ("3-may-1998 6:41", MINUTE.replace(year=1998)),
+        ("May 3, 2026 6:41:09 AM", SECOND),
+        ("13 Sept. 2026", datetime(2026, 9, 13)),
         ("46145", datetime(2026, 5, 3)),
+        ("46145,278576388890", SECOND),  # of a table with semicolons between cells
         ("46145.278576388890", SECOND),
         ("2026-05-03T06:41:09Z", SECOND.replace(tzinfo=UTC)),
         ("2026-05-03 06:41:09 +0200", SECOND.replace(tzinfo=timezone(timedelta(hours=2)))),
@@ -44,12 +50,28 @@ def test_one_moment_in_many_forms(text: str, time: datetime) -> None:
     "text",
     [
         *("", "soon", "2026", "12.5", "2026-13-01", "2026-02-30", "05/03/26", "6:41", "1e4", "nan"),
+        *("3 Mai 2026", "32 May 2026", "46,145", "26-May"),
         *("2026-05-13 17:00 AM", "2026:05:03 06:41:09+24:00"),
     ],
 )
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"found '{text}'")):
         Clock().read(text)
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "text"),
+    [
+        ("2026-05-03", "06:41", "2026-05-03 06:41"),
+        ("3-May-26", "6:41:09 AM", "3-May-26 6:41:09 AM"),
+        ("2026-05-03 06:41", "07:00", "2026-05-03 06:41"),  # which has its clock
+        ("2026-05-03", "night", "2026-05-03"),
+        ("2026-05-03", "", "2026-05-03"),
+        ("", "06:41", ""),
+    ],
+)
+def test_date_and_clock_in_two_columns(date: str, time: str, text: str) -> None:
+    assert with_clock(date, time) == text
 
 
 def test_day_and_month_are_not_guessed() -> None:

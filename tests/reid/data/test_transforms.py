@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import torch
 from PIL import Image
 
-from reid.data.preprocessing import Preprocessing
+from reid.data.preprocessing import Decoding, Preprocessing
 from reid.data.transforms import evaluation_transform, training_transform
 
 PREPROCESSING = Preprocessing((24, 16), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
@@ -91,5 +93,12 @@ def test_models_of_old_say_nothing_of_profiles_and_go_without():
     of_old = {"image_size": [32, 16], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
     assert Preprocessing.from_json(of_old).profiles is False
     assert list(Preprocessing.from_json(of_old).as_json()) == list(of_old)
+    assert Preprocessing.from_json(of_old).decoding == Decoding(profiles=False)
     applied = Preprocessing.from_json({**of_old, "profiles": True})
-    assert applied.profiles and Preprocessing.from_json(applied.as_json()) == applied
+    assert applied.decoding == Decoding() and Preprocessing.from_json(applied.as_json()) == applied
+
+
+def test_how_pictures_are_decoded_is_stored():
+    stored = Preprocessing((8, 4), (0.5,) * 3, (0.5,) * 3, profiles=True, enough=(32, 16))
+    assert Preprocessing.from_json(json.loads(json.dumps(stored.as_json()))) == stored
+    assert stored.decoding == Decoding(True, (32, 16)) and stored.decoding.in_full == Decoding(True)
