@@ -41,7 +41,7 @@ class Checkpoint(Generic[Kind]):
 
     `config` is a ReidConfig or an FgvcConfig, and so tells the task. `classes` names the C training identities or
     categories in label order; `protocol` says on what it was trained, `side_info` which cameras and views the
-    model knows.
+    model knows. `fingerprint` tells the weights of a model that has no file of ours from all others.
     """
 
     config: Kind
@@ -50,6 +50,7 @@ class Checkpoint(Generic[Kind]):
     protocol: Mapping[str, str]
     epoch: int
     side_info: SideInfo = NO_SIDE_INFO
+    fingerprint: str = ""
 
 
 def save_model(path: Path, model: "DCAL", checkpoint: Checkpoint[Config]) -> None:
@@ -122,6 +123,12 @@ def load_model(path: Path | str, kind: type[Kind]) -> tuple["DCAL", Checkpoint[K
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {file}: tensors do not fit its own config ({_one_line(error)})") from error
+    broken = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise ValueError(
+            f"checkpoint {file}: {len(broken)} tensors hold NaN or infinite values, e.g. {broken[0]}: the training "
+            "diverged, or the file is damaged"
+        )
     return model.eval(), checkpoint
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from reid.config import FgvcConfig
 from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.device import choose_precision
+from reid.device import inference_precision
 from reid.distributed.world import ALONE, World
 from reid.inference.checkpoint import Checkpoint
-from reid.inference.exported import ExportedModel
-from reid.inference.predictor import Picture, Predictor, has_glca, open_model
-from reid.models.dcal import DCAL, probabilities
+from reid.inference.predictor import Model, Picture, Predictor, has_glca, open_model
+from reid.models.dcal import probabilities
 from reid.names import Prediction
 
 
@@ -29,7 +28,7 @@ class Classifier(Predictor):
 
     def __init__(
         self,
-        model: DCAL | ExportedModel,
+        model: Model,
         preprocessing: Preprocessing,
         classes: Sequence[str],
         *,
@@ -76,7 +75,7 @@ class Classifier(Predictor):
     @classmethod
     def of_model(
         cls,
-        model: DCAL | ExportedModel,
+        model: Model,
         checkpoint: Checkpoint[FgvcConfig],
         device: torch.device | str,
         **chosen: Any,
@@ -86,7 +85,7 @@ class Classifier(Predictor):
         options = {
             "prediction": config.eval.prediction,
             "batch_size": config.eval.batch_size,
-            "precision": choose_precision(config.train.precision, torch.device(device)),
+            "precision": inference_precision(config.train.precision, torch.device(device)),
             **{name: value for name, value in chosen.items() if value is not None},
         }
         return cls(model, checkpoint.preprocessing, checkpoint.classes, device=device, **options)

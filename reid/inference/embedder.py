@@ -1,24 +1,27 @@
 """Images to embeddings: one facade for evaluation and for search, so that what is measured is what is served."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from math import isfinite
 from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor
 
 from reid.config import ReidConfig
+from reid.data.boxes import whole_box
 from reid.data.preprocessing import Preprocessing
 from reid.data.samples import Sample
-from reid.device import choose_precision
+from reid.device import inference_precision
 from reid.distributed.world import ALONE, World
 from reid.inference.checkpoint import Checkpoint
-from reid.inference.exported import ExportedModel
-from reid.inference.predictor import Picture, Predictor, has_glca, open_model
+from reid.inference.predictor import Model, Picture, Predictor, has_glca, open_model
+from reid.inference.pretrained import ModelSource
 from reid.inference.side_info import SideInfo
-from reid.models.dcal import DCAL, embedding
+from reid.models.dcal import embedding
 from reid.names import Features
 
 
@@ -30,7 +33,7 @@ class Embedder(Predictor):
 
     def __init__(
         self,
-        model: DCAL | ExportedModel,
+        model: Model,
         preprocessing: Preprocessing,
         *,
         features: Features = "concat",
@@ -67,7 +70,7 @@ class Embedder(Predictor):
     @classmethod
     def from_checkpoint(
         cls,
-        path: Path | str,
+        source: ModelSource,
         *,
         features: Features | None = None,
         flip_test: bool | None = None,
@@ -75,15 +78,15 @@ class Embedder(Predictor):
         batch_size: int = 128,
         precision: torch.dtype | None = None,
     ) -> tuple["Embedder", Checkpoint[ReidConfig]]:
-        """Load a run folder, model file or export; what is None is taken as it was trained to be evaluated."""
-        model, checkpoint = open_model(path, ReidConfig, device)
+        """Load a run folder, model file, export or `Pretrained`; what is None is as it was trained to be evaluated."""
+        model, checkpoint = open_model(source, ReidConfig, device)
         chosen = {"features": features, "flip_test": flip_test, "batch_size": batch_size, "precision": precision}
         return cls.of_model(model, checkpoint, device, **chosen), checkpoint
 
     @classmethod
     def of_model(
         cls,
-        model: DCAL | ExportedModel,
+        model: Model,
         checkpoint: Checkpoint[ReidConfig],
         device: torch.device | str,
         **chosen: Any,
@@ -94,7 +97,7 @@ class Embedder(Predictor):
             "features": config.eval.features,
             "flip_test": config.eval.flip_test,
             "batch_size": config.eval.batch_size,
-            "precision": choose_precision(config.train.precision, torch.device(device)),
+            "precision": inference_precision(config.train.precision, torch.device(device)),
             **{name: value for name, value in chosen.items() if value is not None},
         }
         return cls(model, checkpoint.preprocessing, device=device, side_info=checkpoint.side_info, **options)
@@ -113,6 +116,19 @@ class Embedder(Predictor):
         rows = [np.empty((0, self.size), np.float32)]
         rows += [self._embed(images) for images in self.batches(pictures)]
         return np.concatenate(rows)
+
+    def embed_boxes(self, picture: Picture, boxes: ArrayLike) -> np.ndarray:
+        """What boxes (N, 4) of one picture show, as unit embeddings (N, E) float32: what a tracker asks for.
+
+        Boxes are left, top, right and bottom in pixels of the upright picture, as detectors give them; what lies
+        beyond the picture is cut off. Raises ValueError for boxes of another shape, naming a box that is not finite or
+        shows nothing of the picture, and what `embed` raises.
+        """
+        image = self.picture(picture)
+        rows = np.asarray(boxes, np.float64) if np.size(boxes) else np.empty((0, 4))
+        if rows.ndim != 2 or rows.shape[1] != 4:  # such as detections with a confidence and a class
+            raise ValueError(f"boxes are of shape {rows.shape}, expected (N, 4): left, top, right, bottom")
+        return self.embed([_cut(image, place, *row) for place, row in enumerate(rows.tolist())])
 
     def embed_prepared(self, images: Tensor) -> np.ndarray:
         """Pictures by `prepare` (n, 3, height, width) to unit embeddings (n, E) float32, as `embed` gives them.
@@ -151,3 +167,15 @@ class Embedder(Predictor):
         if self.flip_test:
             rows = F.normalize(rows + embedding(self.forward(images.flip(-1), sides), self.features), dim=1)
         return rows.cpu().numpy()
+
+
+def _cut(image: Image.Image, place: int, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    """What a box shows of an upright picture."""
+    seen = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
+    if not all(map(isfinite, (left, top, right, bottom))) or seen[0] >= seen[2] or seen[1] >= seen[3]:
+        raise ValueError(
+            f"box {place}, {(left, top, right, bottom)}, shows nothing of a picture of {image.width} x {image.height} "
+            "pixels; expected left, top, right, bottom"
+        )
+    x, y, w, h = whole_box(seen[0], seen[1], seen[2] - seen[0], seen[3] - seen[1])
+    return image.crop((x, y, min(x + w, image.width), min(y + h, image.height)))

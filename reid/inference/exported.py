@@ -8,19 +8,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from reid.data.preprocessing import Preprocessing
 from reid.files import fingerprint, model_file
 from reid.inference.checkpoint import EXPORT_SUFFIX, Checkpoint, Kind, read_metadata
 from reid.models.dcal import Branch, DcalOutput
-from reid.names import Features, Method
+from reid.names import ExportInput, Features, Method
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 IMAGES, SIDES = "images", "sides"  # inputs; only a model with side information has the second
-# Beside the metadata that a model file has: the fingerprint of that file, and DCAL's grid and prefix.
-MODEL, GRID, PREFIX = "model", "grid", "prefix"
+# Beside the metadata that a model file has: the fingerprint of that file, DCAL's grid and prefix, and what is given.
+MODEL, GRID, PREFIX, INPUT = "model", "grid", "prefix", "input"
+
+
+class Rescaling(nn.Module):
+    """Images (B, 3, height, width) normalised in one way to the same images normalised in another."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, before: "Normalisation", after: "Normalisation") -> None:
+        super().__init__()
+        (mean, std), (new_mean, new_std) = (torch.tensor(kind, dtype=torch.float64) for kind in (before, after))
+        for name, value in (("scale", std / new_std), ("shift", (mean - new_mean) / new_std)):
+            self.register_buffer(name, value.float().view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.shift
+
+
+Triple = tuple[float, float, float]
+Normalisation = tuple[Triple, Triple]  # mean and standard deviation of RGB in [0, 1]
+
+
+def normalisation(given: ExportInput, preprocessing: Preprocessing) -> Normalisation:
+    """What an export of this kind of input expects to be subtracted and divided by, of RGB in [0, 1]."""
+    if given == "raw":
+        return (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    if given == "imagenet":
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return preprocessing.mean, preprocessing.std
 
 
 class ExportedModel(nn.Module):
@@ -29,10 +60,13 @@ class ExportedModel(nn.Module):
     It has the logits of a classifier; those of a re-identification model are (B, 0).
     """
 
-    def __init__(self, session: "InferenceSession", method: Method, grid: tuple[int, int], prefix: int) -> None:
-        """`method`, `grid` and `prefix` are DCAL's."""
+    def __init__(
+        self, session: "InferenceSession", method: Method, grid: tuple[int, int], prefix: int, rescale: Rescaling | None
+    ) -> None:
+        """`method`, `grid` and `prefix` are DCAL's; `rescale` makes what the file takes of what DCAL takes."""
         super().__init__()
         self.session = session
+        self.rescale = rescale
         self.method: Method = method
         self.grid = grid
         self.prefix = prefix
@@ -69,7 +103,7 @@ class ExportedModel(nn.Module):
         """
         if rollout and not self.rolls_out:
             raise ValueError("the exported model has no class token to roll attention out from")
-        inputs = {IMAGES: images.numpy()}
+        inputs = {IMAGES: (images if self.rescale is None else self.rescale(images)).numpy()}
         if self._knows_sides:
             inputs[SIDES] = (torch.full((len(images),), -1) if sides is None else sides).numpy()
         wanted = ["sa_token", "sa_logits", "jigsaw"]
@@ -110,9 +144,12 @@ def open_exported(file: Path, kind: type[Kind], device: torch.device | str) -> t
     try:
         rows, columns = json.loads(metadata[GRID])
         prefix = int(metadata[PREFIX])
+        given = TypeAdapter(ExportInput).validate_python(metadata.get(INPUT, "normalised"))  # the first had no other
     except (KeyError, ValueError) as error:
         raise ValueError(f"checkpoint {file}: damaged metadata ({error!r})") from error
-    return ExportedModel(session, checkpoint.config.model.method, (rows, columns), prefix), checkpoint
+    own, taken = (normalisation(kind, checkpoint.preprocessing) for kind in ("normalised", given))
+    rescale = None if given == "normalised" else Rescaling(own, taken)
+    return ExportedModel(session, checkpoint.config.model.method, (rows, columns), prefix, rescale), checkpoint
 
 
 def open_session(file: Path, device: torch.device | str = "cpu") -> "InferenceSession":

@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,21 @@ from reid.config import Config, FgvcConfig, ReidConfig
 from reid.data.preprocessing import Preprocessing
 from reid.files import fingerprint, model_file, write_whole
 from reid.inference.checkpoint import EXPORT_SUFFIX, Checkpoint, as_metadata, load_model
-from reid.inference.exported import GRID, IMAGES, MODEL, PREFIX, SIDES, open_session
+from reid.inference.exported import (
+    GRID,
+    IMAGES,
+    INPUT,
+    MODEL,
+    PREFIX,
+    SIDES,
+    Rescaling,
+    normalisation,
+    open_session,
+)
+from reid.inference.pretrained import IMAGENET, ModelSource, Pretrained, open_pretrained
 from reid.models.dcal import DCAL, DcalOutput, embedding, probabilities
+from reid.models.pooled import PooledNetwork
+from reid.names import ExportInput
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -39,6 +52,13 @@ BATCHES = (1, 2, 7)
 # of the chosen patches that both chose.
 DIFFERENCE, COSINE, ALIKE = 1e-4, 0.9999, 0.95
 HEADER = "batch  output         difference  largest number  smallest cosine   alike"
+SCALES: dict[ExportInput, str] = {
+    "normalised": "divided by 255, less `mean` and then divided by `std` of the metadata's preprocessing, channel by "
+    "channel",
+    "imagenet": "divided by 255, less 0.485, 0.456, 0.406 and then divided by 0.229, 0.224, 0.225, channel by channel; "
+    "the `mean` and `std` of the metadata's preprocessing are applied within",
+    "raw": "numbers from 0 to 255; the `mean` and `std` of the metadata's preprocessing are applied within",
+}
 MEANINGS = {
     SIDES: "(batch,) int64, camera x number of views + view, by their places in the metadata's `sides`, or the one of "
     "them that there is; -1 where it is unknown",
@@ -114,9 +134,15 @@ class Graph(nn.Module):
     not have is left out.
     """
 
-    def __init__(self, model: DCAL, checkpoint: Checkpoint[Config]) -> None:
+    def __init__(
+        self, model: DCAL | PooledNetwork, checkpoint: Checkpoint[Config], given: ExportInput = "normalised"
+    ) -> None:
+        """`given` says how its images are normalised; the rest of the way to the model's own is a part of it."""
         super().__init__()
         self.model = model
+        own, taken = (normalisation(kind, checkpoint.preprocessing) for kind in ("normalised", given))
+        self.normalise = Rescaling(taken, own) if given != "normalised" else nn.Identity()
+        self.taken = Rescaling(own, taken) if given != "normalised" else nn.Identity()
         self.config = checkpoint.config
         self.image_size = checkpoint.preprocessing.image_size
         self.sides = len(checkpoint.side_info)
@@ -125,6 +151,10 @@ class Graph(nn.Module):
             self.names = tuple(self._named(*self.examples(1)))
 
     def forward(self, images: Tensor, sides: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.of_normalised(self.normalise(images), sides)
+
+    def of_normalised(self, images: Tensor, sides: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The same of images that are normalised as the model's own."""
         return tuple(self._named(images, sides).values())
 
     def _named(self, images: Tensor, sides: Tensor | None = None) -> dict[str, Tensor]:
@@ -147,34 +177,38 @@ class Graph(nn.Module):
         return named
 
     def examples(self, count: int) -> tuple[Tensor, ...]:
-        """Inputs: coloured patches under noise, for noise alone has no patches to prefer, and each side in turn."""
+        """Coloured patches under noise, for noise alone has no patches to prefer, and each side in turn.
+
+        The images are normalised as the model's own.
+        """
         generator = torch.Generator().manual_seed(count)
         colours = F.interpolate(torch.randn(count, 3, 8, 8, generator=generator), self.image_size)
         images = colours + 0.1 * torch.randn(colours.shape, generator=generator)
         return (images, torch.arange(count) % (self.sides + 1) - 1) if self.sides else (images,)
 
 
-def export(checkpoint: Path | str, output: Path | None = None) -> Exported:
-    """Write the model of a run folder or model file as ONNX, once onnxruntime gives with it what the model gives.
+def export(source: ModelSource, output: Path | None = None, *, given: ExportInput = "normalised") -> Exported:
+    """Write a model as ONNX, once onnxruntime gives with it what the model gives.
 
-    `output` is by default beside the model file, under its name. The graph takes any number of images and gives what
-    `Graph` does. Its metadata are those of the model file, with `model`, the fingerprint of that file, and `grid` and
-    `prefix` of the tokens. Raises what `load_model` and `write_whole` raise, and ValueError for a missing package, for
-    a model that cannot be exported, and for an export that differs by more than rounding, which is not kept.
+    `source` is a run folder, its model file, or a network that no run trained. `output` is by default beside the file
+    that holds the weights, under its name, or that of a backbone with timm's own. The graph takes any number of images,
+    normalised as `given` says, and gives what `Graph` does. Its metadata are those of the model file, with `model`, the
+    fingerprint of that file, `grid` and `prefix` of the tokens, and `input`, which is `given`. Raises what
+    `load_model`, `open_pretrained` and `write_whole` raise, and ValueError for a missing package, for a model that
+    cannot be exported, and for an export that differs by more than rounding, which is not kept.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ValueError(f"exporting needs {', '.join(missing)}; pip install dcal-reid[export]")
-    source = model_file(checkpoint)
-    model, described = load_model(source, Config)
-    output = output or source.with_suffix(EXPORT_SUFFIX)
+    model, described, told, beside = _opened(source)
+    output = output or beside.with_suffix(EXPORT_SUFFIX)
     log.info("exporting %s", source)
-    graph = Graph(model, described).eval()
+    graph = Graph(model, described, given).eval()
     proto = _to_onnx(graph)
-    tokens = {MODEL: fingerprint(source), GRID: json.dumps(model.grid), PREFIX: str(model.prefix)}
-    _describe(proto, described.preprocessing, {**as_metadata(described), **tokens})
+    tokens = {MODEL: told, GRID: json.dumps(model.grid), PREFIX: str(model.prefix), INPUT: given}
+    _describe(proto, described.preprocessing, {**as_metadata(described), **tokens}, given)
     if proto.ByteSize() >= LARGEST:
-        raise ValueError(f"checkpoint {source}: {proto.ByteSize()} bytes are more than one ONNX file may hold (2 GiB)")
+        raise ValueError(f"{source}: {proto.ByteSize()} bytes are more than one ONNX file may hold (2 GiB)")
     parity: list[Parity] = []
 
     def write(temporary: Path) -> None:
@@ -193,6 +227,18 @@ def export(checkpoint: Path | str, output: Path | None = None) -> Exported:
     return Exported(output, output.stat().st_size, OPSET, tuple(parity))
 
 
+def _opened(source: ModelSource) -> tuple[DCAL | PooledNetwork, Checkpoint[Any], str, Path]:
+    """A model, what it says of itself, its fingerprint, and the file beside which an export goes."""
+    if not isinstance(source, Pretrained):
+        file = model_file(source)
+        return *load_model(file, Config), fingerprint(file), file
+    model, described = open_pretrained(source)
+    named = {"weights": source.weights if source.weights == IMAGENET else Path(source.weights).name}  # not where it lay
+    config = described.config.model_copy(update={"model": described.config.model.model_copy(update=named)})
+    beside = Path(source.backbone if source.weights == IMAGENET else source.weights)
+    return model, replace(described, config=config), described.fingerprint, beside
+
+
 def compare(file: Path, graph: Graph) -> Iterator[Parity]:
     """How the outputs of an export compare with those of the model, for batches of BATCHES.
 
@@ -202,7 +248,8 @@ def compare(file: Path, graph: Graph) -> Iterator[Parity]:
     for count in BATCHES:
         examples = graph.examples(count)
         with torch.inference_mode():
-            expected = [value.numpy() for value in graph(*examples)]
+            expected = [value.numpy() for value in graph.of_normalised(*examples)]
+            examples = (graph.taken(examples[0]), *examples[1:])
         given = {name: value.numpy() for name, value in zip(graph.inputs, examples, strict=True)}
         found = session.run(list(graph.names), given)
         for name, one, other in zip(graph.names, expected, found, strict=True):
@@ -262,7 +309,9 @@ def _to_onnx(graph: Graph) -> "ModelProto":
     return proto
 
 
-def _describe(proto: "ModelProto", preprocessing: Preprocessing, metadata: Mapping[str, str]) -> None:
+def _describe(
+    proto: "ModelProto", preprocessing: Preprocessing, metadata: Mapping[str, str], given: ExportInput
+) -> None:
     import onnx
 
     height, width = preprocessing.image_size
@@ -272,8 +321,7 @@ def _describe(proto: "ModelProto", preprocessing: Preprocessing, metadata: Mappi
     colours = "converted from their profile to sRGB" if preprocessing.profiles else "without their profile applied"
     proto.graph.input[0].doc_string = (
         f"(batch, 3, {height}, {width}) float32: pictures turned upright as their EXIF data say, colours {colours}, "
-        f"RGB, resized to {shown} (height x width) by PIL's bicubic filter, divided by 255, less `mean` and then "
-        "divided by `std` of the metadata's preprocessing, channel by channel"
+        f"RGB, resized to {shown} (height x width) by PIL's bicubic filter, {SCALES[given]}"
     )
     described = [*proto.graph.input, *proto.graph.output]
     for value in described[1:]:

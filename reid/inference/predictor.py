@@ -3,27 +3,31 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from reid.config import ReidConfig
 from reid.data.images import read_image, upright_rgb
 from reid.data.loaders import evaluation_batches, worker_count
-from reid.data.preprocessing import Preprocessing
+from reid.data.preprocessing import Decoding, Preprocessing
 from reid.data.samples import Sample
 from reid.data.transforms import evaluation_transform
 from reid.distributed.world import ALONE, World
 from reid.files import model_file
-from reid.inference.checkpoint import EXPORT_SUFFIX, Checkpoint, Kind, load_model
+from reid.inference.checkpoint import EXPORT_SUFFIX, TITLES, Checkpoint, Kind, load_model
 from reid.inference.exported import ExportedModel, open_exported
+from reid.inference.pretrained import ModelSource, Pretrained, open_pretrained
 from reid.models.dcal import DCAL, DcalOutput
+from reid.models.pooled import PooledNetwork
 from reid.names import BRANCHES
 from reid.progress import track
 
 Picture = Path | str | Image.Image | np.ndarray
+Model = DCAL | PooledNetwork | ExportedModel
 Prediction = TypeVar("Prediction")
 
 
@@ -43,11 +47,11 @@ class Attention:
 
 
 class Predictor:
-    """A model with its preprocessing. `glca` says whether its second branch is used, `profiles` as in that."""
+    """A model with its preprocessing. `glca` says whether its second branch is used, `decoding` how it reads."""
 
     def __init__(
         self,
-        model: DCAL | ExportedModel,
+        model: Model,
         preprocessing: Preprocessing,
         *,
         glca: bool,
@@ -65,7 +69,8 @@ class Predictor:
         self.device = torch.device("cpu" if exported else device)
         self.batch_size = batch_size
         self.precision = torch.float32 if exported else precision
-        self.profiles = preprocessing.profiles
+        self.decoding = preprocessing.decoding
+        self.resized = preprocessing.resized
         self._seen = preprocessing.seen
         self._transform = evaluation_transform(preprocessing)
 
@@ -75,8 +80,12 @@ class Predictor:
         Raises ValueError or FileNotFoundError naming a file that cannot be read, and ValueError for a PIL image that
         cannot, an array that is not (height, width, 3) uint8, and what is none of these.
         """
-        prepared: Tensor = self._transform(_as_image(picture, 0, self.profiles))
+        prepared: Tensor = self._transform(self.picture(picture))
         return prepared
+
+    def picture(self, picture: Picture) -> Image.Image:
+        """A picture upright, in RGB, with its colours as the model was trained on them; raises as `prepare` does."""
+        return _as_image(picture, 0, self.decoding)
 
     def attention(self, pictures: Sequence[Picture]) -> list[Attention]:
         """Where the model looked in each picture; pictures and errors as for `prepare`.
@@ -103,7 +112,7 @@ class Predictor:
             raise ValueError(f"expected a list of pictures, found one, {pictures!r}: write [{pictures!r}]")
         for start in range(0, len(pictures), self.batch_size):
             chunk = pictures[start : start + self.batch_size]
-            images = (_as_image(picture, start + i, self.profiles) for i, picture in enumerate(chunk))
+            images = (_as_image(picture, start + i, self.decoding) for i, picture in enumerate(chunk))
             yield torch.stack([self._transform(image) for image in images])
 
     def over_samples(
@@ -129,7 +138,7 @@ class Predictor:
             own,
             workers=worker_count(workers, self.device.type),
             pin_memory=self.device.type == "cuda",
-            profiles=self.profiles,
+            how=self.decoding,
         )
         prepared = iter(track(loader, len(own), what))
         for number in range(-(-len(batches) // world.size)):
@@ -156,30 +165,35 @@ class Predictor:
 
 
 def open_model(
-    path: Path | str, kind: type[Kind], device: torch.device | str = "cpu"
-) -> tuple[DCAL | ExportedModel, Checkpoint[Kind]]:
-    """The model of a run folder, of its model file, or of an export (.onnx), on a device, and what it says of itself.
+    source: ModelSource, kind: type[Kind], device: torch.device | str = "cpu"
+) -> tuple[Model, Checkpoint[Kind]]:
+    """The model of a run folder, of its model file, of an export (.onnx), or one that no run trained, on a device.
 
-    Raises what `load_model` and `open_exported` raise.
+    Beside it is what it says of itself. Raises what `load_model`, `open_exported` and `open_pretrained` raise.
     """
-    file = model_file(path)
+    if isinstance(source, Pretrained):
+        if not issubclass(ReidConfig, kind):
+            raise ValueError(f"{source} has no classes, expected {TITLES[kind]}")
+        network, described = open_pretrained(source)
+        return network.to(device), cast(Checkpoint[Kind], described)
+    file = model_file(source)
     if file.suffix == EXPORT_SUFFIX:
         return open_exported(file, kind, device)
     model, checkpoint = load_model(file, kind)
     return model.to(device), checkpoint
 
 
-def has_glca(model: DCAL | ExportedModel) -> bool:
+def has_glca(model: Model) -> bool:
     """Whether a model has the second branch."""
     return "glca" in BRANCHES[model.method]
 
 
-def _as_image(picture: Picture, place: int, profiles: bool) -> Image.Image:
+def _as_image(picture: Picture, place: int, how: Decoding) -> Image.Image:
     if isinstance(picture, Path | str):
-        return read_image(picture, profiles=profiles)
+        return read_image(picture, how=how)
     if isinstance(picture, Image.Image):
         try:
-            return upright_rgb(picture, profiles=profiles)
+            return upright_rgb(picture, how)
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"picture {place} cannot be read as an image ({error})") from error
     if not isinstance(picture, np.ndarray):

@@ -12,10 +12,14 @@ log = logging.getLogger("reid")
 
 @dataclass(frozen=True)
 class SideInfo:
-    """Cameras and views by name, each empty where it is not used; a combination of the two is a side."""
+    """Cameras and views by name, each empty where it is not used; a combination of the two is a side.
+
+    Of a `numbered` model, which keeps no names, sides are the cameras of a dataset that has just as many.
+    """
 
     cameras: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
+    numbered: bool = False
 
     @classmethod
     def of(cls, kind: SideKind, dataset: ReidDataset) -> "SideInfo":
@@ -38,12 +42,27 @@ class SideInfo:
             return cls()
         return sides
 
+    @classmethod
+    def by_number(cls, count: int) -> "SideInfo":
+        """`count` sides that are known by their number alone."""
+        return cls(tuple(map(str, range(count))), numbered=True)
+
     def __len__(self) -> int:
         """How many sides there are; 0 where side information is not used."""
         return max(1, len(self.cameras)) * max(1, len(self.views)) if self.cameras or self.views else 0
 
     def of_samples(self, dataset: ReidDataset, samples: Sequence[Sample]) -> list[int]:
         """The side of each image, -1 where camera or view are unknown or were not trained on; warns of those."""
+        found = {sample.camera for split in dataset.splits.values() for sample in split} - {-1}
+        if self.numbered and found != set(range(len(self))):
+            log.warning(
+                "warning: the model knows %d combinations of camera and view, and %s has %d cameras: the images get no "
+                "side information, with which the model was trained",
+                len(self),
+                dataset.name,
+                len(found),
+            )
+            return [-1] * len(samples)
         sides = [self._side(dataset, sample) for sample in samples]
         if unknown := sides.count(-1):
             log.warning(
@@ -57,6 +76,8 @@ class SideInfo:
 
     def _side(self, dataset: ReidDataset, sample: Sample) -> int:
         camera, view = _camera(dataset, sample), sample.extra.get("view", "")
+        if self.numbered:
+            return sample.camera
         if (self.cameras and camera not in self.cameras) or (self.views and view not in self.views):
             return -1
         row = self.cameras.index(camera) if self.cameras else 0

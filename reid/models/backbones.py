@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from reid.models.layers import ROTARY, TimmModule, open_layers
 from reid.models.specs import BACKBONES, BackboneSpec, Offers
-from reid.models.weights import WeightsReport, load_weights, patch_size, prefix_places
+from reid.models.weights import WeightsReport, load_weights, patch_size, prefix_places, read_weights
 
 # The modules of timm whose networks can be opened.
 MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "cait", "swin_transformer")
@@ -43,7 +43,7 @@ def build_backbone(
     weights of another architecture; FileNotFoundError for a missing weights file; OSError when the hub cannot be
     reached.
     """
-    spec = _resolve(name)
+    spec = resolve(name)
     model = _create(name, spec, image_size, drop_path)
     _require_size(name, model, image_size)
     if stride is not None:
@@ -54,7 +54,18 @@ def build_backbone(
         return model, WeightsReport("none (random initialisation)")
     if weights == "imagenet" and spec.tag is None and spec.overrides:
         raise ValueError(f"backbone {name!r} has no ImageNet weights; use weights=none or a file")
-    return model, load_weights(model, weights, spec.timm_name)
+    return model, load_weights(model, read_weights(model, weights, spec.timm_name))
+
+
+def timm_name(name: str) -> str:
+    """timm's name of a network, with the tag of its weights; raises ValueError for an unknown one."""
+    return resolve(name, whole=True).timm_name
+
+
+def native_size(name: str) -> tuple[int, int]:
+    """The image size (height, width) that timm has a network for; raises ValueError for an unknown one."""
+    height, width = timm.get_pretrained_cfg(timm_name(name)).input_size[1:]
+    return height, width
 
 
 def offers(model: TimmModule) -> Offers:
@@ -93,23 +104,36 @@ def embed_tokens(model: TimmModule, images: Tensor) -> Tensor:
     return normed
 
 
-def _resolve(name: str) -> BackboneSpec:
+def resolve(name: str, *, whole: bool = False) -> BackboneSpec:
+    """What a name stands for; raises ValueError for one that is unknown, or of a network that cannot be opened.
+
+    `whole` allows every network of timm.
+    """
     if name in BACKBONES:
         return BACKBONES[name]
-    if timm.is_model(name) and timm.models.is_model_in_modules(name.split(".")[0], MODULES):
+    if timm.is_model(name) and (whole or opens(name)):
         architecture, _, tag = name.partition(".")
+        try:
+            timm.get_pretrained_cfg(name)
+        except RuntimeError as error:  # a tag that timm does not know
+            tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+            raise ValueError(f"backbone {name!r}: {error} Known tags: {', '.join(tags)}") from None
         return BackboneSpec(architecture, tag or None)
     if timm.is_model(name):
         raise ValueError(
-            f"backbone {name!r} is no ViT, DeiT, EVA, CaiT or Swin; choose {', '.join(BACKBONES)} or timm's name of one"
+            f"backbone {name!r} is no ViT, DeiT, EVA, CaiT or Swin, which training needs; choose "
+            f"{', '.join(BACKBONES)} or timm's name of one"
         )
-    known = [*BACKBONES, *(model for module in MODULES for model in timm.list_models(module=module))]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    of_timm = timm.list_models() if whole else [model for part in MODULES for model in timm.list_models(module=part)]
+    near = difflib.get_close_matches(name, [*BACKBONES, *of_timm], n=3, cutoff=0.5)
     hint = f"near ones: {', '.join(near)}; " if near else ""
-    raise ValueError(
-        f"unknown backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, or timm's own name of a ViT, DeiT, EVA, CaiT "
-        "or Swin"
-    )
+    kinds = "any network" if whole else "a ViT, DeiT, EVA, CaiT or Swin"
+    raise ValueError(f"unknown backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, or timm's own name of {kinds}")
+
+
+def opens(name: str) -> bool:
+    """Whether a backbone's layers can be opened, as the method needs, as far as its name tells."""
+    return name in BACKBONES or timm.models.is_model_in_modules(name.partition(".")[0], MODULES)
 
 
 def _create(name: str, spec: BackboneSpec, image_size: tuple[int, int], drop_path: float) -> TimmModule:
@@ -122,9 +146,6 @@ def _create(name: str, spec: BackboneSpec, image_size: tuple[int, int], drop_pat
             break
         except AssertionError:
             continue
-        except RuntimeError as error:  # a tag that timm does not know
-            tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{spec.architecture}.*")]
-            raise ValueError(f"backbone {name!r}: {error} Known tags: {', '.join(tags)}") from None
     else:
         raise ValueError(f"backbone {name!r} cannot be built for images of {image_size[0]}x{image_size[1]} pixels")
     if isinstance(model, VisionTransformerDistilled):

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from reid.config import ReidConfig, load_config
+from reid.config import Config, ReidConfig, load_config
 from reid.data.preprocessing import Preprocessing
 from reid.files import model_file, write_text, write_whole
-from reid.inference.checkpoint import Checkpoint, load_model, save_model
+from reid.inference.checkpoint import Checkpoint, load_model, read_checkpoint, save_model
 from reid.models.dcal import build_dcal
 from reid.models.options import DcalOptions
 from reid.models.specs import BACKBONES
@@ -187,3 +187,30 @@ def test_a_full_disk_while_saving_a_model_is_one_clear_error(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_what_came_in_the_place_of_a_model_is_named(save_run, tmp_path):
+    file = tmp_path / "model.safetensors"
+    for content, message in (
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a pointer of Git LFS in the place of the file",
+        ),
+        (b"\n<!DOCTYPE html><html>404", "a web page in the place of the file; the download went wrong"),
+        (b"", "the file is empty"),
+    ):
+        file.write_bytes(content)
+        for given in (file, tmp_path):
+            for read in (load_model, read_checkpoint):
+                with pytest.raises(ValueError, match=f"^checkpoint .*model.safetensors: {message}"):
+                    read(given, Config)
+
+
+def test_weights_that_are_no_numbers_are_refused(save_run, tmp_path):
+    run = save_run(tmp_path / "run", "reid")
+    model, checkpoint = load_model(run, ReidConfig)
+    with torch.no_grad():
+        model.backbone.norm.bias[3] = torch.inf
+    save_model(run / "model.safetensors", model, checkpoint)
+    with pytest.raises(ValueError, match="1 tensors hold NaN or infinite values, e.g. backbone.norm.bias: "):
+        load_model(run, ReidConfig)

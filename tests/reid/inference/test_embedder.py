@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,19 @@ def test_a_picture_of_damaged_exif_data_is_embedded_from_its_file_and_as_it_was_
     with Image.open(path) as opened:
         vectors = embedder.embed([path, read_image(path), opened])
     assert np.array_equal(vectors[0], vectors[1]) and np.array_equal(vectors[0], vectors[2])
+
+
+def test_boxes_of_a_picture_are_embedded_like_their_own_pictures(run):
+    embedder, _ = Embedder.from_checkpoint(run)
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    boxes = np.array([[10.0, 5.0, 40.0, 50.0], [10.4, 5.6, 39.2, 49.1], [-7, -3, 30, 200], [70.5, 50.5, 71.0, 51.0]])
+    parts = [picture[5:50, 10:40], picture[5:50, 10:40], picture[:, :30], picture[50:51, 70:71]]
+    np.testing.assert_array_equal(embedder.embed_boxes(picture, boxes), embedder.embed(parts))
+    assert embedder.embed_boxes(picture, []).shape == (0, 192)
+    for bad in ([80, 0, 90, 10], [20, 20, 20, 30], [30, 30, 20, 40], [0, 0, np.nan, 10]):
+        with pytest.raises(ValueError, match=r"^box 1, \(.*\), shows nothing of a picture of 80 x 60 pixels; expected"):
+            embedder.embed_boxes(picture, [boxes[0], bad])
+    detections = np.hstack([boxes, np.ones((4, 2))])  # with confidence and class: 24 numbers, which four divides
+    for wrong in (detections, boxes[0]):
+        with pytest.raises(ValueError, match=rf"boxes are of shape {re.escape(str(wrong.shape))}, expected \(N, 4\)"):
+            embedder.embed_boxes(picture, wrong)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from reid.config import Config
 from reid.export import main
@@ -14,6 +15,8 @@ from reid.inference.checkpoint import load_model
 from reid.inference.classifier import Classifier
 from reid.inference.embedder import Embedder
 from reid.inference.exporting import Parity, export
+from reid.inference.pretrained import Pretrained
+from reid.models.backbones import build_backbone
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -214,6 +217,17 @@ def test_a_model_that_holds_on_to_its_batch_is_refused(exported_runs, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_no_run_trained_is_exported_beside_its_weights(tmp_path):
+    weights = tmp_path / "published.safetensors"
+    save_file(build_backbone("vit_toy", (32, 16))[0].state_dict(), weights)
+    source = Pretrained(backbone="vit_toy", weights=str(weights), image_size=(32, 16))
+    exported = export(source)
+    assert exported.file == tmp_path / "published.onnx" and all(row.good for row in exported.parity)
+    ours, theirs = (Embedder.from_checkpoint(model)[0] for model in (source, exported.file))
+    np.testing.assert_allclose(theirs.embed(pictures(2)), ours.embed(pictures(2)), atol=1e-5)
+    assert str(tmp_path).encode() not in exported.file.read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nyala"])
 def test_real_weights_and_photos(save_run, tmp_path, vit_tiny_weights, real_photos, name):
@@ -228,3 +242,21 @@ def test_real_weights_and_photos(save_run, tmp_path, vit_tiny_weights, real_phot
     for one, other in zip(ours.attention(photos), theirs.attention(photos), strict=True):
         np.testing.assert_allclose(other.map, one.map, atol=1e-5)
         assert (one.chosen & other.chosen).sum() >= 0.95 * one.chosen.sum()
+
+
+@pytest.mark.parametrize("given", ["raw", "imagenet"])
+def test_normalisation_is_folded_into_the_file(save_run, tmp_path, given):
+    run = save_run(tmp_path / "run", "reid", size=(32, 16))
+    file = export(run, tmp_path / f"{given}.onnx", given=given).file
+    (picture,) = pictures(1)
+    pixels = np.asarray(picture.resize((16, 32), Image.Resampling.BICUBIC)).astype(np.float32)
+    if given == "imagenet":
+        pixels = (pixels / 255 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = session.run(["embedding"], {"images": pixels.transpose(2, 0, 1)[None]})[0]
+    expected = Embedder.from_checkpoint(run)[0].embed([picture])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(Embedder.from_checkpoint(file)[0].embed([picture]), expected, atol=1e-5)
+    assert session.get_modelmeta().custom_metadata_map["input"] == given
+    described = onnx.load(file).graph.input[0].doc_string
+    assert ("from 0 to 255" in described) == (given == "raw") and "applied within" in described

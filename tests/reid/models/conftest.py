@@ -27,3 +27,14 @@ def backbone(request, monkeypatch):
     cut = replace(spec, overrides={**spec.overrides, **depth})
     monkeypatch.setitem(backbones.BACKBONES, request.param, cut)
     return request.param
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A function that makes a backbone of few blocks of a known one; both have the same name."""
+
+    def shrink(name, **overrides):
+        spec = replace(BACKBONES[name], overrides=overrides)
+        monkeypatch.setitem(BACKBONES, name, spec)
+
+    return shrink

@@ -1,7 +1,9 @@
 import argparse
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -243,8 +245,9 @@ def test_a_network_is_found_by_its_tensors_whatever_wraps_it(tmp_path, keys, pre
 
 def test_options_that_a_training_script_kept_beside_the_network_do_no_harm(tmp_path):
     donor = build_backbone("vit_toy", (32, 32))[0]
-    args = argparse.Namespace(lr=0.1, model="vit", sizes=[1, 2], resume=None)
-    torch.save({"state_dict": donor.state_dict(), "args": args}, tmp_path / "last.pth.tar")
+    args = argparse.Namespace(lr=0.1, model="vit", sizes=[1, 2], resume=None, output=Path("out"))
+    scores = {"best": np.float64(76.7), "epoch": np.int64(3), "better": np.bool_(True), "curve": np.arange(3.0)}
+    torch.save({"state_dict": donor.state_dict(), "args": args, "scores": scores}, tmp_path / "last.pth.tar")
     model, _ = build_backbone("vit_toy", (32, 32), weights=str(tmp_path / "last.pth.tar"))
     for name, value in donor.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value)
@@ -262,7 +265,7 @@ def test_what_is_no_weights_file_is_named(tmp_path, capsys):
     torch.save({"state_dict": state, "args": Calls()}, tmp_path / "objects.pth")
     torch.save({**state, "norm.bias": state["norm.bias"] * torch.nan}, tmp_path / "nan.pth")
     for name, message in (
-        ("page.pth", "a web page, not weights"),
+        ("page.pth", "a web page in the place of the file"),
         ("pointer.safetensors", "a pointer of Git LFS.*git lfs pull"),
         (
             "objects.pth",
