@@ -1,9 +1,13 @@
 """Command `reid-eval compare`: whether evaluations of the same queries differ by more than the luck of the queries."""
 
 import argparse
+import logging
+from pathlib import Path
 
 from reid import cli
 from reid.evaluation.comparison import compare
+
+log = logging.getLogger("reid")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,6 +21,9 @@ def _parser() -> argparse.ArgumentParser:
         "evaluations", nargs="+", metavar="FILE.json", help="written by reid-eval --json; baseline first"
     )
     parser.add_argument("--json", metavar="FILE", help="write the comparison as JSON; - is standard output")
+    parser.add_argument(
+        "--report", metavar="DIR", type=Path, help="write index.html: all CMC curves in one figure, and the tables"
+    )
     parser.add_argument("--resamples", type=int, default=10_000, metavar="N", help="resamples (default: 10000)")
     parser.add_argument("--confidence", type=float, default=0.95, metavar="SHARE", help="of intervals (default: 0.95)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the resampling (default: 0)")
@@ -24,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    cli.require_places(arguments.report, json=arguments.json)
     comparison = compare(
         arguments.evaluations, resamples=arguments.resamples, confidence=arguments.confidence, seed=arguments.seed
     )
@@ -31,6 +39,10 @@ def _command(arguments: argparse.Namespace) -> None:
         print(comparison)
     if arguments.json:
         cli.write_json(arguments.json, comparison.as_json())
+    if arguments.report:
+        from reid.report.comparing import write_comparison  # matplotlib takes a second to import
+
+        log.info("report: %s", write_comparison(arguments.report, comparison))
 
 
 def main(argv: list[str] | None = None) -> int:

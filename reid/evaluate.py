@@ -13,8 +13,10 @@ from reid import cli, compare
 from reid.config import parse_override
 from reid.data.datasets import choose_protocol
 from reid.distributed.world import World, joined
+from reid.evaluation.protocol import model_name
 from reid.evaluation.run import Evaluated, embed, evaluate_stored, judge
 from reid.evaluation.run import evaluate as evaluate
+from reid.inference.pretrained import ModelSource, Pretrained, add_arguments, chosen_model
 from reid.names import Features
 
 if TYPE_CHECKING:
@@ -26,13 +28,14 @@ log = logging.getLogger("reid")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reid-eval",
-        description="Evaluate a trained model, or stored features, by the field's protocol: mAP, Rank-k and mINP. "
+        description="Evaluate a trained model, a network as others trained it, or stored features, by the field's "
+        "protocol: mAP, Rank-k and mINP. "
         "Gallery images with the query's identity and camera are not counted (junk=camera), nor those of its sequence "
         "(junk=sequence), unless junk=none. `reid-eval compare A.json B.json` tells a difference from noise.",
         epilog="KEY=VALUE sets any option of the groups data and eval, for example junk=none, ap=trapezoid, "
         "gallery=single, flip_test=true, query_expansion=5, rerank_k1=30, version=v2 or on_error=skip.",
     )
-    parser.add_argument("--checkpoint", metavar="RUN", help="a run folder of reid-train, its model file or its export")
+    add_arguments(parser)
     parser.add_argument(
         "--from-features",
         metavar="FILE.npz",
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder, or CSV file, that holds the dataset; once for each --dataset, in their order",
     )
     parser.add_argument("--columns", metavar="NAME=HEADING,...", help="headings of the CSV file, as path=image_path")
+    cli.add_patterns(parser)
     parser.add_argument("--features", choices=get_args(Features), help="tokens of the embedding (default: concat)")
     parser.add_argument(
         "--rerank",
@@ -95,25 +99,35 @@ def _preset(text: str) -> str:
 
 def _command(arguments: argparse.Namespace) -> None:
     evaluations: list[Evaluated] = []
+    model = chosen_model(arguments)
     with joined(arguments.device) as world:
-        sets = world.on_main(lambda: _asked(arguments))
+        sets = world.on_main(lambda: _asked(arguments, model))
         try:
             for overrides in sets:
-                evaluations += _evaluate_one(arguments, overrides, world)
+                evaluations += _evaluate_one(arguments, model, overrides, world)
         finally:  # what is evaluated is not lost to what fails after it
             if evaluations and arguments.json:
-                values = [evaluated.result.as_full_json() for evaluated in evaluations]
+                values = [
+                    {"model": _model_name(model, evaluated), **evaluated.result.as_full_json()}
+                    for evaluated in evaluations
+                ]
                 cli.write_json(arguments.json, values[0] if len(values) == 1 else values)
-        world.on_main(lambda: _keep(arguments, evaluations))
+        world.on_main(lambda: _keep(arguments, model, evaluations))
 
 
-def _asked(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _asked(arguments: argparse.Namespace, model: ModelSource | None) -> list[dict[str, Any]]:
     """The options of each evaluation; raises before the work what would make it worthless."""
-    if (arguments.checkpoint is None) == (arguments.from_features is None):
-        raise cli.UsageError("give either --checkpoint RUN or --from-features FILE.npz")
-    if arguments.calibrate and arguments.from_features:
+    if (model is None) == (arguments.from_features is None):
+        raise cli.UsageError("give either --checkpoint RUN, or --backbone NAME, or --from-features FILE.npz")
+    if arguments.calibrate and not arguments.checkpoint:
         raise cli.UsageError("--calibrate writes beside a checkpoint; give --checkpoint RUN")
-    flags = {"eval.features": arguments.features, "eval.rerank": arguments.rerank, "data.columns": arguments.columns}
+    flags = {
+        "eval.features": arguments.features,
+        "eval.rerank": arguments.rerank,
+        "data.columns": arguments.columns,
+        "data.include": arguments.include or None,
+        "data.exclude": arguments.exclude or None,
+    }
     overrides = {name: value for name, value in flags.items() if value is not None}
     overrides |= dict(parse_override(text) for text in arguments.options)
     sets = _datasets(arguments.dataset, arguments.data_root)
@@ -123,7 +137,7 @@ def _asked(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return [{**overrides, **chosen} for chosen in sets]
 
 
-def _keep(arguments: argparse.Namespace, evaluations: Sequence[Evaluated]) -> None:
+def _keep(arguments: argparse.Namespace, model: ModelSource | None, evaluations: Sequence[Evaluated]) -> None:
     """Write what else was asked for."""
     calibration: Calibration | None = None
     for index, evaluated in enumerate(evaluations, start=1):
@@ -143,14 +157,16 @@ def _keep(arguments: argparse.Namespace, evaluations: Sequence[Evaluated]) -> No
             )
         if arguments.report:
             name = f"{index}-{evaluated.result.protocol['dataset']}" if len(evaluations) > 1 else ""
-            _report(arguments.report / name, arguments.checkpoint, evaluated, calibration)
+            _report(arguments.report / name, model, evaluated, calibration)
 
 
-def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], world: World) -> list[Evaluated]:
+def _evaluate_one(
+    arguments: argparse.Namespace, model: ModelSource | None, overrides: Mapping[str, Any], world: World
+) -> list[Evaluated]:
     """Evaluate, and print the result unless the JSON is what is printed; only the main process has one."""
     verification = arguments.verification or arguments.calibrate or arguments.report is not None
-    if arguments.checkpoint:
-        embedded = embed(arguments.checkpoint, overrides, device=arguments.device, world=world)
+    if model is not None:
+        embedded = embed(model, overrides, device=arguments.device, world=world)
         finish = partial(judge, embedded, verification=verification)
     else:
         stored = arguments.from_features
@@ -166,23 +182,31 @@ def _evaluate_one(arguments: argparse.Namespace, overrides: Mapping[str, Any], w
     return done
 
 
-def _report(folder: Path, checkpoint: str | None, evaluated: Evaluated, calibration: "Calibration | None") -> None:
+def _report(folder: Path, model: ModelSource | None, evaluated: Evaluated, calibration: "Calibration | None") -> None:
     from reid.report.page import write_report  # matplotlib takes a second to import
 
-    if checkpoint and calibration is None:
-        calibration = _kept_calibration(checkpoint, evaluated.result.protocol)
+    if model is not None and not isinstance(model, Pretrained) and calibration is None:
+        calibration = _kept_calibration(model, evaluated.result.protocol)
     page = write_report(
         folder,
         evaluated.result,
         evaluated.features,
         evaluated.distances,
+        model=_model_name(model, evaluated),
         embedder=evaluated.embedder,
         calibration=calibration,
     )
     log.info("report: %s", page)
 
 
-def _kept_calibration(checkpoint: str, protocol: Mapping[str, Any]) -> "Calibration | None":
+def _model_name(model: ModelSource | None, evaluated: Evaluated) -> str:
+    """What the title of a report says of the method and the network."""
+    if evaluated.checkpoint is None:
+        return "Stored features"
+    return str(model) if isinstance(model, Pretrained) else model_name(evaluated.checkpoint.config)
+
+
+def _kept_calibration(checkpoint: Path | str, protocol: Mapping[str, Any]) -> "Calibration | None":
     """The calibration beside the checkpoint, if it was made for the embeddings that `protocol` describes."""
     from reid.evaluation.calibrate import load_calibration
 

@@ -49,7 +49,7 @@ def calibrate(
     if result.verification is None:
         raise ValueError("calibration needs the verification figures, which these queries and gallery do not give")
     queried = set(features.query_ids.tolist())
-    names = {identity: dataset.identity_names.get(identity, str(identity)) for identity in queried}
+    names = {identity: dataset.identity_name(identity) for identity in queried}
     seen = sorted(queried & {sample.identity for sample in dataset.train})
     if seen:
         raise ValueError(

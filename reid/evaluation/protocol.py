@@ -1,7 +1,34 @@
-"""The protocol beside a result, in words."""
+"""The protocol beside a result, and the model it is of, in words."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from reid.config import Config
+from reid.names import Method
+
+# What a choice of the protocol means, for readers who do not know our words.
+MEANINGS = {
+    "dataset": "whose queries and gallery images these are",
+    "trained_on": "dataset that the model was trained on",
+    "features": "tokens that make the embedding",
+    "flip_test": "whether the mirrored image is embedded too",
+    "precision": "number format of the model's arithmetic",
+    "junk": "a gallery image of the query's identity does not count if it also shares this with the query",
+    "ap": "how average precision is summed",
+    "distance": "how embeddings are compared",
+    "gallery": "which gallery images are ranked",
+    "draws": "random galleries whose figures are averaged",
+    "rerank": "k-reciprocal re-ranking, with the help of the other queries",
+    "query_expansion": "nearest gallery images added to each query",
+    "database_augmentation": "nearest neighbours added to each gallery image",
+}
+
+METHODS: Mapping[Method, str] = {"dcal": "DCAL", "glca": "GLCA", "pwca": "PWCA", "baseline": "baseline"}
+
+
+def model_name(config: Config) -> str:
+    """A method and its network in the words of a title."""
+    return f"{METHODS[config.model.method]} on {config.model.backbone}"
 
 
 def describe_protocol(protocol: Mapping[str, Any]) -> str:

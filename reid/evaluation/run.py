@@ -13,9 +13,10 @@ from reid.config import ConfigError, EvalOptions, ReidConfig, ReidDataOptions, e
 from reid.data.datasets import open_dataset
 from reid.data.samples import ReidDataset
 from reid.distributed.world import ALONE, World
-from reid.evaluation.features import Features
-from reid.files import model_file
+from reid.evaluation.features import SPLITS, Features, label_rows
+from reid.evaluation.readiness import require_scorable
 from reid.inference.checkpoint import Checkpoint, read_checkpoint
+from reid.inference.pretrained import ModelSource, Pretrained, require_model
 
 if TYPE_CHECKING:
     from reid.evaluation.scoring import Result
@@ -48,7 +49,7 @@ class Embedded:
 
 
 def evaluate(
-    checkpoint: Path | str,
+    checkpoint: ModelSource,
     overrides: Mapping[str, Any] | None = None,
     *,
     device: str = "auto",
@@ -56,7 +57,8 @@ def evaluate(
 ) -> Evaluated:
     """Evaluate a run folder, model file or export on the data and by the protocol of its training unless overridden.
 
-    `overrides` are options of the groups `data` and `eval`. Another dataset starts from that dataset's own options.
+    A `Pretrained` model, which has no data of its own, needs `data.dataset`. `overrides` are options of the groups
+    `data` and `eval`. Another dataset starts from that dataset's own options.
     `verification` also measures how well scores tell known from unknown. Raises ConfigError for unusable options, and
     what reading the checkpoint, the dataset or an image raises.
     """
@@ -64,7 +66,7 @@ def evaluate(
 
 
 def embed(
-    checkpoint: Path | str,
+    checkpoint: ModelSource,
     overrides: Mapping[str, Any] | None = None,
     *,
     device: str = "auto",
@@ -74,19 +76,29 @@ def embed(
 
     The work is shared out over the processes of `world`; the main one has all features, the others none.
     """
-    file = model_file(checkpoint)
-    described = read_checkpoint(file, ReidConfig)
+    require_model(checkpoint)
+    described = checkpoint if isinstance(checkpoint, Pretrained) else read_checkpoint(checkpoint, ReidConfig)
     config = evaluation_config(described.config, overrides or {})
-    dataset = world.on_main(lambda: open_dataset(config.data))
+    if not config.data.dataset:
+        raise ConfigError(f"{checkpoint} was trained on no dataset of ours; --dataset NAME says what to evaluate it on")
+
+    def look() -> tuple[ReidDataset, Features]:
+        dataset = open_dataset(config.data, SPLITS)
+        rows = label_rows(dataset)
+        require_scorable(rows, config.eval, dataset.identity_name, dataset.camera_name)
+        return dataset, rows
+
+    dataset, rows = world.on_main(look)
     from reid.device import choose_device
     from reid.evaluation.scoring import extract
     from reid.inference.embedder import Embedder
     from reid.inference.predictor import open_model
 
     chosen = choose_device(device, world.local_rank)
-    model, _ = open_model(file, ReidConfig, chosen)
-    embedder = Embedder.of_model(model, replace(described, config=config), chosen)
-    return Embedded(extract(embedder, dataset, config.data.workers, world), dataset, embedder, described, config.eval)
+    model, trained = open_model(checkpoint, ReidConfig, chosen)
+    embedder = Embedder.of_model(model, replace(trained, config=config), chosen)
+    features = extract(embedder, dataset, config.data.workers, world, rows)
+    return Embedded(features, dataset, embedder, trained, config.eval)
 
 
 def judge(embedded: Embedded, *, verification: bool = False) -> Evaluated:
@@ -115,6 +127,7 @@ def evaluate_stored(
     from reid.evaluation.scoring import rank, score
 
     try:
+        require_scorable(features, options)
         distances = rank(features, options, str(choose_device(device)))
         result = score(features, distances, options, protocol, verification=verification)
     except ValueError as error:

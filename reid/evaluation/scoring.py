@@ -4,17 +4,20 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from reid.config import EvalOptions
-from reid.data.samples import ReidDataset, Sample
+from reid.data.samples import ReidDataset
 from reid.distributed.world import ALONE, World
-from reid.evaluation.features import Features, Integers, number_labels
+from reid.evaluation.features import Features, Integers, label_rows
 from reid.evaluation.protocol import describe_protocol
 from reid.inference.embedder import Embedder
+from reid.names import counted
 from reid.progress import Progress
+from reid.retrieval.bootstrap import mean_intervals
 from reid.retrieval.distances import Distances, FeatureDistances
 from reid.retrieval.expansion import augment_database, expand_queries
 from reid.retrieval.metrics import Metrics, evaluate_distances
@@ -42,14 +45,44 @@ class Result:
     draws: tuple[Metrics, ...] = ()
     verification: Verification | None = None
 
+    def interval(self, values: np.ndarray) -> np.ndarray:
+        """The 95 % intervals (K, 2) of the means over queries of `values` (K, D, Q), where D draws were made or 1.
+
+        NaN where fewer than two identities are scored.
+        """
+        identities = np.tile(self.identities, values.shape[1])
+        return mean_intervals(values.reshape(len(values), -1).astype(np.float64), identities)
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of mAP, of Rank-k by its name, and of mINP; none where too few identities are scored."""
+        draws = self.draws or (self.metrics,)
+        first_hit = np.stack([draw.first_hit for draw in draws])
+        skipped = np.isnan(first_hit)
+        figures = {
+            "mAP": np.stack([draw.average_precision for draw in draws]),
+            **{f"Rank-{k}": np.where(skipped, np.nan, first_hit <= k) for k in self.metrics.cmc},
+            "mINP": np.stack([draw.inverse_negative_penalty for draw in draws]),
+        }
+        ends = self.interval(np.stack(list(figures.values())))
+        if np.isnan(ends).any():
+            return {}
+        return {name: (float(low), float(high)) for name, (low, high) in zip(figures, ends, strict=True)}
+
     def as_json(self) -> dict[str, Any]:
         """The metrics JSON: fractions in [0, 1], and `protocol`."""
-        values = {**self.metrics.as_json(), "protocol": dict(self.protocol)}
+        values = {**self.metrics.as_json(), "intervals_95": self._intervals_as_json(), "protocol": dict(self.protocol)}
         if self.draws:
             values["draws"] = [{"mAP": draw.mAP, "cmc": draw.as_json()["cmc"]} for draw in self.draws]
         if self.verification:
             values["verification"] = self.verification.as_json()
         return values
+
+    def _intervals_as_json(self) -> dict[str, Any] | None:
+        """In the shape of the metrics; None where they are unknown."""
+        found = self.intervals
+        ranks = {name.removeprefix("Rank-"): list(ends) for name, ends in found.items() if name.startswith("Rank-")}
+        return {"mAP": list(found["mAP"]), "mINP": list(found["mINP"]), "cmc": ranks} if found else None
 
     def as_full_json(self) -> dict[str, Any]:
         """The metrics JSON with each query's figures, which `reid-eval compare` needs; null for the skipped."""
@@ -66,8 +99,15 @@ class Result:
         skipped = f" ({metrics.queries_skipped} skipped: no valid match)" if metrics.queries_skipped else ""
         lines = [
             f"mAP {100 * metrics.mAP:5.1f}  {ranks}  mINP {100 * metrics.mINP:5.1f}",
-            f"{metrics.queries} queries{skipped}, {metrics.gallery} gallery images; {describe_protocol(self.protocol)}",
+            f"{counted(metrics.queries, 'query', 'queries')}{skipped}, {counted(metrics.gallery, 'gallery image')}; "
+            f"{describe_protocol(self.protocol)}",
         ]
+        if self.intervals:
+            ends = "  ".join(
+                f"{name} {100 * low:.1f} to {100 * high:.1f}" for name, (low, high) in self.intervals.items()
+            )
+            scored = len(np.unique(self.identities[~np.isnan(metrics.first_hit)]))
+            lines.append(f"95 % intervals over {scored} identities: {ends}")
         if len(self.draws) > 1:
             spread = 100 * np.std([draw.mAP for draw in self.draws], ddof=1)
             lines.append(f"mean of {len(self.draws)} random galleries, standard deviation of mAP {spread:.1f}")
@@ -94,38 +134,24 @@ def describe_verification(verification: Verification) -> list[str]:
     ]
 
 
-def extract(embedder: Embedder, dataset: ReidDataset, workers: int = -1, world: World = ALONE) -> Features:
+def extract(
+    embedder: Embedder, dataset: ReidDataset, workers: int = -1, world: World = ALONE, rows: Features | None = None
+) -> Features:
     """Embed a dataset's query and gallery; raises ValueError when one of them is empty.
 
-    The work is shared out over the processes of `world`; the main one has all embeddings, the others none.
+    `rows` are those of `label_rows`, where they are there already. The work is shared out over the processes of
+    `world`; the main one has all embeddings, the others none.
     """
-    for name in ("query", "gallery"):
-        if not dataset.splits[name]:
-            raise ValueError(f"{dataset.name} at {dataset.root} has no {name} images, so it cannot be evaluated on")
-    query, gallery = dataset.query, dataset.gallery
-    both = (*query, *gallery)
+    rows = label_rows(dataset) if rows is None else rows
     known = embedder.side_info
-    sides = {name: known.of_samples(dataset, dataset.splits[name]) if known else None for name in ("query", "gallery")}
-    how: dict[str, Any] = {"workers": workers, "world": world}
-    features = Features(
-        embedder.embed_samples(query, sides=sides["query"], what="query", **how),
-        *_labels(query),
-        embedder.embed_samples(gallery, sides=sides["gallery"], what="gallery", **how),
-        *_labels(gallery),
-        tuple(str(s.path) for s in query),
-        tuple(str(s.path) for s in gallery),
-    )
-    if any("sequence" in s.extra for s in both):
-        sequences = number_labels(np.array([s.extra.get("sequence", "") for s in both]))
-        features = replace(features, query_sequences=sequences[: len(query)], gallery_sequences=sequences[len(query) :])
-    if any(s.box for s in both):
-        boxes = np.array([s.box or (-1, -1, -1, -1) for s in both], np.int64)
-        features = replace(features, query_boxes=boxes[: len(query)], gallery_boxes=boxes[len(query) :])
-    return features
 
+    def embed(split: str) -> np.ndarray:
+        samples = dataset.splits[split]
+        sides = known.of_samples(dataset, samples) if known else None
+        return embedder.embed_samples(samples, sides=sides, what=split, workers=workers, world=world)
 
-def _labels(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([s.identity for s in samples], np.int64), np.array([s.camera for s in samples], np.int64)
+    query = embed("query")
+    return replace(rows, query=query, gallery=query if dataset.query == dataset.gallery else embed("gallery"))
 
 
 def data_protocol(dataset: ReidDataset) -> dict[str, Any]:
@@ -137,8 +163,9 @@ def data_protocol(dataset: ReidDataset) -> dict[str, Any]:
 def embedding_protocol(trained_on: Mapping[str, Any], embedder: Embedder) -> dict[str, Any]:
     """What a result must say of its embeddings; `trained_on` is the `data_protocol` of the training."""
     names = [trained_on.get(name) for name in ("dataset", "version", "split")]
+    also = f" and {trained_on['also']}" if trained_on.get("also") else ""
     return {
-        "trained_on": " ".join(str(name) for name in names if name),
+        "trained_on": " ".join(str(name) for name in names if name) + also,
         "features": embedder.features,
         "flip_test": embedder.flip_test,
         "precision": str(embedder.precision).removeprefix("torch."),
@@ -200,10 +227,6 @@ def score(
     Raises ValueError if no query can be scored, and for a junk rule whose labels are not known.
     """
     groups = features.groups("none" if options.gallery == "redrawn" else options.junk)
-    if options.junk != "none" and options.gallery != "redrawn" and not any((group >= 0).any() for group in groups):
-        log.warning("warning: no %s is known, so junk=%s leaves no image out", options.junk, options.junk)
-    if options.gallery != "redrawn" and (itself := features.queries_in_gallery()):
-        log.warning("warning: %d queries are in the gallery too: their own picture counts as no match", itself)
     labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
     drawing: dict[str, Any] = {
         "draws": options.draws,

@@ -1,8 +1,8 @@
-"""Paired bootstrap: whether a difference between two evaluations is more than the luck of their queries.
+"""Bootstrap: how far figures, and differences between two evaluations, rest on the luck of their queries.
 
 Queries of one individual succeed and fail together, so individuals are resampled, each with all its queries.
 
-Q queries.
+Q queries, K figures.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+
+FEW_IDENTITIES = 30  # below which the percentile method gives intervals that are too narrow
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,29 @@ def paired_difference(
     rarer = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     p_value = min(1.0, float(2 * (rarer + 1) / (resamples + 1)))
     return Difference(float(differences.mean()), float(low), float(high), p_value)
+
+
+def mean_intervals(
+    values: Floats,
+    identities: npt.NDArray[np.int64],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Floats:
+    """The lower and upper ends (K, 2) of the intervals of the means of `values` (K, Q), resampled as differences are.
+
+    A query that has a NaN is left out. Of fewer than two identities nothing is known: the ends are NaN.
+    """
+    scored = ~np.isnan(values).any(axis=0)
+    subject = np.unique(identities[scored], return_inverse=True)[1]
+    queries = np.bincount(subject)
+    if len(queries) < 2:
+        return np.full((len(values), 2), np.nan)
+    sums = np.stack([np.bincount(subject, row) for row in values[:, scored]], axis=1)
+    generator = np.random.default_rng(seed)
+    means = np.empty((resamples, len(values)))
+    for resample in range(resamples):
+        times = np.bincount(generator.integers(0, len(queries), len(queries)), minlength=len(queries))
+        means[resample] = times @ sums / (times @ queries)
+    return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).T

@@ -19,6 +19,7 @@ FORMAT = "reid-calibration 1"
 MIN_IDENTITIES = 10
 FOLDS = 5
 RELIABILITY_BINS = 10
+KNOWN_PROBABILITY = 0.5  # least of a best match that is called known: more likely right than not
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Calibration:
 
     The map is for queries whose subject is as likely in the gallery as not; it runs straight between its knots,
     `scores` (K,) ascending and `probabilities` (K,) in (0, 1), and is level beyond them. At or above `known_from` a
-    query without its subject in the gallery would have raised a false alarm in `false_alarm_rate` of the cases; below
-    `unknown_below` lies the same share of the best matches that are right. Larger galleries hold better wrong matches:
-    the numbers rest on `queries` of `identities` subjects, searched in `gallery` rows of `gallery_identities`.
+    query without its subject in the gallery would have raised a false alarm in `false_alarm_rate` of the cases; to be
+    known takes a probability of one half, too. Below `unknown_below` lies the same share of the best matches that are
+    right. Larger galleries hold better wrong matches: the numbers rest on `queries` of `identities` subjects, searched
+    in `gallery` rows of `gallery_identities`.
 
     `reliability`, `brier_score` and `calibration_error` (the mean distance between prediction and observed share over
     the bins of `reliability`) come from predictions made for each identity by a map fitted without it.
@@ -63,7 +65,7 @@ class Calibration:
 
     def verdict(self, score: float) -> Verdict:
         """Say whether the subject of a query whose best match has this score is in the gallery."""
-        if score >= self.known_from:
+        if score >= self.known_from and self.probability(score) >= KNOWN_PROBABILITY:
             return "known"
         return "unknown" if score < self.unknown_below else "ambiguous"
 
@@ -121,8 +123,8 @@ def fit_calibration(
     score and one more wrong one at the highest (the rule of succession), so that nothing is certain; the gaps between
     its blocks, where no score was seen, are bridged by straight lines.
 
-    Raises ValueError for fewer than 10 identities with such a query, if no best match is right, and for a false alarm
-    rate outside (0, 1).
+    Raises ValueError for fewer than 10 identities with such a query, if no best match is right, if none would be called
+    known, and for a false alarm rate outside (0, 1).
     """
     paired = ~np.isnan(best_positive) & ~np.isnan(best_negative)
     right, wrong, subjects = best_positive[paired], best_negative[paired], query_ids[paired]
@@ -141,6 +143,13 @@ def fit_calibration(
     scores = np.concatenate([np.maximum(right, wrong), wrong]).astype(np.float64)
     labels = np.concatenate([first, np.zeros(len(first))])
     knots, probabilities = _fit(scores, labels)
+    known = right[first & (right >= known_from)]
+    if not np.any(np.interp(known, knots, probabilities) >= KNOWN_PROBABILITY):
+        raise ValueError(
+            f"none of {len(first)} queries would be called known: that takes a score of {known_from:.6f}, which a "
+            f"share of {false_alarm_rate:g} of unknown ones reaches, and a probability of {KNOWN_PROBABILITY:.0%}; "
+            "raise false_alarm, or train a model that tells these identities apart"
+        )
     predicted = cross_fit(scores, labels, np.tile(subjects, 2))
     reliability = reliability_bins(predicted, labels)
     return Calibration(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reid.retrieval.bootstrap import mean_intervals
 from reid.retrieval.distances import Distances, Progress
 from reid.retrieval.matches import UNKNOWN, Integers, Matches
 from reid.retrieval.metrics import AveragePrecision, evaluate_distances, query_blocks
@@ -18,13 +19,15 @@ class CameraPairs:
     """mAP by the camera of the query and the camera of the gallery images, which alone are ranked.
 
     `query_cameras` (A,) and `gallery_cameras` (B,) ascend. `mAP` (A, B) is in [0, 1], NaN where no query of the one
-    camera has a positive in the other; `queries` (A, B) counts those that have. `left_out` cameras were too many.
+    camera has a positive in the other; `queries` (A, B) counts those that have. `ends` (A, B, 2) are those of the 95 %
+    intervals over their identities, NaN for fewer than two. `left_out` cameras were too many.
     """
 
     query_cameras: Integers
     gallery_cameras: Integers
     mAP: npt.NDArray[np.float64]
     queries: Integers
+    ends: npt.NDArray[np.float64]
     left_out: int
 
 
@@ -71,10 +74,17 @@ def evaluate_camera_pairs(
             progress(stop, len(query_ids))
     shape = (len(asking), len(columns))
     parts = [precision[query_cameras == camera] for camera in asking]
+    ends = [
+        mean_intervals(part[:, [place]].T, query_ids[query_cameras == camera])
+        for camera, part in zip(asking, parts, strict=True)
+        for place in range(len(columns))
+    ]
     queries = np.array([(~np.isnan(part)).sum(axis=0) for part in parts], np.int64).reshape(shape)
     totals = np.array([np.nansum(part, axis=0) for part in parts]).reshape(shape)
     means = np.where(queries > 0, totals / np.maximum(queries, 1), np.nan)
-    return CameraPairs(np.array(asking, np.int64), np.array([*columns], np.int64), means, queries, known - len(chosen))
+    between = np.array(ends).reshape(*shape, 2)
+    cameras_of_queries, cameras_of_gallery = np.array(asking, np.int64), np.array([*columns], np.int64)
+    return CameraPairs(cameras_of_queries, cameras_of_gallery, means, queries, between, known - len(chosen))
 
 
 def _busiest(query_cameras: Integers, gallery_cameras: Integers, count: int) -> tuple[Integers, int]:

@@ -20,14 +20,14 @@ ONE_WAY = 0.9  # share of their mean square that the rows' mean has, from which 
 ROUNDING = 2.0**-24  # of one operation in float32, relative
 DISTINCT = 2**22  # whole numbers below it have roots, and as shares of it are numbers, that differ in float32
 TILE_ROWS = 2**15  # gallery rows read, converted to float32 and multiplied at a time
-PAIR_VALUES = 2**23  # feature values read for listed pairs at a time: 32 MiB of float32 for either side
+PAIR_VALUES = 2**21  # feature values read for listed pairs at a time: 16 MiB of float64 for either side
 
 
 class Distances(Protocol):
     """What every ranking is made of: the distances of Q queries to G gallery rows, some queries at a time.
 
     `shape` is (Q, G). `rows(start, stop)` are the distances of queries `start` to `stop` (excluded) to the whole
-    gallery: (B, G) float32 on `device`, smaller is closer, written to `out` if given.
+    gallery: (B, G) float32 or float64 on `device`, smaller is closer, written to `out` if given.
     """
 
     shape: tuple[int, int]
@@ -44,7 +44,7 @@ class FeatureDistances:
     are. Equal gallery rows have equal distances, to the last bit, which a matrix product alone does not grant.
     Embeddings that nearly all point one way, as trained ones often do, or lie far from 0, are told apart by their
     differences from the mean: else all their distances, close to one another, would lose in float32 what the ranking is
-    made of. `bounds` and `exact` tell which distances that leaves in doubt, and decide them.
+    made of. `bounds` tells which distances float32 leaves in doubt; `exact` and `exact_rows` decide them.
 
     Raises ValueError for arrays that are not (rows, E) with at least one row, of two different E, with NaN or infinite
     rows, or (cosine) with rows of length zero, and for an unknown distance.
@@ -73,15 +73,19 @@ class FeatureDistances:
         self._query, self._gallery = query.to(self.device), gallery.to(self.device)
         self._gallery_sizes = _sizes(self._gallery, "gallery_features", distance)
         self._query_sizes = _sizes(self._query, "query_features", distance)
-        self._repeated, self._original = _repeated_rows(self._gallery)
+        self._first = _first_equal_rows(self._gallery)
+        self._repeated = (self._first != torch.arange(len(gallery), device=self.device)).nonzero().flatten()
         self._whole = _are_whole(self._gallery) and _are_whole(self._query)
         self._mean = self._common_part()
         if self._mean is not None and distance == "euclidean":
             self._gallery_sizes, self._query_sizes = (
-                torch.cat([self._centred(side[tile]).square().sum(dim=1) for tile in _tiles(len(side))])
+                torch.cat([self._ready(side[tile]).square().sum(dim=1) for tile in _tiles(len(side))])
                 for side in (self._gallery, self._query)
             )
-        self._typical = self._typical_square()
+        self._query_lengths = self._query_sizes.double().sqrt()
+        if self._mean is not None and distance == "cosine":
+            tiles = (self._wide_rows(self._query[tile]) for tile in _tiles(len(query)))
+            self._query_lengths = torch.cat([torch.linalg.vector_norm(tile, dim=1) for tile in tiles])
         self._exact = self._whole and self._keeps_order()
 
     @torch.no_grad()
@@ -92,12 +96,12 @@ class FeatureDistances:
         Euclidean distance of the features as they are.
         """
         sizes = self._query_sizes[start:stop, None]
-        queries = self._ready(self._query[start:stop], sizes)
+        queries = self._ready(self._query[start:stop])
         block = torch.empty(len(queries), self.shape[1], device=self.device) if out is None else out
         with _full_precision():
             for tile in _tiles(self.shape[1]):
                 part, gallery_sizes = block[:, tile], self._gallery_sizes[tile]
-                gallery = self._ready(self._gallery[tile], gallery_sizes[:, None])
+                gallery = self._ready(self._gallery[tile])
                 if self._distance == "euclidean":
                     torch.mm(queries * -2, gallery.T, out=part).add_(gallery_sizes).add_(sizes).clamp_(min=0).sqrt_()
                 elif self._mean is not None:
@@ -105,23 +109,25 @@ class FeatureDistances:
                 else:
                     torch.mm(queries, gallery.T, out=part).div_(gallery_sizes).div_(-sizes).add_(1)
         if len(self._repeated):
-            block[:, self._repeated] = block[:, self._original]
+            block[:, self._repeated] = block[:, self._first[self._repeated]]
         return block
 
-    def bounds(self, distances: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def bounds(
+        self, queries: torch.Tensor, distances: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """How low and how high another distance of the same query may be for its order to be in doubt.
 
-        `distances` are some that `rows` gave. What is at most the lower bound is nearer without doubt, what is above
-        the upper one is farther.
+        `distances` are some that `rows` gave, each of the query at the same place of `queries`, indices of any shape
+        that fits. What is at most the lower bound is nearer without doubt, what is above the upper one is farther.
+        Both are `distances` themselves where none is in doubt.
         """
         if self._exact:
             return distances, distances
         values = distances.astype(np.float64)
-        size = self._query.shape[1]
+        squared = values**2 if self._distance == "euclidean" else values
         # Errors of a product grow with the root of its length at most, save in cases that are made for it; the largest
         # of millions were half of this. Those of the differences from a mean come before the product.
-        squared = values**2 if self._distance == "euclidean" else values
-        doubt = 2 * ROUNDING * (12 + size**0.5 / 4) * (self._typical + squared)
+        doubt = 2 * ROUNDING * (12 + self._query.shape[1] ** 0.5 / 4) * self._multiplied(queries, squared)
         if self._distance == "cosine":
             doubt += 8 * ROUNDING * np.sqrt(2 * squared.clip(min=0)) if self._mean is not None else 0
             low, high = values - doubt, values + doubt
@@ -137,26 +143,62 @@ class FeatureDistances:
         Returns (P,): 1 - cosine, or the squared Euclidean distance. Equal rows have equal ones.
         """
         parts = []
-        size = max(1, PAIR_VALUES // self._query.shape[1] // 2)
-        for query, row in zip(queries.split(size), gallery.split(size), strict=True):
+        size = max(1, PAIR_VALUES // self._query.shape[1])
+        # Of many equal rows, as black pictures are, one is enough.
+        pairs, place = torch.unique(queries * self.shape[1] + self._first[gallery], return_inverse=True)
+        for pair in pairs.split(size):
+            query, row = pair // self.shape[1], pair % self.shape[1]
             left, right = self._query[query].double(), self._gallery[row].double()
-            if self._distance == "cosine":
+            if self._distance == "euclidean":
+                parts.append((left - right).square().sum(dim=1))
+            elif self._whole:  # these products are exact, so that what ties does so
                 products = [(a * b).sum(dim=1) for a, b in ((left, right), (left, left), (right, right))]
                 parts.append(1 - products[0] / (products[1] * products[2]).sqrt())
             else:
-                parts.append((left - right).square().sum(dim=1))
-        return torch.cat(parts).cpu().numpy()
+                left, right = (side / torch.linalg.vector_norm(side, dim=1, keepdim=True) for side in (left, right))
+                parts.append((left - right).square().sum(dim=1) / 2)
+        return (torch.cat(parts)[place] if parts else pairs.double()).cpu().numpy()
 
-    def _ready(self, rows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Rows as they are multiplied: float32, differences from the mean where there is one, unit ones for cosine."""
-        if self._mean is None:
-            return rows.float()
-        return rows.float() / lengths - self._mean if self._distance == "cosine" else self._centred(rows)
+    @torch.no_grad()
+    def exact_rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute what `exact` does for queries `start` to `stop` (excluded) and the whole gallery, by a product.
 
-    def _centred(self, rows: torch.Tensor) -> torch.Tensor:
-        assert self._mean is not None
-        wide = _wide(rows)
-        return (wide - self._mean.to(wide.dtype)).float()
+        Returns (B, G) float64 on `device`, written to `out` if given: off by some 1e-15 of the squared lengths of rows,
+        less their mean where there is one.
+        """
+        queries = self._wide_rows(self._query[start:stop])
+        shape, dtype = (len(queries), self.shape[1]), torch.float64
+        block = torch.empty(shape, dtype=dtype, device=self.device) if out is None else out
+        for tile in _tiles(self.shape[1]):
+            _half_squared_distances(queries, self._wide_rows(self._gallery[tile]), block[:, tile])
+        if self._distance == "euclidean":
+            block.mul_(2)
+        if len(self._repeated):
+            block[:, self._repeated] = block[:, self._first[self._repeated]]
+        return block
+
+    def _ready(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows as they are multiplied in float32: those of `_wide_rows` where there is a mean, and else as they are."""
+        return rows.float() if self._mean is None else self._wide_rows(rows).float()
+
+    def _wide_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows in float64, unit ones for cosine, less their mean: all that tells rows apart may be small beside it."""
+        wide = rows.to(torch.float64, copy=True)
+        if self._distance == "cosine":
+            wide.div_(torch.linalg.vector_norm(wide, dim=1, keepdim=True))
+        return wide if self._mean is None else wide.sub_(self._mean)
+
+    def _multiplied(self, queries: torch.Tensor, squared: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The squared lengths, at most, of the two rows that were multiplied for each of these distances of queries.
+
+        A row is at most as long as the query and the distance between them are together.
+        """
+        if self._distance == "cosine" and self._mean is None:
+            return 1 + squared
+        own = self._query_lengths[queries].cpu().numpy()
+        apart = np.sqrt((squared if self._distance == "euclidean" else 2 * squared).clip(min=0))
+        lengths: npt.NDArray[np.float64] = own**2 + (own + apart) ** 2
+        return lengths
 
     def _common_part(self) -> torch.Tensor | None:
         """The mean (E,) of the gallery rows, unit ones for cosine, where it is nearly as long as they are, else None.
@@ -172,9 +214,7 @@ class FeatureDistances:
         square = 1.0 if self._distance == "cosine" else float(self._gallery_sizes.mean(dtype=torch.float64))
         if float(mean.square().sum()) <= ONE_WAY * square:
             return None
-        if self._distance == "cosine":
-            return mean.float()
-        return mean.round() if self._whole else mean
+        return mean.round() if self._whole and self._distance == "euclidean" else mean
 
     def _keeps_order(self) -> bool:
         """Whether distances of whole numbers that differ do so in float32 too, and those that tie do so exactly."""
@@ -185,40 +225,13 @@ class FeatureDistances:
         even = bool((self._gallery_sizes == self._gallery_sizes[0]).all())
         return even and self._mean is None and gallery * query < DISTINCT
 
-    def _typical_square(self) -> float:
-        """The mean square of the rows that are multiplied, unit ones for cosine."""
-        if self._distance == "euclidean":
-            return float(self._gallery_sizes.mean() + self._query_sizes.mean())
-        if self._mean is None:
-            return 1.0
-        return max(0.0, 1 - float(self._mean.double().square().sum()))
-
-    @torch.no_grad()
-    def pairs(self, queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-        """Compute the distance of each query in `queries` to the row at the same place of `gallery`, indices (P,).
-
-        Returns (P,) float32 on `device`, equal to those of `rows` up to rounding.
-        """
-        parts = []
-        size = max(1, PAIR_VALUES // self._query.shape[1])
-        for query, row in zip(queries.to(self.device).split(size), gallery.to(self.device).split(size), strict=True):
-            left, right = self._query[query], self._gallery[row]
-            if self._mean is None or self._distance == "cosine":
-                left, right = left.float(), right.float()
-            else:
-                left, right = _wide(left), _wide(right)
-            if self._distance == "cosine":
-                left, right = left / self._query_sizes[query, None], right / self._gallery_sizes[row, None]
-                parts.append((left - right).square().sum(dim=1) / 2)
-            else:
-                parts.append(torch.linalg.vector_norm(left - right, dim=1).float())
-        return torch.cat(parts)
-
 
 def _half_squared_distances(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
     """Write to `out` half the squared distance of each row of `a` to each of `b`: of unit vectors, 1 - cosine."""
-    torch.mm(a, -b.T, out=out)
-    out.add_(a.square().sum(dim=1, keepdim=True), alpha=0.5).add_(b.square().sum(dim=1), alpha=0.5).clamp_(min=0)
+    torch.mm(-a, b.T, out=out)
+    lengths = (torch.linalg.vector_norm(side, dim=1) for side in (a, b))  # without a copy of their squares
+    own, other = (length.square() / 2 for length in lengths)
+    out.add_(own[:, None]).add_(other).clamp_(min=0)
 
 
 def as_matrix(values: Array, name: str) -> torch.Tensor:
@@ -264,20 +277,18 @@ def _sizes(features: torch.Tensor, name: str, distance: Distance) -> torch.Tenso
     return sizes
 
 
-def _repeated_rows(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the rows equal to an earlier one: their indices, and for each the index of the first row equal to it.
+def _first_equal_rows(features: torch.Tensor) -> torch.Tensor:
+    """The index (rows,) of the first row equal to each, mostly its own.
 
     A matrix product rounds the same row differently at different places of the matrix, so that duplicate images would
     tie in one run and not in another. Rows are compared by a 64-bit hash.
     """
     first: dict[int, int] = {}
-    original: list[int] = []
+    indices: list[int] = []
     for tile in _tiles(len(features)):
-        for row in features[tile].float().add(0.0).cpu().numpy():  # -0.0 becomes 0.0
-            original.append(first.setdefault(hash(row.tobytes()), len(original)))
-    originals = torch.tensor(original)
-    repeated = (originals != torch.arange(len(originals))).nonzero().flatten()
-    return repeated.to(features.device), originals[repeated].to(features.device)
+        for row in _wide(features[tile]).add(0.0).cpu().numpy():  # -0.0 becomes 0.0
+            indices.append(first.setdefault(hash(row.tobytes()), len(indices)))
+    return torch.tensor(indices, device=features.device)
 
 
 def _wide(rows: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,10 @@ import numpy.typing as npt
 import torch
 
 from reid.retrieval.distances import Array, Distance, Distances, FeatureDistances, Progress, as_matrix, refuse_rows
+from reid.retrieval.labels import number_groups, number_identities
 from reid.retrieval.matches import UNKNOWN, Integers, Matches
 
+Labels = Array | Sequence[Any]
 AveragePrecision = Literal["hits", "trapezoid"]
 Junk = Literal["camera", "none"]
 
@@ -58,11 +60,11 @@ class Metrics:
 
 def evaluate_features(
     query_features: Array,
-    query_ids: Array,
-    query_groups: Array,
+    query_ids: Labels,
+    query_groups: Labels | None,
     gallery_features: Array,
-    gallery_ids: Array,
-    gallery_groups: Array,
+    gallery_ids: Labels,
+    gallery_groups: Labels | None,
     *,
     distance: Distance = "cosine",
     junk: Junk = "camera",
@@ -74,8 +76,9 @@ def evaluate_features(
     """Rank the gallery by distance for every query and score the rankings.
 
     Features are (Q, E) and (G, E), arrays (also memory-mapped) or tensors of any float type on any device, compared in
-    float32 on `device` (default: where the gallery features are); identities and groups, such as cameras, are integers
-    (Q,) and (G,).
+    float32 on `device` (default: where the gallery features are); identities and groups, such as cameras, are whole
+    numbers or text (Q,) and (G,), also as pandas has them. A group that is None, NaN or empty text is unknown, as are
+    all where None stands for them; such an identity is nobody else's.
     `progress` is called with the number of queries done and Q.
 
     Gallery rows with the query's identity are its positives; with `junk="camera"` those that also have its camera leave
@@ -87,8 +90,8 @@ def evaluate_features(
     `ap="hits"` is the mean, over the positives, of the precision at each one's rank. `ap="trapezoid"` averages it with
     the precision one rank before (1 before the first), as the Matlab code of Oxford5k, Market-1501 and VeRi-776 does.
 
-    Raises ValueError for features that `FeatureDistances` refuses, labels that are not one integer a row, an unknown
-    option, and if no query has a positive at all.
+    Raises ValueError for features that `FeatureDistances` refuses, labels that are not one whole number or text a row,
+    an unknown option, and if no query has a positive at all.
     """
     distances = FeatureDistances(query_features, gallery_features, distance, device)
     labels = (query_ids, query_groups, gallery_ids, gallery_groups)
@@ -97,10 +100,10 @@ def evaluate_features(
 
 def evaluate_distances(
     distances: Array | Distances,
-    query_ids: Array,
-    query_groups: Array,
-    gallery_ids: Array,
-    gallery_groups: Array,
+    query_ids: Labels,
+    query_groups: Labels | None,
+    gallery_ids: Labels,
+    gallery_groups: Labels | None,
     *,
     junk: Junk = "camera",
     ap: AveragePrecision = "hits",
@@ -151,33 +154,35 @@ class _MatrixDistances:
 
 def find_matches(
     shape: tuple[int, int],
-    query_ids: Array,
-    query_groups: Array,
-    gallery_ids: Array,
-    gallery_groups: Array,
+    query_ids: Labels,
+    query_groups: Labels | None,
+    gallery_ids: Labels,
+    gallery_groups: Labels | None,
     junk: Junk,
 ) -> Matches:
-    """Pair the rows of Q queries and G gallery images by their labels, integers (Q,) and (G,), under a junk rule.
+    """Pair the rows of Q queries and G gallery images by their labels (Q,) and (G,), under a junk rule.
 
-    Raises ValueError for labels that are not one integer a row and for an unknown rule.
+    Raises ValueError for labels that are not one whole number or text a row and for an unknown rule.
     """
     if junk not in get_args(Junk):
         raise ValueError(f"junk is {junk!r}; expected one of {', '.join(get_args(Junk))}")
     queries, gallery = _labels(query_ids, "query_ids", shape[0]), _labels(gallery_ids, "gallery_ids", shape[1])
     asking = _labels(query_groups, "query_groups", shape[0])
     asked = _labels(gallery_groups, "gallery_groups", shape[1])
+    groups = number_groups(asking, asked, "query_groups and gallery_groups")
     if junk == "none":
-        asking = np.full_like(asking, UNKNOWN)
-    return Matches(queries, asking, gallery, asked)
+        groups[0][:] = UNKNOWN
+    queries, gallery = number_identities(queries, gallery, "query_ids and gallery_ids")
+    return Matches(queries, groups[0], gallery, groups[1])
 
 
-def _labels(values: Array, name: str, rows: int) -> Integers:
+def _labels(values: Labels | None, name: str, rows: int) -> npt.NDArray[Any]:
+    if values is None:
+        return np.full(rows, UNKNOWN)
     labels = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     if labels.shape != (rows,):
         raise ValueError(f"{name} have shape {labels.shape}; expected ({rows},), one for each row")
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"{name} are of type {labels.dtype}; expected integers")
-    return labels.astype(np.int64)
+    return labels
 
 
 def query_blocks(matches: Matches) -> Iterator[tuple[int, int]]:
@@ -252,7 +257,7 @@ def _rank_positives(
     count = _closer_negatives_on_cpu if block.device.type == "cpu" else _closer_negatives_on_gpu
     if not isinstance(source, FeatureDistances):
         return query, place, place + count(block, query, place, [distances])[0]
-    low, high = source.bounds(distances)
+    low, high = source.bounds(torch.from_numpy(start + query), distances)
     closer, *at_most = count(block, query, place, [low] if high is low else [low, high])
     doubtful = np.flatnonzero(at_most[0] > closer) if at_most else ()
     if len(doubtful):

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking at any size: neighbour lists found in blocks, everything after them sparse.
+"""k-reciprocal re-ranking at any size: neighbour lists found in blocks, everything after them sparse, and in float64.
 
 Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017.
 
@@ -52,7 +52,7 @@ class RerankedDistances:
     They are those of the authors' published code: `weight` times the original distance (squared Euclidean, of the unit
     features where `distance` is cosine, over the image's largest) plus the rest times the Jaccard distance of the
     k-reciprocal encodings. All N images serve as neighbours: a query's distances depend on the other queries too. Of
-    neighbours equally far the first comes first; those that differ by rounding error alone may change places.
+    neighbours equally far the first comes first; all others have the order that float64 gives them.
 
     Features are as `FeatureDistances` takes them; raises ValueError for what it refuses. `progress` is called with the
     number of images whose neighbours are found and N; encoding them afterwards takes a small part of that time.
@@ -71,48 +71,46 @@ class RerankedDistances:
         self._distances = FeatureDistances(query_features, gallery_features, distance, device)
         self.shape, self.device = self._distances.shape, self._distances.device
         self._weight = parameters.weight
-        # The squared distance of unit vectors is twice the cosine distance, and factors cancel.
-        self._power = 1 if distance == "cosine" else 2
         queries, images = self.shape[0], sum(self.shape)
         sides = as_matrix(query_features, "query_features"), as_matrix(gallery_features, "gallery_features")
         pool = torch.cat([side.to(self.device) for side in sides])
         distances = FeatureDistances(pool, pool, distance)
         neighbours = nearest(distances, min(parameters.k1 + 1, images), progress=progress)
+        ends = torch.arange(images), torch.from_numpy(neighbours.farthest)
+        farthest = distances.exact(*(end.to(self.device) for end in ends))
         # Where all images are the same, the farthest is at distance 0: nothing to divide by.
-        farthest = neighbours.farthest.clip(min=np.finfo(np.float32).tiny)
-        self._farthest = torch.from_numpy(farthest).to(self.device)
+        self._farthest = farthest.clip(min=np.finfo(np.float64).tiny)
         expanded = _expanded_neighbours(neighbours.indices, parameters.k1)
         encodings = sparse.vstack([self._encode(distances, *block) for block in expanded], format="csr")
         averaged = neighbours.indices[:, : parameters.k2] if parameters.k2 > 1 else np.arange(images)[:, None]
-        averaging = _lists_matrix(averaged, np.float32(1 / averaged.shape[1]))
+        averaging = _lists_matrix(averaged, 1 / averaged.shape[1])
         self._query_encodings = averaging[:queries] @ encodings
         # Transposed, (N, G): row j holds the gallery images that image j takes part in encoding.
-        self._gallery_encodings = (averaging[queries:] @ encodings).T.tocsr()
+        self._gallery_encodings = encodings.T.tocsr() @ averaging[queries:].T.tocsr()
 
     @torch.no_grad()
     def rows(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the re-ranked distances of queries `start` to `stop` (excluded) to the whole gallery.
 
-        Returns (B, G) float32 on `device`, in [0, 1] up to rounding, written to `out` if given.
+        Returns (B, G) float64 on `device`, in [0, 1] up to rounding, written to `out` if given.
         """
-        block = self._distances.rows(start, stop, out)
-        self._normalise(block, self._farthest[start : start + len(block), None]).mul_(self._weight)
+        block = self._distances.exact_rows(start, stop, out)
+        farthest = torch.from_numpy(self._farthest[start : start + len(block), None]).to(self.device)
+        block.div_(farthest).clamp_(min=0).mul_(self._weight)
         for query, row in enumerate(block, start):
-            row.add_(torch.from_numpy(self._jaccard_distances(query)).to(row), alpha=1 - self._weight)
+            row.add_(torch.from_numpy(self._jaccard_distances(query)).to(self.device), alpha=1 - self._weight)
         return block
-
-    def _normalise(self, distances: torch.Tensor, farthest: torch.Tensor) -> torch.Tensor:
-        """Make distances squared ones, as a share of the farthest of the image they are of, in place."""
-        return distances.div_(farthest).clamp_(min=0).pow_(self._power)
 
     def _encode(self, distances: FeatureDistances, start: int, expanded: Any) -> Any:
         """Weigh the expanded neighbours (B, N) of the images from `start` on by their distance: V of section 3.3."""
         row = np.repeat(np.arange(expanded.shape[0]), np.diff(expanded.indptr))
-        images = torch.from_numpy(start + row).to(self.device)
-        pairs = distances.pairs(images, torch.from_numpy(expanded.indices).to(self.device))
-        weights = self._normalise(pairs, self._farthest[images]).neg_().exp_().cpu().numpy()
-        shares = weights / np.bincount(row, weights)[row]
-        return sparse.csr_array((shares.astype(np.float32), expanded.indices, expanded.indptr), expanded.shape)
+        pairs = (
+            torch.from_numpy(indices).to(self.device) for indices in (start + row, expanded.indices.astype(np.int64))
+        )
+        weights = np.exp(-distances.exact(*pairs).clip(min=0) / self._farthest[start + row])
+        return sparse.csr_array(
+            (weights / np.bincount(row, weights)[row], expanded.indices, expanded.indptr), expanded.shape
+        )
 
     def _jaccard_distances(self, query: int) -> npt.NDArray[np.float64]:
         """Compute the Jaccard distances of a query's encoding to those of the gallery, (G,), in [0, 1]: section 3.3."""
@@ -126,16 +124,20 @@ class RerankedDistances:
 def memory_estimate(queries: int, gallery: int, size: int, parameters: KReciprocal) -> int:
     """Estimate the bytes that re-ranking needs at its peak, beyond features of embedding size `size`.
 
-    Counted are the pool, a float32 copy of all features, the neighbour lists, a block of distances with the gallery
-    rows it is made of, and the encodings, which exist twice while they are transposed. Their length depends on the
-    features and is taken near its largest, that of features without any structure. What the allocator keeps of freed
-    memory, up to a third of this where it was measured, comes on top.
+    Counted are the pool, a copy of all features, and the neighbour lists, with a block of distances and the gallery
+    rows it is made of, or then with the encodings, before and after they are averaged; at last, beside the encodings
+    alone, a block of re-ranked distances. The length of encodings depends on the features and is taken near its
+    largest, that of features without any structure. What the allocator keeps of freed memory, up to a third of this
+    where it was measured, comes on top.
     """
     images = queries + gallery
-    # Rows of features that point one way are held twice while their differences from the mean are multiplied.
-    block = 4 * min(BLOCK_DISTANCES, images**2) + 8 * min(TILE_ROWS, images) * size
-    encodings = 8 * images * parameters.k2 * (parameters.k1 + 1)
-    return images * (4 * size + 12 * (parameters.k1 + 1)) + encodings + max(block, encodings)
+    # Rows are in float64 for products in it, and while the differences from the mean are made of those that have one.
+    block = 4 * min(BLOCK_DISTANCES, images**2) + 12 * min(TILE_ROWS, images) * size
+    single = 12 * images * (parameters.k1 + 1)
+    encodings = parameters.k2 * single
+    related = images * 4 * size + single + max(block, 2 * single + encodings)
+    ranked = encodings + 8 * min(BLOCK_DISTANCES, queries * gallery) + 8 * min(TILE_ROWS, gallery) * size
+    return max(related, ranked)
 
 
 def _expanded_neighbours(lists: npt.NDArray[np.int64], k1: int) -> Iterator[tuple[int, Any]]:
@@ -160,7 +162,7 @@ def _reciprocal(lists: npt.NDArray[np.int64]) -> Any:
     return listed.multiply(listed.T).tocsr()
 
 
-def _lists_matrix(lists: npt.NDArray[np.int64], value: np.int32 | np.float32) -> Any:
+def _lists_matrix(lists: npt.NDArray[np.int64], value: np.int32 | float) -> Any:
     """Lists (N, K) of images as a sparse (N, N) matrix that holds `value` where row i lists image j."""
     images, length = lists.shape
     starts = np.arange(0, lists.size + 1, length)

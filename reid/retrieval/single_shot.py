@@ -50,9 +50,7 @@ def evaluate_single_shot(
         own = _own_rows(matches, start, stop, priorities)
         for draw, rows in enumerate(drawn):
             of_others = torch.from_numpy(gallery_ids[rows] != query_ids[start:stop, None]).to(block.device)
-            mine = torch.from_numpy(own[draw][:, None]).to(block.device)
-            closer = (block[:, torch.from_numpy(rows).to(block.device)] <= block.gather(1, mine)) & of_others
-            rank[draw, start:stop] = 1 + closer.sum(dim=1).cpu().numpy()
+            rank[draw, start:stop] = 1 + _closer(distances, block, start, rows, own[draw], of_others)
         if progress is not None:
             progress(stop, len(scored))
     rank[:, ~scored] = np.nan
@@ -86,10 +84,9 @@ def evaluate_redrawn(
     position = np.searchsorted(ids[drawn[0]], ids)  # of an image's identity among the drawn, which are sorted by it
     for start, stop in query_blocks(matches):
         block = distances.rows(start, stop)
-        mine = torch.from_numpy(position[start:stop, None]).to(block.device)
+        others = torch.from_numpy(np.arange(len(drawn[0])) != position[start:stop, None]).to(block.device)
         for draw, rows in enumerate(drawn):
-            gallery = block[:, torch.from_numpy(rows).to(block.device)]
-            rank[draw, start:stop] = (gallery <= gallery.gather(1, mine)).sum(dim=1).cpu().numpy()
+            rank[draw, start:stop] = 1 + _closer(distances, block, start, rows, rows[position[start:stop]], others)
         if progress is not None:
             progress(stop, len(ids))
     for draw, rows in enumerate(drawn):
@@ -97,6 +94,30 @@ def evaluate_redrawn(
     if np.isnan(rank).all():
         raise ValueError("no query can be scored: every identity has one image, which is its gallery image")
     return tuple(_one_positive_each(row, len(drawn[0]), ranks, skipped=0) for row in rank)
+
+
+def _closer(
+    distances: Distances, block: torch.Tensor, start: int, rows: Integers, own: Integers, others: torch.Tensor
+) -> Integers:
+    """How many of the gallery's `rows` (D,) are at most as far from each query of a block as its `own` row (B,).
+
+    Only `others` (B, D), bool, are counted. Where float32 leaves the order in doubt, it is that in float64.
+    """
+    drawn = block[:, torch.from_numpy(rows).to(block.device)]
+    away = block.gather(1, torch.from_numpy(own[:, None]).to(block.device))
+    if not isinstance(distances, FeatureDistances):
+        counts: Integers = ((drawn <= away) & others).sum(dim=1).cpu().numpy()
+        return counts
+    bounds = distances.bounds(torch.arange(start, start + len(block))[:, None], away.cpu().numpy())
+    low, high = (torch.from_numpy(bound).to(block.device) for bound in bounds)
+    counts = ((drawn <= low) & others).sum(dim=1).cpu().numpy()
+    query, place = ((drawn > low) & (drawn <= high) & others).nonzero(as_tuple=True)
+    if len(query):
+        asked = query.cpu().numpy()
+        exact = distances.exact(query + start, torch.from_numpy(rows).to(block.device)[place])
+        mine = distances.exact(query + start, torch.from_numpy(own[asked]).to(block.device))
+        counts += np.bincount(asked[exact <= mine], minlength=len(counts))
+    return counts
 
 
 def mean_of_draws(draws: Sequence[Metrics]) -> Metrics:

@@ -83,7 +83,8 @@ class Verification:
     Thresholds are chosen among the edges of bins at most 2^-17 wide, less where all scores are near 1; the shares at
     them are exact. The histograms count pairs
     in 65,536 equal bins over [-1, 1]. `best_positive` and `best_negative` (Q,) are each query's highest scores, NaN for
-    queries without such a row.
+    queries without such a row. `positive_scores` (P,) are those of all positives, whose queries `positive_queries` (P,)
+    tells.
     """
 
     positives: int
@@ -96,6 +97,8 @@ class Verification:
     negative_histogram: Integers
     best_positive: Scores
     best_negative: Scores
+    positive_scores: Scores
+    positive_queries: Integers
     open_set: OpenSet
 
     def as_json(self) -> dict[str, Any]:
@@ -133,6 +136,7 @@ def verify(
         raise ValueError(f"labels are for {matches.shape} queries and gallery rows, distances for {distances.shape}")
     histograms = _Histograms()
     best_positive, best_negative = np.full((2, len(query_ids)), -np.inf, np.float32)
+    positives: list[tuple[Integers, Scores]] = [(np.empty(0, np.int64), np.empty(0, np.float32))]
     buffer: torch.Tensor | None = None
     for start, stop in query_blocks(matches):
         block = distances.rows(start, stop, None if buffer is None else buffer[: stop - start])
@@ -145,12 +149,14 @@ def verify(
         scores[same_identity] = -torch.inf
         histograms.positives += histograms.count(own)
         histograms.negatives += histograms.count(scores)
-        np.maximum.at(best_positive, start + query[~junk], own.cpu().numpy())
+        positives.append((start + query[~junk], own.cpu().numpy()))
+        np.maximum.at(best_positive, *positives[-1])
         best_negative[start:stop] = scores.amax(dim=1).cpu().numpy()
         if progress is not None:
             progress(stop, len(query_ids))
     best_positive, best_negative = (np.where(best == -np.inf, np.nan, best) for best in (best_positive, best_negative))
-    return _summarise(histograms, best_positive, best_negative, false_alarm_rate)
+    queries, own_scores = (np.concatenate(parts) for parts in zip(*positives, strict=True))
+    return _summarise(histograms, best_positive, best_negative, queries, own_scores, false_alarm_rate)
 
 
 def identify(best_positive: Scores, best_negative: Scores, false_alarm_rate: float = 0.01) -> OpenSet:
@@ -230,7 +236,12 @@ class _Histograms:
 
 
 def _summarise(
-    histograms: _Histograms, best_positive: Scores, best_negative: Scores, false_alarm_rate: float
+    histograms: _Histograms,
+    best_positive: Scores,
+    best_negative: Scores,
+    positive_queries: Integers,
+    positive_scores: Scores,
+    false_alarm_rate: float,
 ) -> Verification:
     positives, negatives = histograms.positives, histograms.negatives
     if not positives.any() or not negatives.any():
@@ -260,6 +271,8 @@ def _summarise(
         negative_histogram=coarse[1],
         best_positive=best_positive,
         best_negative=best_negative,
+        positive_scores=positive_scores,
+        positive_queries=positive_queries,
         open_set=identify(best_positive, best_negative, false_alarm_rate),
     )
 

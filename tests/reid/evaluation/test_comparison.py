@@ -175,7 +175,7 @@ def test_queries_skipped_in_one_only_are_refused(tmp_path, capsys):
     other = evaluation(tmp_path / "b.json", [0.1, np.nan, 0.3], [1, np.nan, 3])
     code, line = refused([one, other], capsys)
     assert code == 1
-    assert "1 queries are skipped in one of them only, the first is 'q/1.jpg'" in line
+    assert "1 query is skipped in one of them only, the first is 'q/1.jpg'" in line
 
 
 @pytest.mark.parametrize(
@@ -233,3 +233,11 @@ def test_unusable_arguments_end_with_code_2(two, capsys, arguments, message):
     code, line = refused([two[0], *(two[1] if part == "two" else part for part in arguments)], capsys)
     assert code == 2
     assert message in line
+
+
+def test_few_identities_warn(tmp_path):
+    rng = np.random.default_rng(0)
+    for queries, told in ((58, True), (60, False)):  # two of each identity
+        precision, hits = rng.uniform(0.2, 0.8, queries), np.ones(queries)
+        files = [evaluation(tmp_path / name, precision, hits) for name in ("a.json", "b.json")]
+        assert ("the intervals rest on 29 identities only" in str(compare(files, resamples=50))) == told

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from reid.evaluation.features import Features
 
@@ -62,6 +63,95 @@ def test_text_labels_are_numbered_alike_in_both_splits(tmp_path):
     assert features.query_cameras[1] == -1
 
 
+def test_labels_as_pandas_leaves_them(tmp_path):
+    np.savez(
+        tmp_path / "f.npz",
+        allow_pickle=True,
+        query_features=np.eye(2),
+        gallery_features=np.eye(3, 2),
+        query_ids=np.array(["rex", None], object),
+        gallery_ids=np.array([None, "ida", "rex"], object),
+        query_cameras=np.array([1.0, np.nan]),
+        gallery_cameras=np.array([np.nan, 1.0, 2.0]),
+        query_paths=np.array(["a.jpg", "b.jpg"], object),
+        gallery_paths=np.array(["c.jpg", "d.jpg", "e.jpg"], object),
+    )
+    features = Features.load(tmp_path / "f.npz")
+    assert features.query_ids[0] == features.gallery_ids[2]
+    assert len({*features.query_ids.tolist(), *features.gallery_ids.tolist()}) == 4
+    assert (features.query_cameras.tolist(), features.gallery_cameras.tolist()) == ([1, -1], [-1, 1, 2])
+    assert features.query_paths == ("a.jpg", "b.jpg")
+
+
+class Trap:
+    """An object that runs code when it is read."""
+
+    def __reduce__(self):
+        return print, ("the code ran",)
+
+
+def test_no_code_of_a_features_file_runs(tmp_path, capsys):
+    values = {"query_features": np.eye(1), "gallery_features": np.eye(1), "gallery_ids": np.arange(1)}
+    np.savez(tmp_path / "f.npz", allow_pickle=True, query_ids=np.array([Trap()], object), **values)
+    with pytest.raises(
+        ValueError, match="f.npz: cannot be read .*it holds a Python object of builtins.print; expected"
+    ):
+        Features.load(tmp_path / "f.npz")
+    assert capsys.readouterr().out == ""
+
+
+def test_matlab_files_as_reid_publishes_them(tmp_path, caplog):
+    gallery = np.arange(8.0).reshape(4, 2)
+    savemat(
+        tmp_path / "result.mat",
+        {
+            "query_f": np.eye(2),
+            "query_label": np.array([[3, 5]]),
+            "query_cam": np.array([[1, 2]]),
+            "gallery_f": gallery,
+            "gallery_label": np.array([[-1, 3, 0, 5]]),
+            "gallery_cam": np.array([[1, 2, 3, 4]]),
+        },
+    )
+    features = Features.load(tmp_path / "result.mat")
+    assert (features.query_ids.tolist(), features.query_cameras.tolist()) == ([3, 5], [1, 2])
+    assert (features.gallery_ids.tolist(), features.gallery_cameras.tolist()) == ([3, 0, 5], [2, 3, 4])
+    assert features.gallery.tolist() == gallery[1:].tolist()
+    assert "1 gallery images of label -1 left out" in caplog.text
+    savemat(tmp_path / "other.mat", {"x": np.eye(2)})
+    with pytest.raises(ValueError, match="missing query_features, query_ids, gallery_features, gallery_ids; found x"):
+        Features.load(tmp_path / "other.mat")
+    (tmp_path / "other.mat").write_bytes((tmp_path / "result.mat").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"other.mat: cannot be read as .* \(no Matlab file, or a damaged one: "):
+        Features.load(tmp_path / "other.mat")
+
+
+def test_matlab_files_of_other_habits(tmp_path):
+    """Features of one column an image, labels in cells, and another name."""
+    labels = {"query_id": np.array(["rex", "ida"], object), "gallery_id": np.array(["ida", "", "rex"], object)}
+    savemat(tmp_path / "a.mat", {"query_feature": np.eye(5)[:, :2], "gallery_feature": np.eye(5)[:, :3], **labels})
+    (tmp_path / "a.mat").rename(tmp_path / "a.dat")
+    features = Features.load(tmp_path / "a.dat")
+    assert features.query.shape == (2, 5) and features.gallery.shape == (3, 5)
+    assert features.query_ids.tolist() == [features.gallery_ids[2], features.gallery_ids[0]]
+    assert len(set(features.gallery_ids.tolist())) == 3
+
+
+def test_labels_of_one_column_are_those_of_a_list(tmp_path):
+    some().save(tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as stored:
+        columns = {name: stored[name][:, None] for name in ("query_ids", "gallery_ids", "gallery_cameras")}
+        np.savez(tmp_path / "g.npz", **(dict(stored) | columns))
+    features = Features.load(tmp_path / "g.npz")
+    assert features.gallery_ids.tolist() == [0, 1, 2] and features.gallery_cameras.tolist() == [1, 1, 1]
+
+
+def test_a_page_in_the_place_of_features_is_told(tmp_path):
+    (tmp_path / "f.npz").write_text("<!DOCTYPE html><html>Not found</html>")
+    with pytest.raises(ValueError, match=r"features .*f.npz: cannot be read .* \(a web page in the place"):
+        Features.load(tmp_path / "f.npz")
+
+
 def test_junk_groups():
     features = some(query_sequences=np.array([4, 5]), gallery_sequences=np.array([4, 4, 5]))
     assert [part.tolist() for part in features.groups("camera")] == [[0, 0], [1, 1, 1]]
@@ -90,7 +180,7 @@ def test_pictures_are_cropped_to_their_box(tmp_path):
         ({"gallery_cameras": None}, "missing gallery_cameras, while query_cameras is there"),
         ({"gallery_ids": np.arange(2)}, "gallery_ids has 2 rows, gallery_features 3"),
         ({"query_paths": np.array(["a"])}, "query_paths has 1 rows, query_features 2"),
-        ({"query_ids": np.array([0.5, 1.5])}, "ids are of type float64, int64; expected integers or text"),
+        ({"query_ids": np.array([0.5, 1.5])}, "ids: found 0.5, expected whole numbers or text"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, change, message):

@@ -128,3 +128,27 @@ def test_an_identity_is_drawn_with_all_its_queries():
 def test_one_identity_is_not_enough():
     with pytest.raises(ValueError, match="4 queries of 1 identities are scored; an interval needs 2"):
         bootstrap.paired_difference(np.zeros(4), np.ones(4), np.zeros(4, int))
+
+
+def test_intervals_of_means_hold_the_truth_as_often_as_they_say():
+    """40 identities of 1 to 5 queries that succeed or fail together, as the queries of one individual do."""
+    generator, held = np.random.default_rng(5), 0
+    for trial in range(200):
+        identities = np.repeat(np.arange(40), generator.integers(1, 6, 40))
+        values = (generator.random(40) < 0.6)[identities].astype(float)
+        values = np.where(generator.random(len(values)) < 0.1, np.nan, values)
+        ((low, high),) = bootstrap.mean_intervals(values[None], identities, resamples=200, seed=trial)
+        held += low <= 0.6 <= high
+    assert 0.9 <= held / 200 <= 0.99
+
+
+def test_intervals_of_several_figures_rest_on_the_same_resamples():
+    values = np.random.default_rng(0).random((2, 50))
+    ends = bootstrap.mean_intervals(np.stack([values[0], values[0], values[1]]), np.arange(50))
+    assert ends[0].tolist() == ends[1].tolist() != ends[2].tolist()
+    assert (ends[:, 0] < values[[0, 0, 1]].mean(axis=1)).all()
+    assert (ends[:, 1] > values[[0, 0, 1]].mean(axis=1)).all()
+
+
+def test_of_one_identity_no_interval_is_known():
+    assert np.isnan(bootstrap.mean_intervals(np.ones((2, 3)), np.zeros(3, np.int64))).all()

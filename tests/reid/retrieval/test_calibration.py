@@ -80,13 +80,14 @@ def test_a_world_of_known_probability_is_found_again(seed):
 
 
 def test_a_weak_model_is_not_flattered():
-    """Right and wrong scores alike: a best match is right in half the cases inside the gallery, in none outside."""
+    """Right scores hardly above wrong ones: what is promised on the whole is what is kept."""
     rng = np.random.default_rng(0)
-    right, wrong = rng.normal(0.5, 0.1, (2, 2000)).astype(np.float32)
+    right, wrong = rng.normal([[0.55], [0.5]], 0.1, (2, 2000)).astype(np.float32)
     ids = np.arange(2000)
     calibration = fit_calibration(right, wrong, ids, ids)
-    scores, _ = trials(right, wrong)
-    assert calibration.probability(scores).mean() == pytest.approx(0.25, abs=0.02)
+    scores, labels = trials(right, wrong)
+    assert calibration.probability(scores).mean() == pytest.approx(labels.mean(), abs=0.02)
+    assert labels.mean() < 0.35
 
 
 @pytest.mark.parametrize("separation", [3, 6, 8, 30])
@@ -153,17 +154,38 @@ def test_verdicts_err_at_the_chosen_rate(seed, rate):
     # The highest such score, unless the two thresholds meet.
     assert np.mean(found <= calibration.unknown_below) > rate or calibration.unknown_below == calibration.known_from
     assert (calibration.unknown_below < calibration.known_from) == (rate < 0.2)
-    assert calibration.verdict(calibration.known_from) == "known"
+    likely = calibration.probability(calibration.known_from) >= 0.5
+    assert likely == (rate < 0.2)
+    assert calibration.verdict(calibration.known_from) == ("known" if likely else "ambiguous")
     assert calibration.verdict(-1) == "unknown"
     middle = (calibration.known_from + calibration.unknown_below) / 2
-    assert calibration.verdict(middle) == ("ambiguous" if rate < 0.2 else "known")
+    assert calibration.verdict(middle) == "ambiguous"
+
+
+def test_known_takes_a_probability_of_one_half():
+    calibration = Calibration(np.array([-1.0, 1.0]), np.array([0.03, 0.6]), 0.2, 0, 0.01, 10, 10, 10, 10, 0.1, 0.1, ())
+    assert [calibration.verdict(score) for score in (-0.5, 0.1, 0.3, 0.7, 1)] == [
+        *("unknown", "ambiguous", "ambiguous", "known", "known")
+    ]
+
+
+def test_a_threshold_that_finds_nobody_is_refused():
+    """Two strangers look more alike than any two photos of one: no score tells that somebody is known."""
+    right, wrong, ids = world(0)
+    wrong[:10] = right.max() + 0.1
+    with pytest.raises(
+        ValueError, match="none of 200 queries would be called known: that takes a score of .* raise fal"
+    ):
+        fit_calibration(right, wrong, ids, ids)
+    assert fit_calibration(right, wrong, ids, ids, false_alarm_rate=0.1).known_from < right.max()
 
 
 def test_scores_far_apart_leave_nothing_ambiguous():
     ids = np.arange(20)
     calibration = fit_calibration(np.full(20, 0.9, np.float32), np.full(20, 0.1, np.float32), ids, ids)
     assert calibration.unknown_below == calibration.known_from
-    assert {calibration.verdict(score) for score in np.linspace(-1, 1, 101)} == {"known", "unknown"}
+    assert {calibration.verdict(score) for score in (-1, 0, 0.1)} == {"unknown"}
+    assert {calibration.verdict(score) for score in (0.9, 1)} == {"known"}
 
 
 def test_it_says_what_it_rests_on_and_leaves_queries_without_a_match_out():

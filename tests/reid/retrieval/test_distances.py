@@ -33,15 +33,34 @@ def test_distances_are_those_of_the_definition(monkeypatch, distance, tile_rows)
     np.testing.assert_allclose(result, exact(query[2:], gallery, distance), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize("values", [1, 50, 4096])
-def test_distances_of_pairs_are_those_of_the_definition(monkeypatch, distance, values):
+def test_exact_distances_are_those_of_the_definition_in_float64(monkeypatch, distance, values, offset):
     monkeypatch.setattr(distances, "PAIR_VALUES", values)
-    query, gallery = features(9, 12), features(31, 12, seed=1)
+    monkeypatch.setattr(distances, "TILE_ROWS", values)
+    query, gallery = features(9, 12) + offset, features(31, 12, seed=1) + offset
     left, right = torch.tensor([8, 0, 0, 3, 8, 7, 1]), torch.tensor([30, 0, 17, 17, 30, 2, 5])
-    result = FeatureDistances(query, gallery, distance).pairs(left, right)
-    assert result.dtype == torch.float32
-    np.testing.assert_allclose(result, exact(query, gallery, distance)[left, right], rtol=1e-5, atol=1e-5)
+    found, expected = FeatureDistances(query, gallery, distance), exact(query, gallery, distance)
+    expected = expected**2 if distance == "euclidean" else expected
+    np.testing.assert_allclose(found.exact(left, right), expected[left, right], rtol=1e-12, atol=1e-14)
+    assert len(found.exact(left[:0], right[:0])) == 0
+    block = found.exact_rows(2, 9)
+    assert block.dtype == torch.float64
+    np.testing.assert_allclose(block, expected[2:], rtol=1e-12, atol=1e-14)
+
+
+def test_bounds_hold_for_far_rows_beside_many_near_zero():
+    """What the product rounds grows with the two rows that are multiplied, not with those of the gallery on average."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 64))
+    rows[:20] = 1000 * rng.normal(size=64) + 0.01 * rows[:20]
+    rows[20:40] = 0.999 * rows[:20]
+    rows = rows.astype(np.float32)
+    found = FeatureDistances(rows[:40], rows, "euclidean")
+    block, true = found.rows(0, 40).numpy(), exact(rows[:40], rows, "euclidean")
+    low, high = found.bounds(torch.arange(40)[:, None], block)
+    assert ((low <= true) & (true <= high)).all()
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -153,9 +172,7 @@ def test_embeddings_that_point_one_way_keep_their_differences(spread):
         @ (features[40:] / np.linalg.norm(features[40:], axis=1, keepdims=True)).T
     )
     assert np.abs(found - exact).max() < 0.1 * np.abs(naive - exact).max()
-    rows, columns = (part.ravel() for part in np.meshgrid(np.arange(40), np.arange(260), indexing="ij"))
-    listed = distances.pairs(torch.from_numpy(rows), torch.from_numpy(columns)).reshape(40, 260)
-    np.testing.assert_allclose(listed, exact, rtol=2e-3 if spread == 1e-4 else 2e-4)
+    np.testing.assert_allclose(distances.exact_rows(0, 40), exact, rtol=1e-9, atol=1e-15)
 
 
 def test_codes_of_whole_numbers_tie_exactly_by_cosine():

@@ -244,7 +244,7 @@ def test_one_camera_for_all_is_explained_with_the_option_to_use():
         (1, np.zeros(29, int), r"query_ids have shape \(29,\); expected \(30,\)"),
         (2, np.zeros((30, 1), int), r"query_groups have shape \(30, 1\)"),
         (4, np.zeros(30, int), r"gallery_ids have shape \(30,\); expected \(200,\)"),
-        (5, np.zeros(200), r"gallery_groups are of type float64; expected integers"),
+        (5, np.full(200, 0.5), r"query_groups and gallery_groups: found 0.5, expected whole numbers or text"),
         (3, np.full((200, 16), np.nan), r"gallery_features: 200 of 200 rows are NaN"),
     ],
 )

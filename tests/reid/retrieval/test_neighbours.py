@@ -26,7 +26,7 @@ def assert_equals_sorted(found: module.Neighbours, matrix: np.ndarray, count: in
     order = np.argsort(matrix, axis=1, kind="stable")[:, :count]
     np.testing.assert_array_equal(found.indices, order)
     np.testing.assert_array_equal(found.distances, np.take_along_axis(matrix, order, axis=1).astype(np.float32))
-    np.testing.assert_array_equal(found.farthest, matrix.max(axis=1).astype(np.float32))
+    np.testing.assert_array_equal(found.farthest, matrix.argmax(axis=1))
 
 
 @pytest.mark.parametrize("values", [2, 5, 10**6])  # few values: ties inside the list and across its end
@@ -56,6 +56,29 @@ def test_duplicate_images_come_in_the_order_of_the_gallery():
     gallery[[3, 17, 18, 40, 59]] = gallery[3]
     found = nearest(FeatureDistances(gallery[[17, 59]], gallery), 3)
     np.testing.assert_array_equal(found.indices, [[3, 17, 18]] * 2)
+
+
+@pytest.mark.parametrize("size", [1, 100, 2**22])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_rows_that_float32_cannot_tell_apart_have_the_order_of_float64(monkeypatch, distance, size):
+    """Each of 12 rows is there 8 times, moved by less than float32 keeps of a distance, but not of a feature."""
+    monkeypatch.setattr(module, "SEARCHED_DISTANCES", size)
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(12, 8)), 8, axis=0)[rng.permutation(96)]
+    rows = (rows + 1e-7 * rng.normal(size=rows.shape)).astype(np.float32)
+    wide = rows.astype(np.float64)
+    wide = wide / np.linalg.norm(wide, axis=1, keepdims=True) if distance == "cosine" else wide
+    squared = ((wide[:, None] - wide) ** 2).sum(axis=2)
+    distances = FeatureDistances(rows, rows, distance)
+    assert (np.argsort(distances.rows(0, 96).numpy(), axis=1) != np.argsort(squared, axis=1)).any()
+    found = nearest(distances, 21)
+    expected = np.argsort(squared, axis=1, kind="stable")[:, :21]
+    if distance == "euclidean":
+        np.testing.assert_array_equal(found.indices, expected)
+    else:  # 1 - cosine, of rows nearly equal, has few digits of their distance
+        away = np.take_along_axis(squared, found.indices, axis=1)
+        np.testing.assert_allclose(away, np.take_along_axis(squared, expected, axis=1), atol=1e-15)
+    np.testing.assert_array_equal(found.farthest, squared.argmax(axis=1))
 
 
 @pytest.mark.parametrize("count", [0, 41, -1])

@@ -79,7 +79,33 @@ def reranked(query, gallery, parameters, **options) -> np.ndarray:
 def test_distances_are_the_published_ones(parameters, distance):
     query, gallery = clusters()
     expected = published_distances(query, gallery, parameters, distance)
-    np.testing.assert_allclose(reranked(query, gallery, parameters, distance=distance), expected, atol=1e-5)
+    np.testing.assert_allclose(reranked(query, gallery, parameters, distance=distance), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [100, 1000, 10_000])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_features_far_from_zero_are_read_as_published(distance, offset):
+    """All that tells them apart is a small part of each, and what float32 keeps of it is what counts."""
+    sides = [(side + offset).astype(np.float32) for side in clusters()]
+    expected = published_distances(*sides, PRESETS["zhong"], distance)
+    np.testing.assert_allclose(reranked(*sides, PRESETS["zhong"], distance=distance), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [0, 100, 1000])
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("seed", range(10))
+def test_neighbours_that_float32_would_swap_are_those_of_float64(seed, distance, offset):
+    """Images come in bursts, some of the very same picture, whose distances differ in the last digits of float32.
+
+    In float32 alone neighbours at the end of a list change places, and with them whole parts of an encoding.
+    """
+    rng = np.random.default_rng(seed)
+    bursts = rng.normal(size=(40, 12))[rng.integers(0, 40, 150)]
+    features = (bursts + rng.choice([0, 1e-6, 1e-5], (150, 1)) * rng.normal(size=(150, 12)) + offset).astype(np.float32)
+    parameters = KReciprocal(int(rng.integers(2, 12)), 2, float(rng.choice([0.0, 0.3])))
+    expected = published_distances(features[:30], features[30:], parameters, distance)
+    found = reranked(features[:30], features[30:], parameters, distance=distance)
+    np.testing.assert_allclose(found, expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("size", [4, 16])  # of 16 points and so with many duplicates, and of 65,536
@@ -88,14 +114,16 @@ def test_distances_are_the_published_ones(parameters, distance):
 def test_exact_ties_are_read_as_published(parameters, distance, size):
     images = np.random.default_rng(0).choice([-1, 1], (140, size))  # distances of few values, exact in float32
     expected = published_distances(images[:20], images[20:], parameters, distance)
-    np.testing.assert_allclose(reranked(images[:20], images[20:], parameters, distance=distance), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        reranked(images[:20], images[20:], parameters, distance=distance), expected, atol=1e-9, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("queries", "gallery"), [(1, 1), (2, 1), (1, 5), (4, 17), (20, 30), (20, 31)])
 @pytest.mark.parametrize("parameters", PRESETS.values(), ids=PRESETS)
 def test_fewer_images_than_neighbours_work_as_published(queries, gallery, parameters):
     sides = clusters(queries, gallery, identities=3)
-    np.testing.assert_allclose(reranked(*sides, parameters), published_distances(*sides, parameters), atol=1e-5)
+    np.testing.assert_allclose(reranked(*sides, parameters), published_distances(*sides, parameters), atol=1e-9, rtol=0)
 
 
 def test_duplicates_more_than_the_lists_hold_work_as_published():
@@ -103,7 +131,7 @@ def test_duplicates_more_than_the_lists_hold_work_as_published():
     gallery[5:50] = query[3]  # the last of them are not even among their own nearest
     parameters = KReciprocal(6, 3, 0.3)
     expected = published_distances(query, gallery, parameters)
-    np.testing.assert_allclose(reranked(query, gallery, parameters), expected, atol=1e-5)
+    np.testing.assert_allclose(reranked(query, gallery, parameters), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -117,7 +145,7 @@ def test_an_order_of_the_images_changes_nothing_but_the_order():
     rng = np.random.default_rng(1)
     rows, columns = rng.permutation(len(query)), rng.permutation(len(gallery))
     expected = reranked(query, gallery, PRESETS["zhong"])[rows][:, columns]
-    np.testing.assert_allclose(reranked(query[rows], gallery[columns], PRESETS["zhong"]), expected, atol=1e-6)
+    np.testing.assert_allclose(reranked(query[rows], gallery[columns], PRESETS["zhong"]), expected, atol=1e-9, rtol=0)
 
 
 def test_other_queries_are_neighbours_too():
@@ -135,12 +163,12 @@ def test_blocks_change_nothing(monkeypatch, size):
     monkeypatch.setattr(module, "ENCODED_ROWS", size)
     monkeypatch.setattr(distances_module, "PAIR_VALUES", size * 12)
     distances = RerankedDistances(query, gallery, PRESETS["transreid"])
-    buffer = torch.full((len(query), len(gallery)), torch.nan)
+    buffer = torch.full((len(query), len(gallery)), torch.nan, dtype=torch.float64)
     for start in range(0, len(query), size):
         block = distances.rows(start, min(start + size, len(query)), buffer[start : start + size])
         assert block.data_ptr() == buffer[start].data_ptr()
-    np.testing.assert_allclose(buffer, expected, atol=1e-6)
-    np.testing.assert_allclose(distances.rows(7, 9), expected[7:9], atol=1e-6)
+    np.testing.assert_allclose(buffer, expected, atol=1e-9, rtol=0)
+    np.testing.assert_allclose(distances.rows(7, 9), expected[7:9], atol=1e-12, rtol=0)
 
 
 def test_every_kind_of_array_gives_the_same_distances(tmp_path):
@@ -168,7 +196,7 @@ def test_gpu_and_cpu_agree():
     query, gallery = clusters()
     on_gpu = RerankedDistances(query, gallery, PRESETS["zhong"], device="cuda").rows(0, len(query))
     assert on_gpu.is_cuda
-    np.testing.assert_allclose(on_gpu.cpu(), reranked(query, gallery, PRESETS["zhong"]), atol=1e-5)
+    np.testing.assert_allclose(on_gpu.cpu(), reranked(query, gallery, PRESETS["zhong"]), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 
 from reid.retrieval.distances import FeatureDistances
 from reid.retrieval.metrics import evaluate_features
-from reid.retrieval.single_shot import evaluate_redrawn, evaluate_single_shot, mean_of_draws
+from reid.retrieval.single_shot import _first_of_each, evaluate_redrawn, evaluate_single_shot, mean_of_draws
 
 
 def world(seed=0, identities=9, images=5, size=6):
@@ -135,3 +135,29 @@ def test_what_cannot_be_scored_is_refused():
         evaluate_single_shot(
             FeatureDistances(features, features), np.arange(4), np.zeros(4, int), np.arange(4), np.zeros(4, int)
         )
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_near_ties_are_ranked_as_in_float64(distance):
+    """Rows that float32 cannot tell apart, by the definition in float64, with the same draws."""
+    random = np.random.default_rng(0)
+    ids = np.repeat(np.arange(20), 4)
+    features = random.normal(size=16) + 1e-6 * random.normal(size=(len(ids), 16))
+    if distance == "cosine":
+        away = cosine_distances(features, features)
+    else:
+        away = ((features[:, None] - features) ** 2).sum(axis=2)
+    draws = evaluate_redrawn(features, ids, draws=3, seed=5, distance=distance)
+    generator = np.random.default_rng(5)
+    for draw in draws:
+        priority = generator.permutation(len(ids))
+        drawn = np.array([min(np.flatnonzero(ids == i), key=priority.__getitem__) for i in range(20)])
+        for query in set(range(len(ids))) - set(drawn.tolist()):
+            own = away[query, drawn[ids[query]]]
+            rank = 1 + sum(away[query, row] <= own for row in drawn if ids[row] != ids[query])
+            assert draw.first_hit[query] == rank
+    unknown = np.full(len(ids), -1)
+    (shot,) = evaluate_single_shot(FeatureDistances(features, features, distance), ids, unknown, ids, unknown, draws=1)
+    drawn = np.array(_first_of_each(ids, np.random.default_rng(0).permutation(len(ids))))
+    ranks = [1 + sum(away[q, r] <= away[q, drawn[ids[q]]] for r in drawn if ids[r] != ids[q]) for q in range(len(ids))]
+    assert shot.first_hit.tolist() == ranks

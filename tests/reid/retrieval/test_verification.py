@@ -48,6 +48,17 @@ def pairs(distances, query_ids, query_groups, gallery_ids, gallery_groups):
     return positives, negatives
 
 
+def test_every_positive_has_its_query():
+    case = random_case(3)
+    found = verify(MatrixDistances(case[0]), *case[1:])
+    expected = [(query, score) for query, scores in enumerate(pairs(*case)[0]) for score in scores]
+    assert sorted(zip(found.positive_queries.tolist(), found.positive_scores.tolist(), strict=True)) == sorted(
+        (query, float(score)) for query, score in expected
+    )
+    for point in found.tpr_at_fpr.values():
+        assert point is None or np.mean(found.positive_scores >= point.threshold) == point.tpr
+
+
 def bin_width(distances):
     """The narrowest power of two of which 2^18 span the scores, but not below the step of float32."""
     return max(2.0 ** np.ceil(np.log2(distances.max() / 2**18)), 2.0**-24)
