@@ -17,7 +17,7 @@ OUTLINE = (0, 229, 255)
 
 def attended(tiles: Sequence[Tile], predictor: Predictor) -> tuple[Tile, ...]:
     """The same tiles with the attention of `predictor` over their pictures: unscaled, and read as it reads them."""
-    attentions = predictor.attention([tile.read(profiles=predictor.profiles) for tile in tiles])
+    attentions = predictor.attention([tile.read(predictor.decoding) for tile in tiles])
     drawn = zip(tiles, attentions, strict=True)
     return tuple(replace(tile, picture=overlay(tile.picture, attention)) for tile, attention in drawn)
 

@@ -14,19 +14,20 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from reid.report.projection import Projection
 from reid.report.strips import LOOKS, SIDE, Strip, Tile
 from reid.retrieval.calibration import ReliabilityBin
 from reid.retrieval.camera_pairs import CameraPairs
-from reid.retrieval.metrics import Metrics
+from reid.retrieval.intervals import wilson
 from reid.retrieval.verification import Verification
 
 Draw = Callable[[Figure], None]
+Band = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Places (K,) on an axis, and the ends (K, 2) of the intervals there."""
 
 SIZE = (5.2, 3.7)  # inches: on a page of a phone's width, too, its text can be read
-LAST_RANK = 50
 SCORE_BINS = 60
 
 
@@ -49,6 +50,7 @@ def theme(ink: str, muted: str, grid: str, paper: str, cycle: Sequence[str]) -> 
         "legend.fontsize": 9,
         "font.family": "DejaVu Sans",
         "text.parse_math": False,  # file names may hold dollar signs
+        "svg.hashsalt": "report",  # the same figure is the same file
         "font.size": 10,
         "lines.linewidth": 2,
     }
@@ -75,32 +77,23 @@ def png(
     draw: Draw, size: tuple[float, float] = SIZE, colours: Mapping[str, object] = LIGHT, dots_per_inch: int = 200
 ) -> bytes:
     """Have `draw` fill a figure of `size` (width, height) in inches, and return it as a PNG."""
+    return _drawn(draw, size, colours, dots_per_inch, format="png", metadata={"Software": None})
+
+
+def svg(draw: Draw, size: tuple[float, float] = SIZE, dots_per_inch: int = 200) -> bytes:
+    """The same as an SVG in light colours, its text as paths, photos in it at so many dots per inch."""
+    return _drawn(draw, size, LIGHT, dots_per_inch, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _drawn(
+    draw: Draw, size: tuple[float, float], colours: Mapping[str, object], dots_per_inch: int, **options: Any
+) -> bytes:
     with mpl.rc_context(colours):  # type: ignore[arg-type]
         figure = Figure(figsize=size, dpi=dots_per_inch, layout="constrained")
         draw(figure)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, dpi=dots_per_inch, **options)
     return buffer.getvalue()
-
-
-def cmc_curve(first_hit: npt.NDArray[np.float64], gallery: int) -> npt.NDArray[np.float64]:
-    """Rank-k in [0, 1] for k = 1 ... 50, or to the end of the gallery, from the ranks (Q,) of the first hits."""
-    hits = first_hit[~np.isnan(first_hit)]
-    return np.array([np.mean(hits <= rank) for rank in range(1, min(LAST_RANK, gallery) + 1)])
-
-
-def draw_cmc(figure: Figure, draws: Sequence[Metrics]) -> None:
-    """The cumulative match characteristic: the mean over draws, and between which of them it lies."""
-    curves = np.stack([cmc_curve(metrics.first_hit, metrics.gallery) for metrics in draws])
-    ranks = np.arange(1, curves.shape[1] + 1)
-    axes = figure.subplots()
-    axes.plot(ranks, curves.mean(axis=0), marker="o" if len(ranks) < 10 else None)
-    if len(curves) > 1:
-        axes.fill_between(ranks, curves.min(axis=0), curves.max(axis=0), alpha=0.25, linewidth=0)
-    axes.set(xlabel="rank k", ylabel="queries with a right match by rank k", ylim=(0, 1.02))
-    axes.set_xlim(0.5, len(ranks) + 0.5)
-    axes.set_xticks([1, *range(10, len(ranks) + 1, 10)] if len(ranks) > 10 else ranks)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def draw_scores(figure: Figure, verification: Verification) -> None:
@@ -127,9 +120,11 @@ def draw_scores(figure: Figure, verification: Verification) -> None:
     axes.legend()
 
 
-def draw_roc(figure: Figure, verification: Verification) -> None:
-    """True positive rate over false positive rate, logarithmic, with the operating points marked."""
+def draw_roc(figure: Figure, verification: Verification, band: Band | None = None) -> None:
+    """True positive rate over false positive rate, logarithmic, with the operating points marked, in a `band`."""
     axes = figure.subplots()
+    if band is not None:
+        axes.fill_between(band[0], *band[1].T, color="C0", alpha=0.2, linewidth=0)
     drawn = verification.roc.fpr > 0
     axes.plot(verification.roc.fpr[drawn], verification.roc.tpr[drawn], color="C0")
     for point in verification.tpr_at_fpr.values():
@@ -145,6 +140,8 @@ def draw_roc(figure: Figure, verification: Verification) -> None:
             )
     axes.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", ylim=(-0.02, 1.02))
     axes.set_xlim(min(1e-4, 1 / verification.negatives) / 5, 1)  # with room for the first label
+    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")  # matplotlib's own is mathematical text
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
@@ -154,7 +151,9 @@ def draw_reliability(figure: Figure, bins: Sequence[ReliabilityBin], what: str =
     axes.plot([0, 1], [0, 1], color=mpl.rcParams["ytick.color"], linewidth=1, linestyle="--", label="perfect")
     samples = np.array([part.samples for part in bins])
     predicted = [part.predicted for part in bins]
-    observed = [part.observed for part in bins]
+    observed = np.array([part.observed for part in bins])
+    low, high = wilson(observed, samples).T
+    axes.errorbar(predicted, observed, [observed - low, high - observed], fmt="none", ecolor="C0", elinewidth=1.2)
     axes.plot(predicted, observed, color="C0", linewidth=1.2)
     axes.scatter(predicted, observed, 15 + 150 * samples / samples.max(), color="C0", zorder=3, label="observed")
     axes.set(xlabel="predicted probability", ylabel=f"share of {what}", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
@@ -163,14 +162,17 @@ def draw_reliability(figure: Figure, bins: Sequence[ReliabilityBin], what: str =
     axes.legend(loc="upper left", markerscale=0.6)
 
 
-def draw_camera_pairs(figure: Figure, pairs: CameraPairs) -> None:
-    """mAP in percent for every camera of a query and every camera of the gallery; blank where nothing is to find."""
+def draw_camera_pairs(figure: Figure, pairs: CameraPairs, name: Callable[[int], str] = str) -> None:
+    """mAP in percent for every camera of a query and every camera of the gallery; blank where nothing is to find.
+
+    `name` gives that of a camera.
+    """
     axes = figure.subplots()
     low, high = np.floor(10 * np.nanmin(pairs.mAP)) / 10, np.ceil(10 * np.nanmax(pairs.mAP)) / 10
     image = axes.imshow(pairs.mAP, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     axes.grid(False)
-    axes.set_xticks(range(len(pairs.gallery_cameras)), pairs.gallery_cameras)
-    axes.set_yticks(range(len(pairs.query_cameras)), pairs.query_cameras)
+    axes.set_xticks(range(len(pairs.gallery_cameras)), [name(int(camera)) for camera in pairs.gallery_cameras])
+    axes.set_yticks(range(len(pairs.query_cameras)), [name(int(camera)) for camera in pairs.query_cameras])
     axes.set(xlabel="camera of the gallery images", ylabel="camera of the query")
     for row, column in np.argwhere(pairs.queries > 0):
         value = pairs.mAP[row, column]
@@ -212,6 +214,16 @@ def draw_projection(figure: Figure, projection: Projection) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     figure.legend(loc="outside lower center", ncols=3, handletextpad=0.3)
+
+
+def projection_places(projection: Projection, size: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """Where the points (n, 2) lie in the drawing of `size`: shares of its width and height, from its top left."""
+    with mpl.rc_context(LIGHT):  # type: ignore[arg-type]
+        figure = Figure(figsize=size, layout="constrained")
+        draw_projection(figure, projection)
+        figure.draw_without_rendering()
+        drawn = figure.axes[0].transData.transform(projection.points) / figure.bbox.size
+    return np.stack([drawn[:, 0], 1 - drawn[:, 1]], axis=1)
 
 
 CELL, LINE, GAP = SIDE // 2 + 12, 15, 10  # pixels of the drawing of strips, which shows tiles at half size

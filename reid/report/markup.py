@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from PIL import Image
 
 from reid.report.strips import LOOKS, Strip, Tile
+from reid.report.tables import Cell, Share, as_text
 
 
 @dataclass(frozen=True)
@@ -48,29 +49,47 @@ def page(title: str, summary: str, sections: Sequence[Section]) -> str:
 """
 
 
-def paragraph(text: str) -> str:
-    """Text as a paragraph."""
-    return f"<p>{escape(text)}</p>"
+def paragraph(text: str, links: str = "") -> str:
+    """Text as a paragraph, with HTML at its end."""
+    return f"<p>{escape(text)} {links}</p>"
 
 
-def headline(values: Iterable[tuple[str, str]]) -> str:
-    """Headline numbers: names with their values, set large."""
+def headline(values: Iterable[tuple[str, Share | int]]) -> str:
+    """Headline numbers: names with their values, set large, and intervals."""
     return (
-        f"<dl>{''.join(f'<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>' for name, value in values)}</dl>"
+        f"<dl>{''.join(f'<div><dt>{escape(name)}</dt><dd>{_large(value)}</dd></div>' for name, value in values)}</dl>"
     )
 
 
-def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of text, whose first column names the rows."""
+def _large(value: Share | int) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return escape(value.percent) + (f" <small>{escape(value.interval)}</small>" if value.interval else "")
+
+
+def files(name: str, kinds: Mapping[str, str]) -> str:
+    """Links to the files beside the page that hold a part of it, by their suffixes."""
+    links = " ".join(
+        f'<a href="{name}.{suffix}" aria-label="{escape(name)} as {kind}">{kind}</a>' for suffix, kind in kinds.items()
+    )
+    return f'<span class="files">{links}</span>'
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[Cell]], links: str = "") -> str:
+    """A table, whose first column names the rows, with HTML beside its caption."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, *cells in rows
+        f'<tr><th scope="row">{escape(as_text(name))}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in rows
     )
     return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
+        f'<div class="scroll"><table><caption>{escape(caption)} {links}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(cell: Cell) -> str:
+    whole = ' class="share"' if isinstance(cell, Share) else ""
+    return f"<td{whole}>{escape(as_text(cell))}</td>"
 
 
 def details(summary: str, body: str) -> str:
@@ -78,13 +97,18 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
-def chart(light: bytes, dark: bytes, width: int, alternative: str, caption: str) -> str:
-    """A figure as two PNGs, for light and for dark pages, at most `width` CSS pixels wide."""
+def chart(
+    light: bytes, dark: bytes, width: int, alternative: str, caption: str, links: str = "", over: str = ""
+) -> str:
+    """A figure as two PNGs, for light and for dark pages, at most `width` CSS pixels wide.
+
+    `links` is HTML beside its caption, `over` an SVG as large as it that lies over it.
+    """
     return (
-        f'<figure style="max-width: {width}px"><picture>'
+        f'<figure style="max-width: {width}px"><div class="drawn"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{_data(dark, "png")}">'
-        f'<img src="{_data(light, "png")}" alt="{escape(alternative)}"></picture>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<img src="{_data(light, "png")}" alt="{escape(alternative)}"></picture>{over}</div>'
+        f"<figcaption>{escape(caption)} {links}</figcaption></figure>"
     )
 
 
@@ -109,11 +133,12 @@ def _tile(tile: Tile) -> str:
     notes = "".join(f"<span>{escape(note)}</span>" for note in tile.notes)
     return (
         f'<li class="{tile.kind}" title="{escape(tile.path)}"><b>{escape(f"{look.mark} {tile.heading}".strip())}</b>'
-        f'<img src="{_jpeg(tile.picture)}" alt="{escape(words)}">{notes}</li>'
+        f'<img src="{jpeg(tile.picture)}" alt="{escape(words)}">{notes}</li>'
     )
 
 
-def _jpeg(picture: Image.Image) -> str:
+def jpeg(picture: Image.Image) -> str:
+    """A picture as an address that holds it."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return _data(buffer.getvalue(), "jpeg")
@@ -146,20 +171,38 @@ dl div { min-width: 6.5rem; padding: 0.6rem 0.9rem; border: 1px solid var(--line
   background: var(--soft); }
 dt { font-size: 0.85rem; }
 dd { margin: 0; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; line-height: 1.25; }
+dd small { font-size: 0.85rem; font-weight: 400; color: var(--muted); white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 0.75rem 0; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 caption { padding-bottom: 0.35rem; text-align: left; }
 th, td { padding: 0.3rem 1.25rem 0.3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 th { font-weight: 600; }
+.share { white-space: nowrap; }
+.files { margin-left: 0.4rem; font-size: 0.85rem; }
 summary { cursor: pointer; color: var(--link); }
 figure { margin: 1rem 0; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { margin-top: 0.3rem; font-size: 0.9rem; max-width: 46rem; }
+.drawn { position: relative; }
+.drawn svg { position: absolute; inset: 0; width: 100%; height: 100%; }
+.drawn circle { fill: transparent; }
+.drawn a:hover circle, .drawn a:focus circle { stroke: var(--ink); stroke-width: 20; }
+.drawn a:focus { outline: none; }
+.map { display: grid; grid-template-columns: minmax(0, 520px) minmax(0, 1fr); gap: 0 2rem; scroll-margin-top: 1rem; }
+.photos { margin: 1rem 0; padding: 0; list-style: none; overflow-wrap: anywhere; }
+.photos li { display: none; scroll-margin-top: 1rem; }
+.photos .hint, .photos li:target { display: block; }
+.photos:has(:target) .hint { display: none; }
+.photos img { display: block; width: 14rem; max-width: 100%; max-height: 60vh; object-fit: contain;
+  object-position: left; margin-bottom: 0.4rem; }
+.photos span { display: block; color: var(--muted); font-size: 0.9rem; }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
-.beside figure { flex: 1 1 20rem; }
+.beside figure { flex: 1 1 22rem; }
 .beside .scroll { max-width: 100%; }
 @media (max-width: 600px) {
+  .map { grid-template-columns: minmax(0, 1fr); }
+  .photos { order: -1; }
   table { font-size: 0.85rem; }
   th, td { padding-right: 0.6rem; }
   tbody th { min-width: 7rem; overflow-wrap: anywhere; }

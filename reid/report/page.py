@@ -1,7 +1,7 @@
 """The report on an evaluation: one HTML page to look at, and its figures as files beside it."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,41 +9,30 @@ from typing import Any
 import numpy as np
 
 from reid.evaluation.features import Features, Integers
+from reid.evaluation.protocol import MEANINGS
 from reid.evaluation.scoring import Result
 from reid.files import write_text
 from reid.inference.embedder import Embedder
 from reid.progress import Progress
-from reid.report import figures, markup, parts
+from reid.report import figures, markup, parts, photo_map
 from reid.report.attention import attended
+from reid.report.cmc import cmc_curve, draw_cmc
 from reid.report.markup import Section
 from reid.report.projection import Projection, project
 from reid.report.ranked_lists import list_title, pick_queries, ranked_list
 from reid.report.strips import Strip
-from reid.retrieval.calibration import Calibration
+from reid.report.tables import Cell, Share, Table
+from reid.retrieval.bootstrap import mean_intervals
+from reid.retrieval.calibration import KNOWN_PROBABILITY, Calibration
 from reid.retrieval.camera_pairs import CameraPairs, evaluate_camera_pairs
 from reid.retrieval.distances import Distances
 from reid.retrieval.metrics import Metrics, evaluate_distances
 from reid.retrieval.verification import Verification
 
 MATCHES_WITH_ATTENTION = 6
+BAND_POINTS = 50  # of the ROC curve at which its interval is computed
 FIGURES = ("cmc", "scores", "roc", "reliability", "camera_pairs", "ranked_lists", "attention", "embeddings")
-
-# What a choice of the protocol means, for readers who do not know our words.
-MEANINGS = {
-    "dataset": "whose queries and gallery images these are",
-    "trained_on": "dataset that the model was trained on",
-    "features": "tokens that make the embedding",
-    "flip_test": "whether the mirrored image is embedded too",
-    "precision": "number format of the model's arithmetic",
-    "junk": "a gallery image of the query's identity does not count if it also shares this with the query",
-    "ap": "how average precision is summed",
-    "distance": "how embeddings are compared",
-    "gallery": "which gallery images are ranked",
-    "draws": "random galleries whose figures are averaged",
-    "rerank": "k-reciprocal re-ranking, with the help of the other queries",
-    "query_expansion": "nearest gallery images added to each query",
-    "database_augmentation": "nearest neighbours added to each gallery image",
-}
+TABLES = ("numbers", "verification")  # those of other names than their figures
 
 
 def write_report(
@@ -52,17 +41,19 @@ def write_report(
     features: Features,
     distances: Distances,
     *,
+    model: str = "Stored features",
     embedder: Embedder | None = None,
     calibration: Calibration | None = None,
 ) -> Path:
-    """Write `index.html`, its figures as PNG files and `metrics.json` into `folder`; returns the path of the page.
+    """Write `index.html`, its figures and tables and `metrics.json` into `folder`; returns the path of the page.
 
-    `distances` (Q, G) are the ranking that gave `result`, of the queries and the gallery of `features`. Attention maps
+    `distances` (Q, G) are the ranking that gave `result`, of the queries and the gallery of `features`. `model` is what
+    the title says of the method and the network. Attention maps
     need the `embedder` that the features come from. What cannot be shown is missing with a sentence that says why.
 
     Raises NotADirectoryError if `folder` is a file, and OSError if it cannot be written.
     """
-    parts.prepare(folder, FIGURES)
+    parts.prepare(folder, (*FIGURES, *TABLES))
     protocol = result.protocol
     groups = features.groups(protocol["junk"])
     per_query = result.metrics
@@ -70,17 +61,18 @@ def write_report(
         labels = (features.query_ids, groups[0], features.gallery_ids, groups[1])
         per_query = evaluate_distances(distances, *labels, ap=protocol["ap"])
     sections = [
-        _numbers(result),
+        _numbers(folder, result, model),
         _cmc(folder, result),
-        _verification(folder, result.verification, calibration),
+        _verification(folder, result, features, calibration),
         _camera_pairs(folder, features, groups, distances, protocol["ap"]),
         *_pictures(folder, features, groups, distances, per_query, protocol, embedder),
-        _projection(folder, project(features, protocol["distance"])),
+        _projection(folder, features, project(features, protocol["distance"])),
     ]
     name = " ".join(str(protocol[key]) for key in ("dataset", "version") if protocol.get(key))
     write_text(folder / "metrics.json", json.dumps(result.as_full_json(), indent=2) + "\n")
     page = folder / "index.html"
-    write_text(page, markup.page(f"Re-identification on {name}", _counts(result.metrics), sections))
+    summary = f"{_counts(result.metrics)}; evaluated on {parts.today()}"
+    write_text(page, markup.page(f"{model}: re-identification on {name}", summary, sections))
     return page
 
 
@@ -89,12 +81,21 @@ def _counts(metrics: Metrics) -> str:
     return f"{metrics.queries:,} queries scored{skipped}; {metrics.gallery:,} gallery images"
 
 
-def _numbers(result: Result) -> Section:
+def _numbers(folder: Path, result: Result, model: str) -> Section:
     metrics, protocol = result.metrics, result.protocol
-    shares = {"mAP": metrics.mAP, **{f"Rank-{k}": metrics.cmc[k] for k in (1, 5, 10)}, "mINP": metrics.mINP}
+    values = {"mAP": metrics.mAP, **{f"Rank-{k}": metrics.cmc[k] for k in (1, 5, 10)}, "mINP": metrics.mINP}
+    unknown = (np.nan, np.nan)
+    shares = {name: Share.between(value, *result.intervals.get(name, unknown)) for name, value in values.items()}
     counts = {"queries": metrics.queries, "skipped": metrics.queries_skipped, "gallery": metrics.gallery}
-    body = markup.headline((name, f"{100 * share:.1f} %") for name, share in shares.items())
-    body += markup.headline((name, f"{count:,}") for name, count in counts.items())
+    body = markup.headline(shares.items())
+    body += markup.headline(counts.items())
+    body += markup.paragraph(
+        "In brackets: 95 % intervals by a bootstrap over the identities of the queries, those of one drawn together."
+        if result.intervals
+        else "There are no intervals: they take queries of two identities or more."
+    )
+    row = Table("Figures with their 95 % intervals", ("model", *shares), [(model, *shares.values())])
+    body += markup.details("As a table", parts.table(folder, "numbers", row))
     if result.draws:
         spread = f"; mAP lies between {_range(draw.mAP for draw in result.draws)}" if len(result.draws) > 1 else ""
         body += markup.paragraph(f"Means of {len(result.draws)} random galleries{spread}.")
@@ -112,24 +113,29 @@ def _range(shares: Iterable[float]) -> str:
 
 
 def _cmc(folder: Path, result: Result) -> Section:
-    metrics, draws = result.metrics, result.draws or (result.metrics,)
-    steps = {f"Rank-{rank}": f"{100 * share:.1f} %" for rank, share in metrics.cmc.items()}
+    draws = result.draws or (result.metrics,)
+    first_hit = np.stack([draw.first_hit for draw in draws])
+    curve = cmc_curve("", first_hit, result.identities, min(draw.gallery for draw in draws))
     caption = "Share of the queries that have a right match among their first k gallery images, junk left out"
-    caption += "; the band holds all draws." if len(draws) > 1 else "."
-    draw = partial(figures.draw_cmc, draws=draws)
-    words = ", ".join(f"{name} {share}" for name, share in steps.items())
-    chart = parts.chart(folder, "cmc", draw, f"CMC curve: {words}.", caption)
-    values = markup.table("On the curve", ("rank", "share of queries"), steps.items())
-    return Section("cmc", "CMC curve", markup.side_by_side(chart, values))
+    caption += f", mean of {len(draws)} draws" if len(draws) > 1 else ""
+    caption += "; the band is its 95 % interval." if result.intervals else "."
+    shares = {rank: curve.share(rank) for rank in result.metrics.cmc if rank <= len(curve.shares)}
+    words = ", ".join(f"Rank-{rank} {share.percent}" for rank, share in shares.items())
+    chart = parts.chart(folder, "cmc", partial(draw_cmc, curves=[curve]), f"CMC curve: {words}.", caption)
+    header = ("rank", "share of queries")
+    values = markup.table("On the curve", header, [(f"Rank-{rank}", share) for rank, share in shares.items()])
+    whole = [(str(rank), curve.share(rank)) for rank in range(1, len(curve.shares) + 1)]
+    every = markup.details("Every rank", parts.table(folder, "cmc", Table("The curve", header, whole)))
+    return Section("cmc", "CMC curve", markup.side_by_side(chart, values) + every)
 
 
-def _verification(folder: Path, verification: Verification | None, calibration: Calibration | None) -> Section:
-    heading = "Scores and thresholds"
+def _verification(folder: Path, result: Result, features: Features, calibration: Calibration | None) -> Section:
+    heading, verification = "Scores and thresholds", result.verification
     if verification is None:
         return Section(
             "scores", heading, markup.paragraph("There are no verification figures: not asked for, or not to be had.")
         )
-    open_set = verification.open_set
+    open_set, band = verification.open_set, _roc_band(verification, features.query_ids)
     pairs = f"{verification.positives:,} positive and {verification.negatives:,} negative pairs, junk left out"
     charts = [
         parts.chart(
@@ -142,18 +148,20 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
         parts.chart(
             folder,
             "roc",
-            partial(figures.draw_roc, verification=verification),
+            partial(figures.draw_roc, verification=verification, band=band),
             f"ROC curve; equal error rate {100 * verification.equal_error_rate:.2f} %.",
-            "Receiver operating characteristic of the same pairs; marked are the rates of the table.",
+            "Receiver operating characteristic of the same pairs; marked are the rates of the table. The band is the "
+            "95 % interval of the true positive rate, thresholds kept.",
         ),
     ]
-    body = markup.side_by_side(*charts) + _operating_points(verification)
+    body = markup.side_by_side(*charts) + _operating_points(folder, verification, features.query_ids)
+    identified, missed, rejected = _open_set_shares(verification, features.query_ids)
     body += markup.paragraph(
         f"Open set, at a false-alarm rate of {100 * open_set.false_alarm_rate:g} %: with the threshold at "
-        f"{open_set.threshold:.6f}, {100 * open_set.identified:.1f} % of {open_set.mated_trials:,} queries whose "
-        f"subject is in the gallery are identified at rank 1, and {100 * open_set.missed:.1f} % are missed, their best "
+        f"{open_set.threshold:.6f}, {identified} of {open_set.mated_trials:,} queries whose "
+        f"subject is in the gallery are identified at rank 1, and {missed} are missed, their best "
         f"right match being below. With its own identity taken out of the gallery, a query is rejected in "
-        f"{100 * open_set.rejected:.1f} % of {open_set.impostor_trials:,} trials"
+        f"{rejected} of {open_set.impostor_trials:,} trials"
         f"{'.' if open_set.measurable else ', which are too few to measure that rate.'} All scores are cosine "
         "similarities of the embeddings as they are, without re-ranking or expansion."
     )
@@ -165,23 +173,58 @@ def _verification(folder: Path, verification: Verification | None, calibration: 
             f"Reliability of the calibrated probabilities; calibration error {calibration.calibration_error:.3f}.",
             f"Calibration on {calibration.queries:,} queries of {calibration.identities:,} identities, each judged by "
             f"a map fitted without it: Brier score {calibration.brier_score:.3f}, calibration error "
-            f"{calibration.calibration_error:.3f}. Known from score {calibration.known_from:.6f}, unknown below "
-            f"{calibration.unknown_below:.6f}, ambiguous between.",
+            f"{calibration.calibration_error:.3f}. Bars are 95 % intervals as if the queries were independent. Known "
+            f"from score {calibration.known_from:.6f} and a "
+            f"probability of {100 * KNOWN_PROBABILITY:g} %, unknown below score {calibration.unknown_below:.6f}, else "
+            "ambiguous.",
         )
     return Section("scores", heading, body)
 
 
-def _operating_points(verification: Verification) -> str:
-    rows = []
+def _open_set_shares(verification: Verification, identities: Integers) -> list[Share]:
+    """The identified, the missed and the rejected, each with its interval over the identities of the queries."""
+    threshold, mate, other = verification.open_set.threshold, verification.best_positive, verification.best_negative
+    mated, impostors = ~np.isnan(mate), ~np.isnan(other)
+    first = ~(other >= mate)  # also where there is no other
+    shares = []
+    for value, happened, trials in (
+        (verification.open_set.identified, first & (mate >= threshold), mated),
+        (verification.open_set.missed, mate < threshold, mated),
+        (verification.open_set.rejected, other < threshold, impostors),
+    ):
+        (ends,) = mean_intervals(happened[trials].astype(np.float64)[None], identities[trials]).tolist()
+        shares.append(Share.between(value, *ends))
+    return shares
+
+
+def _true_positives(verification: Verification, identities: Integers, threshold: float) -> list[float]:
+    """The ends of the 95 % interval of the true positive rate at a threshold; pairs of one identity stay together."""
+    found = (verification.positive_scores >= threshold).astype(np.float64)
+    (ends,) = mean_intervals(found[None], identities[verification.positive_queries]).tolist()
+    return list(ends)
+
+
+def _roc_band(verification: Verification, identities: Integers) -> figures.Band:
+    """False positive rates (K,) of some points of the curve, and the intervals (K, 2) there."""
+    roc = verification.roc
+    drawn = np.flatnonzero(roc.fpr > 0)
+    chosen = drawn[np.unique(np.linspace(0, len(drawn) - 1, BAND_POINTS).round().astype(int))]
+    ends = [_true_positives(verification, identities, threshold) for threshold in roc.thresholds[chosen].tolist()]
+    return roc.fpr[chosen], np.array(ends)
+
+
+def _operating_points(folder: Path, verification: Verification, identities: Integers) -> str:
+    rows: list[list[Cell]] = []
     for rate, point in verification.tpr_at_fpr.items():
         if point is None:
-            rows.append((f"FPR {rate:g}", f"not measurable with {verification.negatives:,} negative pairs", "", ""))
+            rows.append([f"FPR {rate:g}", f"not measurable with {verification.negatives:,} negative pairs", None, None])
         else:
-            rows.append((f"FPR {rate:g}", f"{100 * point.tpr:.2f} %", f"{point.fpr:.2e}", f"{point.threshold:.6f}"))
+            share = Share.between(point.tpr, *_true_positives(verification, identities, point.threshold))
+            rows.append([f"FPR {rate:g}", share, f"{point.fpr:.2e}", f"{point.threshold:.6f}"])
     equal = f"equal error rate {100 * verification.equal_error_rate:.2f} %"
-    rows.append((equal, "", "", f"{verification.equal_error_threshold:.6f}"))
+    rows.append([equal, None, None, f"{verification.equal_error_threshold:.6f}"])
     header = ("operating point", "true positive rate", "false positive rate", "score threshold")
-    return markup.table("Verification of pairs", header, rows)
+    return parts.table(folder, "verification", Table("Verification of pairs", header, rows))
 
 
 def _camera_pairs(
@@ -207,25 +250,32 @@ def _camera_pairs(
     chart = parts.chart(
         folder,
         "camera_pairs",
-        partial(figures.draw_camera_pairs, pairs=pairs),
+        partial(figures.draw_camera_pairs, pairs=pairs, name=features.camera_name),
         f"Heat map of mAP by camera pair, from {100 * scored.min():.1f} % to {100 * scored.max():.1f} %.",
         "mAP in percent of the queries of one camera when only the gallery images of another are ranked; blank where "
         f"no query has a valid match.{left_out}",
         figures.camera_pairs_size(pairs),
     )
-    return Section("cameras", heading, chart + markup.details("The numbers behind it", _camera_table(pairs)))
+    table = parts.table(folder, "camera_pairs", _camera_table(pairs, features.camera_name))
+    return Section("cameras", heading, chart + markup.details("The numbers behind it", table))
 
 
-def _camera_table(pairs: CameraPairs) -> str:
-    rows = [
+def _camera_table(pairs: CameraPairs, name: Callable[[int], str]) -> Table:
+    rows: list[list[Cell]] = [
         [
-            f"camera {camera}",
-            *(f"{100 * value:.1f} ({count})" if count else "" for value, count in zip(*row, strict=True)),
+            f"camera {name(pairs.query_cameras[row])}",
+            f"camera {name(pairs.gallery_cameras[column])}",
+            int(pairs.queries[row, column]),
+            _camera_share(pairs, row, column),
         ]
-        for camera, *row in zip(pairs.query_cameras, pairs.mAP, pairs.queries, strict=True)
+        for row, column in np.argwhere(pairs.queries > 0).tolist()
     ]
-    header = ["query", *(f"camera {camera}" for camera in pairs.gallery_cameras)]
-    return markup.table("mAP in percent, and the number of queries in brackets", header, rows)
+    header = ("query", "gallery", "queries", "mAP")
+    return Table("mAP by camera pair, with 95 % intervals where the queries show two identities or more", header, rows)
+
+
+def _camera_share(pairs: CameraPairs, row: int, column: int) -> Share:
+    return Share.between(float(pairs.mAP[row, column]), *pairs.ends[row, column].tolist())
 
 
 def _pictures(
@@ -287,7 +337,7 @@ def _pictures(
     return [shown, Section("attention", headings["attention"], lead + parts.strips(folder, "attention", looks))]
 
 
-def _projection(folder: Path, projection: Projection) -> Section:
+def _projection(folder: Path, features: Features, projection: Projection) -> Section:
     queries = int(np.sum(projection.is_query))
     caption = (
         f"{projection.method} of {queries:,} query and {len(projection.is_query) - queries:,} gallery embeddings: "
@@ -296,5 +346,17 @@ def _projection(folder: Path, projection: Projection) -> Section:
     )
     draw = partial(figures.draw_projection, projection=projection)
     alternative = f"Embeddings in two dimensions by {projection.method}, coloured by identity."
-    chart = parts.chart(folder, "embeddings", draw, alternative, caption, (5.2, 5.4))
-    return Section("embeddings", "Embeddings in two dimensions", chart)
+    size, heading = (5.2, 5.4), "Embeddings in two dimensions"
+
+    def section(over: str, pictures: str, below: str) -> Section:
+        chart = parts.chart(folder, "embeddings", draw, alternative, caption, size, over)
+        return Section("embeddings", heading, f'<div class="map">{chart}{pictures}</div>{below}')
+
+    if not features.query_paths or not features.gallery_paths:
+        return section("", "", "")
+    try:
+        pictures = photo_map.photos(features, projection)
+    except (OSError, ValueError) as error:
+        return section("", "", markup.paragraph(f"Photos of the points cannot be read any more. {error}"))
+    over = photo_map.links(projection, figures.projection_places(projection, size), size)
+    return section(over, pictures, markup.details("The points by name", photo_map.listed(features, projection)))

@@ -1,17 +1,24 @@
 """Parts of a report that are also files beside its page, or that all reports have."""
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.files import write_whole
+from reid.files import write_text, write_whole
 from reid.report import figures, markup
 from reid.report.strips import Strip
+from reid.report.tables import Table, as_csv, as_latex
+
+
+def today() -> str:
+    """The date of a report."""
+    return datetime.date.today().isoformat()
 
 
 def prepare(folder: Path, names: Iterable[str]) -> None:
-    """Make the folder of a report and clear the figures of these names: an earlier report may have had more.
+    """Make the folder of a report and clear the files of these names: an earlier report may have had more.
 
     Raises NotADirectoryError if `folder` is a file.
     """
@@ -19,7 +26,8 @@ def prepare(folder: Path, names: Iterable[str]) -> None:
         raise NotADirectoryError(f"report {folder} is a file, expected a folder or a new name")
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / f"{name}.png").unlink(missing_ok=True)
+        for kind in ("png", "svg", "csv", "tex"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 def chart(
@@ -29,19 +37,30 @@ def chart(
     alternative: str,
     caption: str,
     size: tuple[float, float] = figures.SIZE,
+    over: str = "",
 ) -> str:
-    """Write a figure as NAME.png, and return the HTML that shows it."""
+    """Write a figure as NAME.png and NAME.svg, and return the HTML that shows it, with an SVG `over` it."""
     light, dark = figures.png(draw, size, figures.LIGHT), figures.png(draw, size, figures.DARK)
-    _write_png(folder / f"{name}.png", light)
-    return markup.chart(light, dark, round(100 * size[0]), alternative, caption)
+    _write(folder / f"{name}.png", light)
+    _write(folder / f"{name}.svg", figures.svg(draw, size))
+    links = markup.files(name, {"svg": "SVG", "png": "PNG"})
+    return markup.chart(light, dark, round(100 * size[0]), alternative, caption, links, over)
+
+
+def table(folder: Path, name: str, content: Table) -> str:
+    """Write a table as NAME.csv and NAME.tex, and return the HTML that shows it."""
+    write_text(folder / f"{name}.csv", as_csv(content))
+    write_text(folder / f"{name}.tex", as_latex(name, content))
+    links = markup.files(name, {"csv": "CSV", "tex": "LaTeX"})
+    return markup.table(content.caption, content.header, content.rows, links)
 
 
 def strips(folder: Path, name: str, rows: Sequence[Strip]) -> str:
-    """Write strips as NAME.png, and return the HTML that shows them."""
-    draw = partial(figures.draw_strips, strips=rows)
-    picture = figures.png(draw, figures.strips_size(rows), dots_per_inch=100)
-    _write_png(folder / f"{name}.png", picture)
-    return markup.strips(rows)
+    """Write strips as NAME.png and NAME.svg, and return the HTML that shows them."""
+    draw, size = partial(figures.draw_strips, strips=rows), figures.strips_size(rows)
+    _write(folder / f"{name}.png", figures.png(draw, size, dots_per_inch=100))
+    _write(folder / f"{name}.svg", figures.svg(draw, size, dots_per_inch=100))
+    return markup.strips(rows) + markup.files(name, {"svg": "SVG", "png": "PNG"})
 
 
 def protocol_table(protocol: Mapping[str, Any], meanings: Mapping[str, str]) -> str:
@@ -58,7 +77,7 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _write_png(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> None:
     def write(temporary: Path) -> None:
         temporary.write_bytes(content)
 

@@ -22,6 +22,7 @@ FEWEST_FOR_TSNE = 10
 class Projection:
     """Embeddings as `points` (n, 2), of no unit, by `method`.
 
+    `rows` (n,) count through the queries, then through the gallery.
     `identity` (n,) is the place in `names` of a row's identity, or -1; `is_query` (n,) tells query from gallery rows.
     """
 
@@ -30,6 +31,7 @@ class Projection:
     names: tuple[int, ...]
     is_query: npt.NDArray[np.bool_]
     method: str
+    rows: npt.NDArray[np.int64]
 
 
 def project(features: Features, distance: Distance, seed: int = 0) -> Projection:
@@ -57,7 +59,7 @@ def project(features: Features, distance: Distance, seed: int = 0) -> Projection
     identity = np.array([place.get(name, -1) for name in ids[shown].tolist()])
     few = len(shown) < FEWEST_FOR_TSNE
     points = _principal(vectors) if few else _tsne(vectors, seed)
-    return Projection(points, identity, tuple(place), is_query, "principal components" if few else "t-SNE")
+    return Projection(points, identity, tuple(place), is_query, "principal components" if few else "t-SNE", shown)
 
 
 def _principal(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

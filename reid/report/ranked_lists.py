@@ -97,4 +97,11 @@ def _tile(features: Features, split: Split, row: int, kind: Kind, heading: str, 
     path = readable((features.query_paths if split == "query" else features.gallery_paths)[row])
     read = partial(features.picture, split, row)
     picture = ImageOps.contain(read(), (SIDE, SIDE))
-    return Tile(picture, read, kind, heading, (*notes, f"camera {camera}") if camera != UNKNOWN else notes, path)
+    return Tile(
+        picture,
+        read,
+        kind,
+        heading,
+        (*notes, f"camera {features.camera_name(camera)}") if camera != UNKNOWN else notes,
+        path,
+    )

@@ -32,7 +32,7 @@ LOOKS: dict[Kind, Look] = {
 class Tile:
     """A picture, 224 pixels wide or high, with a heading, lines below, and its file's path.
 
-    `read` gives it whole, with `profiles` as in `read_image`.
+    `read` gives it unscaled, or decoded as in `read_image`.
     """
 
     picture: Image.Image

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reid.data.preprocessing import AS_SHOWN, Decoding
 from reid.inference.predictor import Attention
 from reid.report.attention import OUTLINE, attended, overlay
 from reid.report.strips import Tile
@@ -71,7 +72,7 @@ def test_even_attention_is_no_heat():
 class Recorder:
     """Stands for an embedder of old, without profiles: its attention lies on the left half of every picture."""
 
-    profiles = False
+    decoding = Decoding(profiles=False)
 
     def attention(self, pictures):
         self.sizes, self.applied = zip(*((picture.size, picture.info["applied"]) for picture in pictures), strict=True)
@@ -79,9 +80,9 @@ class Recorder:
 
 
 def reader(size):
-    def read(*, profiles=True):
+    def read(how=AS_SHOWN):
         picture = Image.new("RGB", size)
-        picture.info["applied"] = profiles
+        picture.info["applied"] = how.profiles
         return picture
 
     return read

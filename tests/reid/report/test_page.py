@@ -1,4 +1,5 @@
 import base64
+import csv
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from reid.report.page import write_report
 from reid.retrieval.calibration import fit_calibration
 
 HOSTILE = "<script>alert('a&b')</script>"
+TABLES = ("numbers", "cmc", "verification", "camera_pairs")
 SECTIONS = ["numbers", "cmc", "scores", "cameras", "ranked_lists", "attention", "embeddings"]
 
 
@@ -67,7 +69,9 @@ def check(parsed):
     for tag, attributes in parsed.tags:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "srcset", "href", "data", "action"):
-            if name in attributes:
+            if name in attributes and tag == "a" and not attributes[name].startswith("#"):
+                assert (parsed.path.parent / attributes[name]).is_file()
+            elif name in attributes:
                 assert attributes[name].startswith("#" if tag == "a" else "data:")
     for attributes in parsed.attributes("img"):
         assert attributes["alt"]
@@ -101,7 +105,10 @@ def test_a_full_report_has_every_figure_in_the_page_and_beside_it(full, page_of)
     result, page, _, calibration = full
     parsed = check(page_of(page))
     charts = ("cmc", "scores", "roc", "reliability", "camera_pairs", "ranked_lists", "attention", "embeddings")
-    assert files(page) == {"index.html", "metrics.json", *(f"{name}.png" for name in charts)}
+    pictures = {f"{name}.{kind}" for name in charts for kind in ("png", "svg")}
+    tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "tex")}
+    assert files(page) == {"index.html", "metrics.json", *pictures, *tables}
+    assert {a["href"] for a in parsed.attributes("a") if a["href"][0] != "#"} == pictures | tables
     assert json.loads((page.parent / "metrics.json").read_text()) == json.loads(json.dumps(result.as_full_json()))
     assert len(parsed.attributes("source")) == 6
     assert parsed.text.count("\N{CHECK MARK} rank") > 12
@@ -192,7 +199,7 @@ def test_drawn_galleries_give_a_mean_and_show_all_images(tmp_path, gallery, page
     text = check(page_of(page)).text
     assert "Means of 3 random galleries" in text
     assert f"{100 * min(draw.mAP for draw in result.draws):.1f} %" in text
-    assert "the band holds all draws" in text
+    assert "mean of 3 draws; the band is its 95 % interval" in text
     assert "ranked_lists.png" in files(page)
 
 
@@ -201,6 +208,46 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     with pytest.raises(NotADirectoryError, match="report is a file, expected a folder or a new name"):
         make(tmp_path, world(tmp_path), verification=False)
     assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_rates_of_pairs_and_of_queries_have_intervals(full):
+    result, page, *_ = full
+    with open(page.parent / "verification.csv") as file:
+        first = next(csv.DictReader(file))
+    rate, low, high = (float(first[f"true positive rate{end}"]) for end in ("", " low", " high"))
+    assert rate == result.verification.tpr_at_fpr[0.01].tpr
+    assert low < rate < high
+    assert high - low > 0.05  # of 12 identities
+
+
+def test_every_point_of_the_map_leads_to_its_photo(full, page_of):
+    _, page, features, _ = full
+    parsed = page_of(page)
+    points = [a["href"] for a in parsed.attributes("a") if a.get("tabindex") == "-1"]
+    rows = len(features.query_ids) + len(features.gallery_ids)
+    assert sorted(points) == sorted(f"#photo-{place}" for place in range(rows))
+    assert {f"#{a['id']}" for a in parsed.attributes("li") if a.get("id", "").startswith("photo-")} == set(points)
+    by_name = [a["href"] for a in parsed.attributes("a") if a["href"].startswith("#photo-") and "tabindex" not in a]
+    assert sorted(by_name) == sorted(points)
+    assert all(path in parsed.text for path in (*features.query_paths, *features.gallery_paths))
+
+
+@pytest.mark.browser
+def test_pressing_a_point_shows_its_photo_alone(full):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
+        try:
+            browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        tab = browser.new_page()
+        tab.goto(full[1].as_uri())
+        for place in (3, 0):
+            tab.locator(f".drawn a[href='#photo-{place}'] circle").dispatch_event("click")
+            assert tab.locator(".photos li:visible").evaluate_all("found => found.map(item => item.id)") == [
+                f"photo-{place}"
+            ]
+        browser.close()
 
 
 @pytest.mark.browser
