@@ -5,7 +5,7 @@ There are two kinds of runs: re-identification (`ReidConfig`) and fine-grained c
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    WrapValidator,
     model_validator,
 )
 from typing_extensions import TypeVar
@@ -52,6 +53,24 @@ ImageSize = Annotated[
 ]
 
 
+def _parse_auto(value: Any, parse: Callable[[Any], int]) -> int:
+    if value == "auto":
+        return 0
+    try:
+        number = parse(value)
+    except ValidationError:
+        number = 0
+    if number < 1:
+        raise ValueError("expected a whole number above 0, or auto")
+    return number
+
+
+# A number, or 0 where it follows from the training images.
+OrAuto = Annotated[
+    int, WrapValidator(_parse_auto), PlainSerializer(lambda number: number or "auto", return_type=int | str)
+]
+
+
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -65,9 +84,25 @@ class DataOptions(_Options):
     on_error: Literal["raise", "skip"] = Field(
         "raise", description="an image that cannot be read: stop, or leave it out"
     )
+    include: tuple[str, ...] = Field((), description="of folder: take only files whose name is such: ['*.jpg', ...]")
+    exclude: tuple[str, ...] = Field((), description="of folder: leave out files whose name is such")
+    detections: str | None = Field(
+        None, description="boxes to crop images to: MegaDetector's JSON, COCO's, or a folder of YOLO's text files"
+    )
+    min_confidence: Fraction | None = Field(None, description="of these boxes; null is 0.2 of MegaDetector's, else 0")
+    category: str | None = Field(None, description="of these boxes, as animal; null is any")
+    whole: bool = Field(False, description="take images without such a box whole, which are left out else")
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     workers: int = Field(-1, ge=-1, description="reading processes; -1 decides by device")
     image_size: ImageSize = Field((256, 128), description="height x width in pixels")
+
+    @model_validator(mode="after")
+    def _boxes_to_choose_among(self) -> Self:
+        chosen = ("min_confidence", "category", "whole")
+        idle = [name for name in chosen if getattr(self, name) != type(self).model_fields[name].default]
+        if idle and self.detections is None:
+            raise ValueError(f"data.{idle[0]} chooses among the boxes of data.detections, which is not given")
+        return self
 
 
 class ReidDataOptions(DataOptions):
@@ -75,6 +110,7 @@ class ReidDataOptions(DataOptions):
 
     version: str | None = Field(None, description="of cuhk03, msmt17, vehicleid or veriwild; null is its default")
     train_split: Literal["train", "train+val"] | None = Field(None, description="of msmt17; null is train+val")
+    also: tuple[str, ...] = Field((), description="further sets whose training images are added: NAME=ROOT, ...")
     columns: str = Field("", description="of csv: headings of the table by our names, as path=image_path,identity=name")
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop")
     erasing: Fraction = Field(0.5, description="probability of random erasing")
@@ -141,7 +177,7 @@ class FgvcModelOptions(ModelOptions):
 class TrainOptions(_Options):
     """The recipe: what both kinds of runs have, with the values of re-identification."""
 
-    epochs: Positive = 120
+    epochs: OrAuto = Field(120, ge=0, description="auto takes as many as make 400 steps, and 10 at least")
     batch_size: Positive = Field(64, description="images")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.008, gt=0)
@@ -149,6 +185,7 @@ class TrainOptions(_Options):
     weight_decay: float = Field(1e-4, ge=0)
     bias_lr_factor: float = Field(2.0, gt=0)
     warmup_epochs: float = Field(5, ge=0, description="at most a quarter of the epochs is used")
+    warmup_steps: int | None = Field(None, ge=0, description="in place of warmup_epochs, where epochs are short")
     warmup_start: Fraction = 0.01
     lr_floor: Fraction = Field(0.002, description="the last rate, as a share of lr")
     label_smoothing: Fraction = 0.0
@@ -161,15 +198,30 @@ class TrainOptions(_Options):
     )
     compile: bool = False
     checkpointing: bool = Field(False, description="compute blocks again in the backward pass: less memory, more time")
-    eval_every: int = Field(20, ge=0, description="epochs between evaluations; 0 only at the end")
+    eval_every: int = Field(20, ge=-1, description="epochs between evaluations; 0 only at the end, -1 ten times")
     seed: int = Field(0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_epochs != type(self).model_fields["warmup_epochs"].default:
+            raise ValueError(
+                f"train.warmup_epochs={self.warmup_epochs:g} has no effect beside train.warmup_steps="
+                f"{self.warmup_steps}; expected warmup_steps=null with it"
+            )
+        return self
 
 
 class ReidTrainOptions(TrainOptions):
     """The recipe of re-identification."""
 
-    batch_size: Positive = Field(64, description="P identities x K images")
-    images_per_identity: Positive = Field(4, description="K")
+    batch_size: int = Field(64, ge=4, description="P identities x K images")
+    images_per_identity: OrAuto = Field(
+        4, ge=0, description="K; auto takes 2 to 4, and fills the batch with more where identities are few"
+    )
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="share of the training identities held out to choose the epoch that is kept by"
+    )
+    patience: int = Field(0, ge=0, description="evaluations on these without a better one before it stops; 0 is never")
     margin: Annotated[float | None, BeforeValidator(lambda value: None if value == "none" else value)] = Field(
         None, ge=0, description="triplet margin; none is the soft margin"
     )
@@ -184,7 +236,7 @@ class ReidTrainOptions(TrainOptions):
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         images, size = self.images_per_identity, self.batch_size
-        if size % images or size < 2 * images:
+        if images and (size % images or size < 2 * images):
             raise ValueError(
                 f"train.batch_size={size}: expected P x K with P >= 2 identities of "
                 f"K = train.images_per_identity = {images} images"
@@ -201,6 +253,8 @@ class ReidTrainOptions(TrainOptions):
             ("metric_loss", "triplet"): ("margin",),
             ("metric_loss", "circle"): ("circle_scale", "circle_margin"),
         }
+        if self.patience and not self.validation:
+            raise ValueError(f"train.patience={self.patience} needs train.validation, whose evaluations it counts")
         idle = [
             f"train.{name}={getattr(self, name)} needs train.{option}={value}, not {getattr(self, option)}"
             for (option, value), names in owners.items()
@@ -219,7 +273,7 @@ FGVC_RATE = 5e-4 / 512  # an image of the batch (the paper's section 4.1)
 class FgvcTrainOptions(TrainOptions):
     """The recipe of fine-grained categories."""
 
-    epochs: Positive = 100
+    epochs: OrAuto = Field(100, ge=0)
     batch_size: int = Field(16, ge=2, description="images")
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float = Field(
@@ -380,6 +434,14 @@ def read_config(path: Path, kind: type[Kind] = ReidConfig) -> Kind:  # type: ign
     return config_from(_read_yaml(path, kind), path, kind)
 
 
+def read_any_config(path: Path) -> Config:
+    """The same of a run of any task."""
+    values = _load_yaml(path)
+    kinds: tuple[type[Config], ...] = (ReidConfig, FgvcConfig)
+    task = values.get("task") if isinstance(values, dict) else None
+    return read_config(path, next((kind for kind in kinds if kind.task == task), ReidConfig))
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """`KEY=VALUE` to its name and its value, read as YAML. Raises ConfigError for text of another form."""
     key, equals, value = text.partition("=")
@@ -447,13 +509,17 @@ def _recipe(dataset: str, task: Task) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_yaml(path: Path, kind: type[Config]) -> dict[str, Any]:
+def _load_yaml(path: Path) -> Any:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise FileNotFoundError(f"config {path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+
+
+def _read_yaml(path: Path, kind: type[Config]) -> dict[str, Any]:
+    values = _load_yaml(path)
     task = values.pop("task", kind.task) if isinstance(values, dict) else kind.task  # earlier files have none
     if task != kind.task:
         whose = f"for {task}-train" if task in get_args(Task) else f"of unknown task {task!r}"

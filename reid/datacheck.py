@@ -1,12 +1,14 @@
 """Command `reid-data`: is a copy of a dataset complete, readable, and free of test images in training; splits."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
 from reid import cli
 from reid.data.check import check
 from reid.data.datasets import CHOICES, DATASETS, choose_protocol
+from reid.data.folders import Patterns
 from reid.data.splitting import split_table
 from reid.data.tables import Reading, parse_columns
 from reid.data.times import DateOrder
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     checker.add_argument(
         "--json", metavar="FILE", help="write the report, with all findings, as JSON; - is standard output"
     )
+    cli.add_patterns(checker)
     choices = "; ".join(
         f"for {name} {option}={'|'.join(values)}" for name, its in CHOICES.items() for option, values in its.items()
     )
@@ -102,15 +105,20 @@ def _check(arguments: argparse.Namespace) -> int:
         raise cli.UsageError(str(error)) from None
     cli.require_places(json=arguments.json)
     report = check(
-        arguments.dataset, arguments.data_root, hash_contents=arguments.hash, columns=arguments.columns, **protocol
+        arguments.dataset,
+        arguments.data_root,
+        hash_contents=arguments.hash,
+        columns=arguments.columns,
+        wanted=Patterns(tuple(arguments.include), tuple(arguments.exclude)),
+        **protocol,
     )
-    if arguments.json != "-":
-        print(report.as_text())
-    if arguments.json:
-        cli.write_json(arguments.json, report.as_json())
-    return 0 if report.usable else 1
+    return cli.show_check(report, arguments.json)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command `reid-data`; see `reid-data check --help`."""
     return cli.run(lambda arguments: arguments.command(arguments), _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reid-train",
         description="Train a re-identification model with Dual Cross-Attention Learning (DCAL). With --dataset and "
-        "--data-root alone it runs the paper's recipe for that dataset.",
+        "--data-root alone it runs the recipe of that dataset: the paper's, or for csv and folder one for hundreds of "
+        "photos.",
         epilog="KEY=VALUE sets any option by its dotted name, or by its last part where that is unique, for example "
         "train.lr=0.01, erasing=0, version=v2, strict_counts=true. A run folder's config.yaml lists all of them.",
     )

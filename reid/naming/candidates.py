@@ -37,3 +37,38 @@ def nearest(vectors: Floats, count: int, views: Integers | None = None) -> tuple
         rows[start : start + step] = np.where(np.isfinite(values), np.take_along_axis(chosen, order, 1), -1)
         scores[start : start + step] = values
     return rows, scores
+
+
+def extended(vectors: Floats, rows: Integers, scores: Floats) -> tuple[Integers, Floats]:
+    """The K nearest of N vectors (N, E), of which the first M have theirs among themselves: `rows` and `scores` (M, K).
+
+    Those are as `nearest` gives them, also with -1 where an item is gone. Only what is new is compared with all.
+    """
+    total, (before, count) = len(vectors), rows.shape
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit.astype(np.float32)
+    all_rows = np.full((total, count), -1, np.int64)
+    all_scores = np.full((total, count), -np.inf, np.float32)
+    all_rows[:before], all_scores[:before] = rows, scores
+    step = max(1, BLOCK_SCORES // max(total, 1))
+    for start in range(before, total, step):
+        end = min(start + step, total)
+        block = unit[start:end] @ unit.T
+        here = np.arange(end - start)
+        block[here, start + here] = -np.inf
+        block[:, end:] = -np.inf  # these come with their own block
+        # The new ones among themselves and the others, and the others with the new ones.
+        places = np.arange(start, end)
+        for chosen, more_scores, more_rows in (
+            (places, block, np.broadcast_to(np.arange(total), block.shape)),
+            (np.arange(start), block[:, :start].T, np.broadcast_to(places, (start, end - start))),
+        ):
+            candidates = np.concatenate([all_scores[chosen], more_scores], axis=1)
+            named = np.concatenate([all_rows[chosen], more_rows], axis=1)
+            best = np.argpartition(-candidates, count - 1, axis=1)[:, :count]
+            values = np.take_along_axis(candidates, best, 1)
+            order = np.argsort(-values, axis=1, kind="stable")
+            values = np.take_along_axis(values, order, 1)
+            found = np.take_along_axis(np.take_along_axis(named, best, 1), order, 1)
+            all_rows[chosen], all_scores[chosen] = np.where(np.isfinite(values), found, -1), values
+    return all_rows, all_scores

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Answer = Literal["same", "different", "not_comparable", "unsure"]
+Answer = Literal["same", "different", "not_comparable", "unsure", "withdrawn"]
 Basis = Literal["visual", "context", "import", "machine", "gold"]
 
 USUAL_ERROR = 0.02  # of a reviewer of whom nothing is known
@@ -19,8 +19,9 @@ CONTEXT_WEIGHT = 12.0
 class Decision:
     """One answer about items `a` and `b`, rows of the arrays; decisions are only ever appended.
 
-    `supersedes` is the number of an earlier decision, counted from 0, that holds no more. `evidence` is what the
-    question carried, the features of the pair at the time; empty where nothing was asked.
+    `supersedes` is the number of an earlier decision, counted from 0, that holds no more; where it is only taken back,
+    the answer is `withdrawn`. `evidence` is what the question carried, the features of the pair at the time; empty
+    where nothing was asked.
     """
 
     a: int

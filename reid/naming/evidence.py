@@ -24,6 +24,7 @@ DIMENSIONS = 64
 COMPONENTS = 192  # of longer vectors, their principal components
 NEAR = 5
 BLOCK = 1024
+MOST_RATIOS = 2**22  # held at a time
 
 
 def principal(vectors: npt.NDArray[np.floating]) -> Floats:
@@ -71,6 +72,26 @@ class Space:
             parts = means[1] ** 2 / if_not - off**2 / if_same + np.log(if_not / if_same)
             found[chosen] = parts.sum(axis=1) / 2
         return found / 10
+
+    def likeliest(self, vectors: Singles, means: Singles, counts: Floats, most: int) -> Integers:
+        """Find the K groups that each of m vectors (m, D) is likeliest of, in no order: (m, K); K = min(most, U).
+
+        Groups are given by means (U, D) of counts (U,) vectors.
+        """
+        noise = (1 / counts).astype(np.float32)[:, None]
+        pull = self.spread / (self.spread + noise)
+        if_same, if_not = pull * noise + 1, self.spread + 1
+        pulled = pull * means
+        square, line = 1 / if_not - 1 / if_same, 2 * pulled / if_same
+        level = (np.log(if_not / if_same) - pulled**2 / if_same).sum(axis=1)
+        most = min(most, len(means))
+        found = np.empty((len(vectors), most), np.int64)
+        step = max(1, MOST_RATIOS // max(len(means), 1))
+        for start in range(0, len(vectors), step):
+            block = vectors[start : start + step]
+            ratios = block**2 @ square.T + block @ line.T + level
+            found[start : start + step] = np.argpartition(-ratios, most - 1, axis=1)[:, :most]
+        return found
 
 
 def learn_space(vectors: Floats, guess: Floats, labels: Integers) -> Space:

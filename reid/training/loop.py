@@ -2,13 +2,13 @@
 
 import json
 import logging
+import math
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -22,13 +22,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from reid.config import TrainOptions
 from reid.data.loaders import Batch, TrainingLoader
+from reid.data.preprocessing import AS_SHOWN, Decoding
 from reid.device import choose_precision, peak_memory_mib
 from reid.distributed.world import ALONE, World
 from reid.files import write_text
 from reid.models.cross_attention import derangement
 from reid.models.dcal import DCAL
-from reid.names import BEST_FILE, BRANCHES, METRICS_FILE, MODEL_FILE, STATE_FILE
+from reid.names import BRANCHES, METRICS_FILE, STATE_FILE, counted
 from reid.progress import duration, track
+from reid.training.judging import Judge, tell_if_worse
 from reid.training.losses import BranchLoss, branch_losses, total_loss
 from reid.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from reid.training.runs import Interrupted
@@ -36,14 +38,7 @@ from reid.training.state import TrainingState
 
 log = logging.getLogger("reid")
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation during training gives: figures for the log, and the score that makes a checkpoint the best."""
-
-    figures: dict[str, Any]
-    score: float
-    summary: str
+SECONDS_BETWEEN_STATES = 5.0
 
 
 class Step(nn.Module):
@@ -77,42 +72,51 @@ def fit(
     folder: Path,
     *,
     device: torch.device,
-    save: Callable[[DCAL, int, str], None],
-    evaluate: Callable[[DCAL], Evaluation] | None = None,
+    judge: Judge,
     resume: bool = False,
     world: World = ALONE,
 ) -> list[dict[str, Any]]:
     """Train `model` as `options` say; return a record for each epoch, as in metrics.jsonl.
 
-    `model` and `branch_loss` are on `device`. Every `eval_every` epochs and after the last, `save(model, epoch, file
-    name)` writes the model and `evaluate` scores it; the best so far is saved under its own name. With `resume` the run
-    goes on where the state in `folder` ends. SIGINT and SIGTERM stop after the step under way, with the state saved.
+    `model` and `branch_loss` are on `device`. Every `eval_every` epochs and after the last, `judge` scores and writes
+    the model. With `resume` the run goes on where the state in `folder` ends. SIGINT and SIGTERM stop after the step
+    under way, with the state saved.
 
     Raises FloatingPointError for a loss that is not finite, naming the batch's images; Interrupted when stopped.
     """
-    state = start(model, branch_loss, options, device, loader.fingerprint, world, loader.profiles)
+    state = start(model, branch_loss, options, device, loader.fingerprint, world, loader.how)
     if resume:
         state.restore(folder / STATE_FILE)
-        log.info("resuming after %d epochs and %d steps", state.position.epoch, state.position.step)
+        done = counted(state.position.epoch, "epoch"), counted(state.position.step, "step")
+        log.info("resuming after %s and %s", *done)
     position, steps = state.position, len(loader)
     precision = choose_precision(options.precision, device)
     step = world.distribute(Step(model, branch_loss, precision, world, compiled=options.compile), device)
     final = cast(DCAL, state.averaged.module) if state.averaged else model
+    if not resume:
+        judge.begin(final, position)
+    elif judge.ended(position) and position.epoch < options.epochs:
+        log.info("the training had stopped after %d epochs; train.patience=0 goes on", position.epoch)
+    epochs = position.epoch if judge.ended(position) else options.epochs
+    saved = -math.inf
     begun, steps_before = time.monotonic(), position.epoch * steps + position.step
 
     with stop_requested(world) as stop, event_writer(folder, position.epoch + 1, world) as board:
-        for epoch in range(position.epoch, options.epochs):
+        for epoch in range(position.epoch, epochs):
             first, epoch_begun = position.step, time.monotonic()
             train_epoch(step, state, loader, options, stop)
             if position.step < steps:
                 state.save(folder / STATE_FILE)
-                raise Interrupted(f"saved after {epoch} epochs and {position.step} of {steps} steps")
+                raise Interrupted(
+                    f"saved after {counted(epoch, 'epoch')} and {position.step} of {counted(steps, 'step')}"
+                )
 
             record = {
                 "epoch": epoch + 1,
+                "epochs": options.epochs,
                 **epoch_losses(position.sums, steps),
                 "log_variances": log_variances(model),
-                "lr": options.lr * rate_factor(epoch + (steps - 1) / steps, options),
+                "lr": options.lr * rate_factor(epoch + (steps - 1) / steps, options, steps),
                 "images_per_second": (steps - first) * options.batch_size / (time.monotonic() - epoch_begun),
                 "seconds": time.monotonic() - epoch_begun,
                 "peak_memory_mib": peak_memory_mib(device),
@@ -123,22 +127,23 @@ def fit(
             if last or (options.eval_every and (epoch + 1) % options.eval_every == 0):
                 # An evaluation can take longer than a kill's grace, or meet a bad image.
                 state.save(folder / STATE_FILE)
-                world.on_main(partial(save, final, epoch + 1, MODEL_FILE))
-                if evaluate is not None:
-                    evaluation = evaluate(final)
-                    log.info("  %s", evaluation.summary)
-                    record["evaluation"] = evaluation.figures
-                    if evaluation.score > position.best:
-                        position.best = evaluation.score
-                        world.on_main(partial(save, final, epoch + 1, BEST_FILE))
+                record |= judge.judge(final, epoch + 1, position, last=last)
+                last = last or judge.ended(position)
             position.epoch, position.step, position.sums = epoch + 1, 0, {}
             position.records.append(record)
             if board is not None:
                 write_text(folder / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in position.records))
                 write_events(board, record)
-            state.save(folder / STATE_FILE)
-            if world.any(stop.requested) and not last:
-                raise Interrupted(f"saved after {epoch + 1} epochs")
+            stopped = world.any(stop.requested)
+            # Of a small set an epoch takes less than to write the state.
+            if world.any(last or stopped or time.monotonic() - saved >= SECONDS_BETWEEN_STATES):
+                state.save(folder / STATE_FILE)
+                saved = time.monotonic()
+            if stopped and not last:
+                raise Interrupted(f"saved after {counted(epoch + 1, 'epoch')}")
+            if last:
+                break
+    tell_if_worse(position)
     return position.records
 
 
@@ -160,7 +165,7 @@ def train_epoch(
     previous: tuple[Tensor, Batch] | None = None
     batches = track(loader.epoch(epoch, skip=first), steps, f"epoch {epoch + 1}/{options.epochs}", first)
     for step, batch in enumerate(batches, first):
-        set_learning_rate(optimizer, rate_factor(epoch + step / steps, options))
+        set_learning_rate(optimizer, rate_factor(epoch + step / steps, options, steps))
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
         sides = None if batch.sides is None else batch.sides.to(device, non_blocking=True)
@@ -202,11 +207,11 @@ def start(
     device: torch.device,
     data: str,
     world: World = ALONE,
-    profiles: bool = True,
+    how: Decoding = AS_SHOWN,
 ) -> TrainingState:
     """The state of a training that has not begun, on the data that fingerprint names; seeds torch's random numbers.
 
-    `profiles` says how the images are read.
+    `how` as for `read_image`.
     """
     if options.loss_weights == "equal" and hasattr(model, "log_variances"):
         model.log_variances.requires_grad_(False)
@@ -226,7 +231,7 @@ def start(
     torch.manual_seed(options.seed if world.main else seed_of(options.seed, world.rank))
     scaled = choose_precision(options.precision, device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-    return TrainingState(model, loss, optimizer, scaler, averaged, device, data, world, profiles)
+    return TrainingState(model, loss, optimizer, scaler, averaged, device, data, world, how)
 
 
 def moving_average(decay: float) -> Callable[..., None]:
@@ -242,12 +247,13 @@ def moving_average(decay: float) -> Callable[..., None]:
     return update
 
 
-def rate_factor(epoch: float, options: TrainOptions) -> float:
-    """The learning rate's factor at a fractional epoch; the warm-up takes at most a quarter of a short training."""
+def rate_factor(epoch: float, options: TrainOptions, steps: int) -> float:
+    """The learning rate's factor at a fractional epoch, each of so many steps; warm-up takes at most a quarter."""
+    warmup = options.warmup_epochs if options.warmup_steps is None else options.warmup_steps / steps
     return learning_rate_factor(
         epoch,
         epochs=options.epochs,
-        warmup_epochs=min(options.warmup_epochs, options.epochs / 4),
+        warmup_epochs=min(warmup, options.epochs / 4),
         warmup_start=options.warmup_start,
         floor=options.lr_floor,
     )
@@ -358,6 +364,7 @@ def write_events(board: SummaryWriter, record: dict[str, Any]) -> None:
     scalars |= {f"loss/{branch}/{part}": v for branch, parts in record["losses"].items() for part, v in parts.items()}
     scalars |= {f"log_variance/{branch}": value for branch, value in record["log_variances"].items()}
     scalars |= {f"evaluation/{k}": v for k, v in record.get("evaluation", {}).items() if isinstance(v, float)}
+    scalars |= {f"held_out/{k}": v for k, v in record.get("held_out", {}).items()}
     for name, value in scalars.items():
         board.add_scalar(name, value, epoch)
     board.flush()

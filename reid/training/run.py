@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from reid.config import Config, ConfigError
+from reid.config import Config, ConfigError, TrainOptions
 from reid.data.loaders import EpochSampler, TrainingLoader, Transform, worker_count
-from reid.data.preprocessing import Preprocessing
+from reid.data.preprocessing import SPARE, Decoding, Preprocessing
 from reid.data.samples import Sample
 from reid.distributed.world import World
 from reid.files import write_text
@@ -19,10 +19,11 @@ from reid.inference.side_info import SideInfo
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
 from reid.models.rollout import query_count
-from reid.names import BRANCHES, CONFIG_FILE, STATE_FILE
-from reid.training.loop import Evaluation, fit
+from reid.names import BRANCHES, CONFIG_FILE, STATE_FILE, counted
+from reid.training.judging import Evaluation, Judge
+from reid.training.loop import fit
 from reid.training.losses import BranchLoss
-from reid.training.state import applied_profiles
+from reid.training.state import require_resumable, saved_decoding
 
 log = logging.getLogger("reid")
 
@@ -31,13 +32,17 @@ log = logging.getLogger("reid")
 class Plan:
     """What a task brings to a training.
 
-    `labels` in [0, C) are those of the `samples`, and `classes` the C names. `resize` is what `Preprocessing` crops
-    from; `transform` makes the augmentation of it, and `build_loss` the loss of a model's branches. `evaluate` scores a
-    model, given what its file would say; None where there is nothing to evaluate on. `protocol` says on what is
-    trained, `side_info` what the model is told, and `sides` what of that each sample is.
+    `train` are the options of `config` with numbers for what those leave to the images. `labels` in [0, C) are those of
+    the `samples`, and `classes` the C names. `resize` is what `Preprocessing` crops from; `transform` makes the
+    augmentation of it, and `build_loss` the loss of a model's branches. `evaluate` scores a model, given what its file
+    would say; None where there is nothing to evaluate on. `frozen` scores one that has its pretrained weights and no
+    training yet. `validation` scores one on what is held out of the samples, and ends the training after `patience`
+    scores that are no better. `protocol` says on what is trained, `side_info` what the model is told, and `sides` what
+    of that each sample is.
     """
 
     config: Config
+    train: TrainOptions
     samples: Sequence[Sample]
     labels: Sequence[int]
     classes: tuple[str, ...]
@@ -49,15 +54,18 @@ class Plan:
     resize: tuple[int, int] | None = None
     side_info: SideInfo = NO_SIDE_INFO
     sides: Sequence[int] | None = None
+    frozen: Callable[[DCAL, Checkpoint[Any]], Evaluation] | None = None
+    validation: Callable[[DCAL, Checkpoint[Any]], Evaluation] | None = None
+    patience: int = 0
 
 
 def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: World) -> list[dict[str, Any]]:
     """Train as the plan says into the run folder `output`; return the record of every epoch.
 
     `resume` goes on from the state that the folder holds. Raises ConfigError for a batch that the processes of `world`
-    cannot share out, and what building the model, reading images and `fit` raise.
+    cannot share out, and what `require_resumable`, building the model, reading images and `fit` raise.
     """
-    config, options = plan.config, plan.config.train
+    config, options = plan.config, plan.train
     image_size = config.data.image_size
     torch.manual_seed(options.seed)
     weights = "none" if resume else config.model.weights
@@ -66,8 +74,11 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
     if not resume:
         log.info("%s", report)
     loss = plan.build_loss(model)
-    profiles = not resume or world.on_main(lambda: applied_profiles(output / STATE_FILE))
-    preprocessing = Preprocessing(image_size, *normalisation(model.backbone), resize=plan.resize, profiles=profiles)
+    height, width = plan.resize or image_size
+    how = Decoding(enough=(SPARE * height, SPARE * width))
+    if resume:
+        how = world.on_main(lambda: saved_decoding(output / STATE_FILE))
+    preprocessing = Preprocessing(image_size, *normalisation(model.backbone), plan.resize, how.profiles, how.enough)
     loader = TrainingLoader(
         plan.samples,
         plan.labels,
@@ -78,8 +89,11 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
         pin_memory=device.type == "cuda",
         share=world.share,
         sides=plan.sides,
-        profiles=profiles,
+        how=how,
     )
+
+    if resume:  # before the options are written
+        world.on_main(lambda: require_resumable(output / STATE_FILE, loader.fingerprint, options.epochs))
 
     def described(epoch: int) -> Checkpoint[Config]:
         return Checkpoint(config, preprocessing, plan.classes, plan.protocol, epoch, plan.side_info)
@@ -87,16 +101,24 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
     def save(trained: DCAL, epoch: int, name: str) -> None:
         save_model(output / name, trained, described(epoch))
 
-    def evaluate(trained: DCAL) -> Evaluation:
-        assert plan.evaluate is not None
-        return plan.evaluate(trained, described(0))
+    def given(score: Callable[[DCAL, Checkpoint[Any]], Evaluation] | None) -> Callable[[DCAL], Evaluation] | None:
+        return None if score is None else lambda trained: score(trained, described(0))
 
-    log.info(describe(config, model, len(plan.sampler), device, world))
+    log.info(describe(config, options, model, len(plan.sampler), device, world))
     if plan.evaluate is None:
         log.warning("warning: %s has nothing to evaluate on: training without evaluation", config.data.dataset)
     if world.main:
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / CONFIG_FILE, config.as_yaml())
+    judge = Judge(
+        output,
+        save,
+        test=given(plan.evaluate),
+        frozen=given(plan.frozen) if weights != "none" else None,
+        validation=given(plan.validation),
+        patience=plan.patience,
+        world=world,
+    )
     return fit(
         model.to(device),
         loader,
@@ -104,8 +126,7 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
         options,
         output,
         device=device,
-        save=save,
-        evaluate=evaluate if plan.evaluate else None,
+        judge=judge,
         resume=resume,
         world=world,
     )
@@ -127,7 +148,7 @@ def require_even_shares(batch_size: int, pairs: bool, world: World) -> None:
         )
 
 
-def describe(config: Config, model: DCAL, steps: int, device: torch.device, world: World) -> str:
+def describe(config: Config, options: TrainOptions, model: DCAL, steps: int, device: torch.device, world: World) -> str:
     """What is about to run, in one line."""
     patches = model.backbone.patch_embed.num_patches
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -136,7 +157,9 @@ def describe(config: Config, model: DCAL, steps: int, device: torch.device, worl
     line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
     if "glca" in BRANCHES[config.model.method]:
         line += f", GLCA asks with {query_count(patches, config.model.ratio)} of them"
-    line += f"; {config.train.epochs} epochs of {steps} steps of {config.train.batch_size} images"
+    line += (
+        f"; {counted(options.epochs, 'epoch')} of {counted(steps, 'step')} of {counted(options.batch_size, 'image')}"
+    )
     if world.size == 1:
         return f"{line} on {device}"
-    return f"{line}, {config.train.batch_size // world.size} in each of {world.size} processes on {device.type}"
+    return f"{line}, {options.batch_size // world.size} in each of {world.size} processes on {device.type}"

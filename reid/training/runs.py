@@ -35,27 +35,47 @@ def add_training_flags(parser: argparse.ArgumentParser, kind: type[Config], data
     """Declare the flags of a training command of one kind, with its own defaults in their help."""
     train, size = _group(kind, "train"), _group(kind, "data")["image_size"].get_default()
     default = {name: train[name].get_default() for name in ("epochs", "batch_size", "seed")}
-    parser.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(datasets)}")
     table = ", or its CSV file" if "csv" in datasets else ""
-    parser.add_argument("--data-root", metavar="DIR", help=f"the folder that holds the dataset, or one above it{table}")
+    several = "; given several times, with a --data-root each, all are trained on and the first is evaluated on"
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help=f"one of {', '.join(datasets)}{several if table else ''}",
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help=f"the folder that holds the dataset, or one above it{table}",
+    )
     if table:
         parser.add_argument(
             "--columns", metavar="NAME=HEADING,...", help="headings of the CSV file, as path=image_path"
         )
+    cli.add_patterns(parser)
     parser.add_argument("--config", metavar="YAML", type=Path, help="options file, instead of the dataset's own recipe")
     parser.add_argument(
         "--backbone",
         metavar="NAME",
         help=f"one of {', '.join(BACKBONES)}, or timm's own name of a ViT, DeiT, EVA, CaiT or Swin",
     )
-    parser.add_argument("--method", choices=list(BRANCHES), help="default: dcal")
+    parser.add_argument("--method", choices=list(BRANCHES), help="default: dcal, or the recipe's")
     parser.add_argument("--weights", metavar="imagenet|none|PATH", help="pretrained weights (default: imagenet)")
     parser.add_argument(
         "--image-size", metavar="HxW", help=f"height x width in pixels (default: {size[0]}x{size[1]}, or the recipe's)"
     )
-    parser.add_argument("--epochs", metavar="N", help=f"passes over the training images (default: {default['epochs']})")
     parser.add_argument(
-        "--batch-size", metavar="B", help=f"{train['batch_size'].description} (default: {default['batch_size']})"
+        "--epochs",
+        metavar="N",
+        help=f"passes over the training images, or auto (default: {default['epochs']}, or the recipe's)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        metavar="B",
+        help=f"{train['batch_size'].description} (default: {default['batch_size']}, or the recipe's)",
     )
     parser.add_argument("--seed", metavar="S", help=f"of every random choice (default: {default['seed']})")
     parser.add_argument("--output", metavar="RUN", type=Path, help="run folder (default: runs/DATASET-BACKBONE-METHOD)")
@@ -95,7 +115,7 @@ def _choose(arguments: argparse.Namespace, kind: type[Kind], datasets: Collectio
     if saved and saved.exists() and arguments.config is None:
         config = override(read_config(saved, kind), overrides)
     elif arguments.dataset:
-        config = load_config(arguments.dataset, arguments.config, overrides, kind)
+        config = load_config(arguments.dataset[0], arguments.config, overrides, kind)
     elif arguments.config:
         config = override(read_config(arguments.config, kind), overrides)
     elif saved:
@@ -105,13 +125,31 @@ def _choose(arguments: argparse.Namespace, kind: type[Kind], datasets: Collectio
     if config.data.dataset not in datasets:
         raise cli.UsageError(f"unknown dataset {config.data.dataset!r}; one of {', '.join(datasets)}")
     names = (config.data.dataset, config.model.backbone, config.model.method)
-    return config, arguments.output or Path("runs") / "-".join(names)
+    output = arguments.output or Path("runs") / "-".join(names)
+    begun = output / CONFIG_FILE
+    if arguments.resume and arguments.output is None and arguments.config is None and begun.exists():
+        config = override(read_config(begun, kind), overrides)  # recipes may have changed since
+    return config, output
 
 
 def _overrides(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    names, roots = arguments.dataset, arguments.data_root
+    if len(names) > 1 and (len(roots) != len(names) or not hasattr(arguments, "columns")):
+        wanted = "one --data-root for each" if hasattr(arguments, "columns") else "one"
+        raise cli.UsageError(
+            f"--dataset is given {len(names)} times, --data-root {len(roots)} times; expected {wanted}"
+        )
+    if len(roots) > max(1, len(names)):
+        raise cli.UsageError(
+            f"--data-root is given {len(roots)} times, --dataset {len(names)} times; expected one each"
+        )
+    also = [f"{name}={root}" for name, root in zip(names[1:], roots[1:], strict=False)]
     flags = {
-        "data.root": arguments.data_root,
+        "data.root": roots[0] if roots else None,
+        "data.also": also or None,
         "data.columns": getattr(arguments, "columns", None),
+        "data.include": arguments.include or None,
+        "data.exclude": arguments.exclude or None,
         "model.backbone": arguments.backbone,
         "model.method": arguments.method,
         "model.weights": arguments.weights,
@@ -140,17 +178,32 @@ def require_own_folder(config: Config, output: Path, resume: bool) -> bool:
     if not (output / STATE_FILE).exists():
         raise FileNotFoundError(f"{output} holds a model but no {STATE_FILE} to resume from; choose another --output")
     changed = changed_options(output, config)
+    fixed = [name for name in changed if name != "train.epochs"]
+    if fixed:
+        raise ConfigError(f"--resume cannot change {', '.join(fixed)}; the run's options are in {output / CONFIG_FILE}")
     if changed:
-        raise ConfigError(
-            f"--resume cannot change {', '.join(changed)}; the run's options are in {output / CONFIG_FILE}"
+        before, epochs = read_config(output / CONFIG_FILE, type(config)).train.epochs, config.train.epochs
+        log.info(
+            "%s trains on to %s epochs, it was begun for %s: from here the learning rate is that of %s epochs, and the "
+            "result not quite that of %s from the beginning",
+            *(output, *(number or "auto" for number in (epochs, before, epochs, epochs))),
         )
     return True
 
 
-def changed_options(folder: Path, config: Config) -> list[str]:
-    """In which options a config differs from that of the run in a folder.
+# What may differ: where things are, how they are looked at, and how the result is scored.
+BESIDE_THE_TRAINING = (
+    "data.root",
+    "data.also",
+    "data.workers",
+    "data.strict_counts",
+    "data.on_error",
+    "train.eval_every",
+    "train.patience",
+)
 
-    Where things are and how the result is scored may differ: what is trained does not depend on it.
-    """
+
+def changed_options(folder: Path, config: Config) -> list[str]:
+    """In which options that what is trained depends on a config differs from that of the run in a folder."""
     names = differences(read_config(folder / CONFIG_FILE, type(config)), config)
-    return [name for name in names if name not in ("data.root", "data.workers") and not name.startswith("eval.")]
+    return [name for name in names if name not in BESIDE_THE_TRAINING and not name.startswith("eval.")]

@@ -1,7 +1,7 @@
 """Where a training stands: everything that an exact resume needs, in one file."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from reid.config import ConfigError
+from reid.data.preprocessing import AS_SHOWN, Decoding
 from reid.distributed.world import ALONE, World
 from reid.files import write_whole
 from reid.models.dcal import DCAL
+from reid.names import counted
 from reid.training.losses import BranchLoss
 
 
@@ -20,7 +23,9 @@ class Position:
     """How far a run is.
 
     `epoch` and `step` count what is done, `sums` holds this epoch's losses so far, `records` a record for each epoch
-    done, `best` the best score so far.
+    done, `best` the best score so far, of the epoch `best_epoch`, and `waited` how many evaluations came after it;
+    `ended` says that these were enough. `frozen` is the score of the weights it started from, `frozen_held_out` that on
+    the identities held out, None where nobody asked.
     """
 
     epoch: int = 0
@@ -28,6 +33,11 @@ class Position:
     sums: dict[str, float] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     best: float = -math.inf
+    frozen: float | None = None
+    best_epoch: int = 0
+    waited: int = 0
+    ended: bool = False
+    frozen_held_out: float | None = None
 
 
 @dataclass
@@ -35,8 +45,7 @@ class TrainingState:
     """What changes while a model trains, and what it trains on.
 
     `averaged` is the moving average of the weights, when there is one; `data` the fingerprint of images and labels;
-    `profiles` says whether colour profiles are applied to the images. All of it is the same in every process of
-    `world`, except the random states.
+    `how` they are decoded. All of it is the same in every process of `world`, except the random states.
     """
 
     model: DCAL
@@ -47,7 +56,7 @@ class TrainingState:
     device: torch.device
     data: str
     world: World = ALONE
-    profiles: bool = True
+    how: Decoding = AS_SHOWN
     position: Position = field(default_factory=Position)
 
     def save(self, path: Path) -> None:
@@ -58,7 +67,7 @@ class TrainingState:
     def _write(self, path: Path, random: list[dict[str, Tensor]]) -> None:
         state = {
             "data": self.data,
-            "profiles": self.profiles,
+            "decoding": asdict(self.how),
             "position": vars(self.position),
             "model": self.model.state_dict(),
             "loss": self.loss.state_dict(),
@@ -81,7 +90,6 @@ class TrainingState:
         """
         state: dict[str, Any] = self.world.on_main(lambda: _read(path))
         try:
-            same_data = state["data"] == self.data
             self.model.load_state_dict(state["model"])
             self.loss.load_state_dict(state.get("loss", {}))  # earlier states have none: no loss learned anything
             self.optimizer.load_state_dict(state["optimizer"])
@@ -95,8 +103,6 @@ class TrainingState:
             self._go_on(random)
         except Exception as error:  # torch raises many kinds for a damaged file
             raise _unusable(path, error) from error
-        if not same_data:
-            raise ValueError(f"{path}: the training images or their labels are not those the run began with")
 
     def _go_on(self, random: list[dict[str, Tensor]]) -> None:
         rank = self.world.rank
@@ -108,9 +114,22 @@ class TrainingState:
             torch.manual_seed(int(torch.randint(2**62, ())) + rank)
 
 
-def applied_profiles(path: Path) -> bool:
-    """Whether a saved training applies colour profiles to its images; raises ValueError for a damaged file."""
-    return bool(_read(path, mmap=True).get("profiles", False))  # states from before that say nothing
+def saved_decoding(path: Path) -> Decoding:
+    """How a saved training decodes its images; raises ValueError for a damaged file."""
+    state = _read(path, mmap=True)
+    before = {"profiles": state.get("profiles", False)}  # or before there were such: states said only this, or nothing
+    return Decoding(**state.get("decoding", before))
+
+
+def require_resumable(path: Path, data: str, epochs: int) -> None:
+    """Raise ValueError where a saved training is of other `data`, or has more epochs than it is to have."""
+    state = _read(path, mmap=True)
+    if state.get("data") != data:
+        raise ValueError(f"{path}: the training images or their labels are not those the run began with")
+    done, steps = state["position"]["epoch"], state["position"]["step"]
+    if done + (steps > 0) > epochs:
+        part = f" and {counted(steps, 'step')}" if steps else ""
+        raise ConfigError(f"train.epochs={epochs}: the run has {counted(done, 'epoch')}{part} already")
 
 
 def _read(path: Path, *, mmap: bool = False) -> dict[str, Any]:

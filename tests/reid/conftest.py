@@ -21,7 +21,7 @@ def save_run(
     torch.manual_seed(0)
     built, _ = build_dcal(backbone, size, 3, DcalOptions(head=task, sides=len(cameras), **model), weights=weights)
     options = {"model.backbone": backbone, "model.weights": "none", "data.image_size": f"{size[0]}x{size[1]}"}
-    options |= {f"model.{name}": value for name, value in model.items()}
+    options |= {"model.method": "dcal"} | {f"model.{name}": value for name, value in model.items()}
     config = load_config("folder", None, options, ReidConfig if task == "reid" else FgvcConfig)
     preprocessing = Preprocessing(size, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), resize)
     folder.mkdir(exist_ok=True)

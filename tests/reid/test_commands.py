@@ -1,5 +1,6 @@
 """Commands answer at once: what is asked of them or wrong with it is told before anything slow is imported."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reid import cli
 from tests.fgvc.conftest import write_classes
 
 SLOW = ("torch", "timm", "torchvision", "scipy", "sqlalchemy", "sklearn", "matplotlib", "pytorch_metric_learning")
@@ -34,8 +36,8 @@ def run_all(lines: list[tuple[str, list[str]]], slow=SLOW, cwd: Path | None = No
 
 
 COMMANDS = (
-    *("reid.train", "reid.evaluate", "reid.compare", "reid.export", "reid.datacheck"),
-    *("fgvc.train", "fgvc.evaluate", "fgvc.predict"),
+    *("reid.train", "reid.evaluate", "reid.compare", "reid.export", "reid.datacheck", "reid.curves"),
+    *("fgvc.train", "fgvc.evaluate", "fgvc.predict", "fgvc.datacheck"),
 )
 
 
@@ -72,7 +74,7 @@ def test_what_cannot_be_done_is_refused_before_anything_slow(taken, save_run, ph
         ("reid.train", [*reid, "--output", str(taken)], 1, f"{taken} already holds a run"),
         ("reid.train", [*reid, "--config", gone], 1, f"config {gone}: no such file"),
         ("reid.train", ["--output", gone, "--resume"], 1, f"{gone} holds no run to resume"),
-        ("reid.evaluate", [], 2, "give either --checkpoint RUN or --from-features"),
+        ("reid.evaluate", [], 2, "give either --checkpoint RUN, or --backbone NAME"),
         ("reid.evaluate", ["--checkpoint", gone], 1, f"checkpoint {gone}: no such file"),
         ("reid.evaluate", ["--checkpoint", classifier], 1, "is a classifier (of fgvc-train)"),
         ("reid.evaluate", ["--checkpoint", str(taken)], 1, "cannot be read as safetensors"),
@@ -80,11 +82,18 @@ def test_what_cannot_be_done_is_refused_before_anything_slow(taken, save_run, ph
         ("reid.evaluate", ["--checkpoint", run, "--dataset", "nowhere"], 2, "unknown dataset 'nowhere'"),
         ("reid.evaluate", ["--checkpoint", run, "lr=1"], 2, "fixed by the training"),
         ("reid.evaluate", ["--checkpoint", run, "--json", f"{gone}/a.json"], 1, "there is no folder"),
+        ("reid.evaluate", ["--backbone", "vit_toy", "--weights", gone], 1, f"weights '{gone}': no such file"),
         ("reid.evaluate", ["--from-features", gone], 1, f"features {gone}: "),
         ("reid.evaluate", ["compare", gone, gone], 1, f"evaluation {gone}: no such file"),
+        ("reid.curves", [gone], 1, f"run {gone}: no such folder"),
+        ("reid.curves", [str(taken)], 1, f"run {taken}: no config.yaml in this folder"),
         ("reid.export", ["--checkpoint", gone], 1, f"checkpoint {gone}: no such file"),
+        ("reid.export", [], 2, "give --checkpoint RUN, or --backbone NAME"),
+        ("reid.export", ["--backbone", "vit_toy", "--weights", gone], 1, f"weights '{gone}': no such file"),
         ("reid.export", ["--checkpoint", run, "--output", "model.pt"], 2, "ends with .onnx"),
         ("reid.datacheck", ["check", "--dataset", "msmt17", "--data-root", gone], 1, "does not exist"),
+        ("fgvc.datacheck", ["check", "--dataset", "cub", "--data-root", gone], 1, "does not exist"),
+        ("fgvc.datacheck", ["check", *fgvc, "--level", "family"], 2, "only aircraft has levels, not folder"),
         ("fgvc.train", [*fgvc, "--output", str(taken)], 1, f"{taken} already holds a run"),
         ("fgvc.train", ["--dataset", "cub", "--data-root", gone], 1, "does not exist"),
         ("fgvc.evaluate", ["--checkpoint", gone], 1, f"checkpoint {gone}: no such file"),
@@ -117,3 +126,20 @@ def test_comparing_and_counting_need_no_torch(photos, tmp_path):
     (compared, checked) = run_all(lines, ("torch", "timm", "torchvision", "matplotlib"))
     assert compared[:2] == [0, []] and "within noise" in compared[2]
     assert checked[:2] == [0, []] and "csv in " in checked[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a b.csv"), "a b.csv: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("gone"), "gone"),
+        (ValueError("row 3:\n no"), "row 3: no"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file_first(capsys, error, told):
+    def command(arguments):
+        raise error
+
+    assert cli.run(command, argparse.ArgumentParser("reid-x"), []) == 1
+    assert capsys.readouterr().err == f"reid-x: error: {told}\n"

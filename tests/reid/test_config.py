@@ -44,6 +44,21 @@ def test_the_vehicle_recipe(dataset):
     assert config.eval.gallery == ("redrawn" if dataset == "vehicleid" else "all")
 
 
+@pytest.mark.parametrize("dataset", ["csv", "folder"])
+def test_the_recipe_of_ones_own_photos_is_for_hundreds(dataset):
+    config = load_config(dataset)
+    train = config.train
+    assert (train.optimizer, train.lr, train.warmup_steps, train.clip_norm) == ("adamw", 3e-4, 30, 5)
+    assert train.epochs == train.images_per_identity == 0, "by what is there"
+    assert (train.validation, train.patience, train.eval_every) == (0.1, 5, -1)
+    assert config.model.method == "baseline"
+
+
+def test_patience_without_anybody_held_out_is_refused():
+    with pytest.raises(ConfigError, match="train.patience=5 needs train.validation"):
+        load_config("csv", overrides={"validation": 0})
+
+
 def test_recipes_name_the_version_that_is_the_default():
     for name, choices in CHOICES.items():
         for option, values in choices.items():
@@ -152,7 +167,13 @@ def test_all_problems_are_told_at_once_with_near_names():
         ({"batch_size": 10}, "train.batch_size=10: expected P x K with P >= 2 identities of K"),
         ({"batch_size": 4}, "train.batch_size=4"),
         ({"erasing": 1.5}, "data.erasing=1.5"),
-        ({"epochs": 0}, "train.epochs=0"),
+        ({"epochs": 0}, "train.epochs=0: expected a whole number above 0, or auto"),
+        ({"epochs": "0"}, "train.epochs='0': expected a whole number above 0, or auto"),
+        ({"epochs": "x"}, "train.epochs='x': expected a whole number above 0, or auto"),
+        ({"images_per_identity": -2}, "train.images_per_identity=-2: expected a whole number above 0, or auto"),
+        ({"warmup_steps": 30, "warmup_epochs": 3}, "train.warmup_epochs=3 has no effect beside train.warmup_steps=30"),
+        ({"whole": True}, "data.whole chooses among the boxes of data.detections, which is not given"),
+        ({"min_confidence": 0.0}, "data.min_confidence chooses among the boxes"),
         ({"lr": "inf"}, "train.lr='inf': Input should be a finite number"),
         ({"weight_decay": float("nan")}, "train.weight_decay=nan: Input should be a finite number"),
         ({"batch_siz": 8}, "near ones: eval.batch_size, train.batch_size"),

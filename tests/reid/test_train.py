@@ -1,22 +1,34 @@
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from reid.config import ConfigError, FgvcConfig, ReidConfig, ReidTrainOptions, load_config
+import reid.evaluate
+import reid.training.reidentification
+from reid.config import ConfigError, FgvcConfig, ReidConfig, ReidTrainOptions, load_config, read_config
+from reid.data import holding_out
+from reid.data.datasets import load_dataset
+from reid.data.preprocessing import Decoding
 from reid.inference.checkpoint import read_checkpoint
+from reid.inference.embedder import Embedder
+from reid.models.dcal import build_dcal
+from reid.models.options import DcalOptions
+from reid.retrieval.metrics import evaluate_features
 from reid.train import main, train
-from reid.training import loop
+from reid.training import loop, sizing
 from reid.training.loop import Interrupted, draw_partners
 from tests.conftest import TINY
 from tests.waiting import wait_until
@@ -77,7 +89,8 @@ def test_a_run_folder_holds_what_the_contract_names(photos, tiny, tmp_path):
     assert set(last["losses"]) == set(last["log_variances"]) == {"sa", "glca", "pwca"}
     assert set(last["losses"]["pwca"]) == {"ce", "triplet"}
     assert {"lr", "images_per_second", "peak_memory_mib"} <= set(last)
-    assert set(last["evaluation"]) == {"mAP", "mINP", "cmc", "queries", "queries_skipped", "gallery", "protocol"}
+    counted = {"queries", "queries_skipped", "gallery"}
+    assert set(last["evaluation"]) == {"mAP", "mINP", "cmc", "intervals_95", "protocol"} | counted
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["image_size"] == "16x16"
 
 
@@ -167,22 +180,25 @@ def test_a_state_from_before_losses_learned_still_resumes(photos, tiny, tmp_path
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
 
 
-@pytest.mark.parametrize("earlier", [True, False])
-def test_a_run_goes_on_with_profiles_as_it_began(photos, tiny, tmp_path, monkeypatch, earlier):
-    """Also one that was stopped before it had a model to say so, and one from before profiles were applied at all."""
+@pytest.mark.parametrize("earlier", ["", "profiles", "nothing"])
+def test_a_run_goes_on_decoding_as_it_began(photos, tiny, tmp_path, monkeypatch, earlier):
+    """Also one that was stopped before it had a model to say so, and one from before there was a choice."""
     config = configure(photos, tiny, train__epochs=1)
     stop_after_the_first_step(monkeypatch)
     with pytest.raises(Interrupted):
         train(config, tmp_path, device="cpu")
     monkeypatch.undo()
     saved = state(tmp_path)
-    assert saved["profiles"] is True
+    expected = Decoding(enough=(96, 96))
+    assert Decoding(**saved["decoding"]) == expected
     if earlier:
-        del saved["profiles"]
+        del saved["decoding"]
+        expected = Decoding(profiles=earlier == "profiles")
+        saved |= {"profiles": True} if expected.profiles else {}
         torch.save(saved, tmp_path / "state.pt")
     train(config, tmp_path, device="cpu", resume=True)
-    assert read_checkpoint(tmp_path, ReidConfig).preprocessing.profiles is not earlier
-    assert state(tmp_path)["profiles"] is not earlier
+    assert read_checkpoint(tmp_path, ReidConfig).preprocessing.decoding == expected
+    assert Decoding(**state(tmp_path)["decoding"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -291,8 +307,8 @@ def test_a_folder_with_a_run_is_not_overwritten(tiny, ended):
     config, run = ended
     with pytest.raises(FileExistsError, match=r"already holds a run; continue it with --resume"):
         train(config, run, device="cpu")
-    with pytest.raises(ConfigError, match=r"--resume cannot change model.method, train.epochs"):
-        train(configure(config.data.root, tiny, epochs=5, method="pwca"), run, device="cpu", resume=True)
+    with pytest.raises(ConfigError, match=r"--resume cannot change model.method, train.lr"):
+        train(configure(config.data.root, tiny, lr=5, method="pwca"), run, device="cpu", resume=True)
 
 
 def test_a_run_that_failed_before_it_saved_can_be_begun_again(photos, tiny, tmp_path, capsys):
@@ -304,18 +320,24 @@ def test_a_run_that_failed_before_it_saved_can_be_begun_again(photos, tiny, tmp_
     assert "already holds" not in capsys.readouterr().err
 
 
+def damage(picture):
+    """Spoil a PNG file in its middle, so that only decoding it tells."""
+    content = bytearray(picture.read_bytes())
+    content[len(content) // 2] ^= 255
+    picture.write_bytes(content)
+
+
 def test_an_evaluation_that_fails_costs_no_training(photos, tiny, tmp_path, capsys):
-    text = photos.read_text()
-    for camera in ("c1", "c2", "c3"):
-        text = text.replace(f",{camera}", ",c0")
-    photos.write_text(text)
+    damage(photos.parent / "07_2.png")
     options = [f"{name}={value}" for name, value in tiny.items()]
     run = ["--output", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["--dataset", "csv", "--data-root", str(photos), *run, *options]) == 1
-    assert "use junk=none" in capsys.readouterr().err
+    assert "07_2.png: the image is damaged" in capsys.readouterr().err
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert main([*run, "--resume", "junk=none"]) == 0
-    assert "evaluation" in json.loads(capsys.readouterr().out)
+    trained = state(tmp_path / "run")
+    assert main([*run, "--resume", "on_error=skip", "junk=none", "train.eval_every=5"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluation"]["protocol"]["junk"] == "none"
+    assert torch.equal(trained["random"][0]["cpu"], state(tmp_path / "run")["random"][0]["cpu"])
 
 
 def test_a_model_without_its_state_is_not_trained_over(ended):
@@ -335,11 +357,11 @@ def test_a_resume_on_other_labels_is_refused(photos, tiny, tmp_path):
 
 
 def test_a_bad_image_in_a_reading_process_is_one_line(photos, tiny, tmp_path, capsys):
-    (photos.parent / "00_1.png").write_bytes(b"")
+    damage(photos.parent / "00_1.png")
     options = [f"{name}={value}" for name, value in {**tiny, "data.workers": 1, "data.root": photos}.items()]
     assert main(["--dataset", "csv", "--output", str(tmp_path / "run"), "--device", "cpu", *options]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("00_1.png: the file is empty")
+    assert "00_1.png: the image is damaged" in error
     assert "Traceback" not in error
 
 
@@ -476,8 +498,200 @@ def test_the_command_trains_resumes_and_prints_json(photos, tiny, tmp_path, caps
     assert printed["run"] == run
     assert 0 <= printed["evaluation"]["mAP"] <= 1
     assert main(["--output", run, "--resume", "--device", "cpu"]) == 0
-    assert main(["--output", run, "--resume", "--device", "cpu", "--epochs", "9"]) == 2
-    assert "--resume cannot change train.epochs" in capsys.readouterr().err
+    assert main(["--output", run, "--resume", "--device", "cpu", "train.lr=0.5"]) == 2
+    assert "--resume cannot change train.lr" in capsys.readouterr().err
+
+
+def test_the_command_that_began_a_run_resumes_it_after_its_recipe_changed(photos, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["--dataset", "csv", "--data-root", str(photos), "--device", "cpu"]
+    command += [f"{name}={value}" for name, value in tiny.items()]
+    assert main(command) == 0
+    [config] = (tmp_path / "runs").glob("*/config.yaml")
+    begun = yaml.safe_load(config.read_text())
+    del begun["train"]["validation"], begun["train"]["patience"]  # as of a version that had neither
+    config.write_text(yaml.safe_dump(begun))
+    assert main([*command, "--resume"]) == 0
+
+
+def test_several_sets_train_one_model(photos, write_photos, tiny, tmp_path, capsys):
+    other = write_photos(tmp_path / "other", identities=4)
+    command = ["--dataset", "csv", "--data-root", str(photos), "--dataset", "csv", "--data-root", str(other)]
+    command += ["--output", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*command, *(f"{name}={value}" for name, value in tiny.items())]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)["evaluation"]["protocol"]["trained_on"]
+        == "csv images.csv and csv (8 images)"
+    )
+    checkpoint = read_checkpoint(tmp_path / "run", ReidConfig)
+    assert checkpoint.classes == (*(f"animal-{n}" for n in range(6)), "csv 2: animal-0", "csv 2: animal-1")
+    assert reid.evaluate.main(["--checkpoint", str(tmp_path / "run"), "--device", "cpu", "--json", "-"]) == 0
+    assert "csv (8 images)" in json.loads(capsys.readouterr().out)["protocol"]["trained_on"]
+    assert main([*command, "--resume"]) == 0
+    assert main([*command[:-2], "--data-root", "more"]) == 2
+    assert (
+        "--dataset is given 2 times, --data-root 3 times; expected one --data-root for each" in capsys.readouterr().err
+    )
+
+
+def test_a_finished_run_trains_on_for_more_epochs(photos, tiny, tmp_path, capsys):
+    """The parameters are those of a run that was stopped and told of the longer schedule at the same place."""
+    train(configure(photos, tiny), tmp_path / "run", device="cpu")
+    command = ["--output", str(tmp_path / "run"), "--device", "cpu", "--resume"]
+    assert main([*command, "--epochs", "3"]) == 0
+    said = capsys.readouterr().err
+    assert "trains on to 3 epochs, it was begun for 2: from here the learning rate is that of 3" in said
+    longer = loop.rate_factor(2 + 2 / 3, configure(photos, tiny, train__epochs=3).train, steps=3)
+    records = lines(tmp_path / "run")
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert records[-1]["lr"] == pytest.approx(1e-3 * longer)
+    assert read_config(tmp_path / "run" / "config.yaml").train.epochs == 3
+    assert main([*command, "--epochs", "1"]) == 2
+    assert "train.epochs=1: the run has 3 epochs already" in capsys.readouterr().err
+    assert read_config(tmp_path / "run" / "config.yaml").train.epochs == 3, "a refusal changes nothing"
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A file of weights for a backbone of this size, from nowhere."""
+    torch.manual_seed(3)
+    network, _ = build_dcal("vit_toy", (16, 16), 4)
+    save_file(network.backbone.state_dict(), str(tmp_path / "weights.safetensors"))
+    return str(tmp_path / "weights.safetensors")
+
+
+def test_the_weights_that_a_training_starts_from_are_scored_beside_it(photos, tiny, pretrained, tmp_path, caplog):
+    """By their SA token, as they are, even where GLCA has a copy of the last block."""
+    caplog.set_level("INFO")
+    config = configure(photos, tiny, weights=pretrained, lr=0.3, eval_every=1)
+    records = train(config, tmp_path / "run", device="cpu")
+    embedder = Embedder(
+        build_dcal("vit_toy", (16, 16), 4, DcalOptions(method="baseline"), weights=pretrained)[0].eval(),
+        read_checkpoint(tmp_path / "run", ReidConfig).preprocessing,
+    )
+    expected = score_of(embedder, photos)
+    assert [record["frozen"] for record in records] == pytest.approx([expected] * 2)
+    told = [message for message in caplog.messages if f"(before training {100 * expected:.1f})" in message]
+    assert len(told) == 2
+    worse = records[-1]["evaluation"]["mAP"] < expected
+    assert any("training made it worse" in message for message in caplog.messages) == worse
+    resumed = train(config, tmp_path / "run", device="cpu", resume=True)
+    assert resumed == records
+
+
+def score_of(embedder, photos):
+    dataset = load_dataset("csv", photos)
+    query, gallery = (embedder.embed([s.path for s in split]) for split in (dataset.query, dataset.gallery))
+    labels = [
+        np.array([getattr(s, name) for s in split])
+        for split in (dataset.query, dataset.gallery)
+        for name in ("identity", "camera")
+    ]
+    return evaluate_features(query, *labels[:2], gallery, *labels[2:]).mAP
+
+
+HELD_OUT = {"validation": 0.4, "eval_every": 1, "epochs": 4}
+
+
+@pytest.fixture
+def many(write_photos, tmp_path):
+    """Seven identities to train on, of which three are held out by `HELD_OUT`."""
+    return write_photos(tmp_path / "many", identities=9)
+
+
+@pytest.mark.parametrize("stop_at", [2, 3])
+def test_a_resumed_run_keeps_the_same_epoch_by_who_is_held_out(many, tiny, pretrained, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(holding_out, "LEAST", 2)
+    config = configure(many, tiny, weights=pretrained, patience=3, **HELD_OUT)
+    whole = train(config, tmp_path / "whole", device="cpu")
+    taken, real = [], loop.require_finite
+
+    def stop(previous, loader):
+        taken.append(1)
+        if len(taken) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(previous, loader)
+
+    monkeypatch.setattr(loop, "require_finite", stop)
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "halves", device="cpu")
+    monkeypatch.setattr(loop, "require_finite", real)
+    halves = train(config, tmp_path / "halves", device="cpu", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    for name in ("held_out", "kept", "frozen", "score"):
+        assert [record.get(name) for record in halves] == [record.get(name) for record in whole]
+    # What is kept is the best by who is held out, and what the test scored; the run file says its epoch.
+    kept = read_checkpoint(tmp_path / "whole", ReidConfig).epoch
+    scores = [whole[0]["held_out"]["frozen"], *(record["held_out"]["score"] for record in whole)]
+    assert kept == whole[-1]["kept"] == scores.index(max(scores))
+    assert ["evaluation" in record for record in whole] == [*[False] * (len(whole) - 1), True]
+    assert len(read_checkpoint(tmp_path / "whole", ReidConfig).classes) == 4
+    model, best = (load_file(tmp_path / "whole" / name) for name in ("model.safetensors", "best.safetensors"))
+    assert all(torch.equal(model[name], best[name]) for name in best)
+
+
+def test_where_training_makes_nothing_better_the_weights_stay(many, tiny, pretrained, tmp_path, monkeypatch, caplog):
+    """It stops after two evaluations, and goes on where it is told to."""
+    monkeypatch.setattr(holding_out, "LEAST", 2)
+    worse = iter([0.5, 0.4, 0.5, 0.3, 0.6])
+    real = reid.training.reidentification.score
+
+    def scripted(features, *others):
+        result = real(features, *others)
+        held_out = len(features.query_ids) == len(features.gallery_ids)
+        mean = next(worse) if held_out else result.metrics.mAP
+        return replace(result, metrics=Fixed(mean, result.metrics))
+
+    class Fixed:
+        def __init__(self, mean, metrics):
+            self.mAP, self.metrics = mean, metrics
+
+        def __getattr__(self, name):
+            return getattr(self.metrics, name)
+
+    monkeypatch.setattr(reid.training.reidentification, "score", scripted)
+    caplog.set_level("INFO")
+    config = configure(many, tiny, weights=pretrained, method="baseline", patience=2, **HELD_OUT)
+    records = train(config, tmp_path / "run", device="cpu")
+    assert [record["held_out"]["score"] for record in records] == [0.4, 0.5]
+    assert records[-1]["score"] == pytest.approx(records[-1]["frozen"]), "what is tested are the weights it began with"
+    assert "training made nothing better" in caplog.text
+    assert read_checkpoint(tmp_path / "run", ReidConfig).epoch == 0
+    start, kept = load_file(pretrained), load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(kept[f"backbone.{name}"], tensor) for name, tensor in start.items())
+    assert train(config, tmp_path / "run", device="cpu", resume=True) == records
+    assert "train.patience=0 goes on" in caplog.text
+    on = configure(many, tiny, weights=pretrained, method="baseline", **HELD_OUT)
+    assert [record["held_out"]["score"] for record in train(on, tmp_path / "run", device="cpu", resume=True)] == [
+        *(0.4, 0.5, 0.3, 0.6)
+    ]
+    assert read_checkpoint(tmp_path / "run", ReidConfig).epoch == 4
+
+
+def test_a_recipe_by_what_is_there_trains_and_resumes(photos, tiny, tmp_path, capsys, monkeypatch):
+    """P, K and epochs of the recipe; six identities of four images."""
+    monkeypatch.setattr(sizing, "STEPS", 3)
+    monkeypatch.setattr(sizing, "LEAST_EPOCHS", 2)
+    options = [f"{name}={value}" for name, value in tiny.items() if not name.startswith("train.")]
+    command = [
+        "--dataset",
+        "csv",
+        "--data-root",
+        str(photos),
+        "--output",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+        *options,
+    ]
+    assert main([*command, "--epochs", "1"]) == 0
+    assert "1 epoch of 1 step of 30 images" in capsys.readouterr().err
+    assert read_config(tmp_path / "run" / "config.yaml").train.images_per_identity == 0
+    assert main([*command, "--resume", "--epochs", "auto"]) == 0
+    said = capsys.readouterr().err
+    assert "trains on to auto epochs, it was begun for 1" in said
+    assert "3 epochs of 1 step of 30 images" in said
+    assert len(lines(tmp_path / "run")) == 3
 
 
 def test_a_run_of_another_task_is_not_resumed(tmp_path, capsys):
@@ -493,7 +707,46 @@ def test_corrupt_training_images_stop_by_path_or_are_skipped(photos, tiny, tmp_p
     assert main([*arguments, "--output", str(tmp_path / "a")]) == 1
     assert "00_1.png: the file is empty" in capsys.readouterr().err
     assert main([*arguments, "--output", str(tmp_path / "b"), "on_error=skip"]) == 0
-    assert "1 images cannot be read and are left out" in capsys.readouterr().err
+    assert "1 image cannot be read and is left out" in capsys.readouterr().err
+
+
+def one_camera(csv):
+    csv.write_text(re.sub(r",c\d", ",north", csv.read_text()))
+
+
+def no_query_in_the_gallery(csv):
+    csv.write_text(re.sub(r"query,animal-.", "query,rex", csv.read_text()))
+
+
+def cut_short(csv):
+    os.truncate(csv.parent / "07_3.png", 300)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (one_camera, "all images are of one camera, north, and images of the query's camera do not count"),
+        (no_query_in_the_gallery, "none of 2 queries has its identity in the gallery (queries show rex; 6 gallery "),
+        (cut_short, "csv gallery: 1 of 6 images cannot be read, the first: "),
+    ],
+)
+def test_what_would_fail_after_the_last_step_is_refused_before_the_first(
+    photos, tiny, tmp_path, capsys, spoil, message
+):
+    spoil(photos)
+    options = [f"{name}={value}" for name, value in tiny.items()]
+    arguments = ["--dataset", "csv", "--data-root", str(photos), "--device", "cpu", "--output", str(tmp_path / "run")]
+    assert main([*arguments, *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_in_training_and_test_are_told(photos, tiny, tmp_path, capsys):
+    photos.write_text(photos.read_text() + "00_0.png,gallery,animal-0,c0\n")
+    options = [f"{name}={value}" for name, value in tiny.items()]
+    arguments = ["--dataset", "csv", "--data-root", str(photos), "--device", "cpu", "--output", str(tmp_path / "run")]
+    assert main([*arguments, *options, "epochs=1"]) == 0
+    assert "1 picture is in both training and test, e.g. " in capsys.readouterr().err
 
 
 def test_training_without_test_images_works_and_says_so(photos, tiny, tmp_path, capsys):

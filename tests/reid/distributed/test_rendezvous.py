@@ -411,12 +411,15 @@ def test_the_others_wait_for_scores_however_long_they_take(photos, tiny, tmp_pat
 def test_an_image_that_one_process_cannot_read_is_told_once(photos, tiny, tmp_path):
     labels = [row.split(",")[2] for row in photos.read_text().splitlines()[1:] if ",train," in row]
     second = next(PKSampler([int(label[-1]) for label in labels], p=4, k=2).epoch(0))[1]
-    (photos.parent / f"{second // 4:02d}_{second % 4}.png").write_bytes(b"")
+    unread = photos.parent / f"{second // 4:02d}_{second % 4}.png"
+    data = bytearray(unread.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20] = bytes(20)  # whole at a look: only whoever decodes it finds out
+    unread.write_bytes(data)
     run = together(tmp_path, {**tiny, "data.root": str(photos)}, "--output", str(tmp_path / "run"))
     assert run.end() == [1, 1]
-    assert run.errors[0].endswith(f"{second // 4:02d}_{second % 4}.png: the file is empty")
+    assert f"{unread.name}: the image is damaged" in run.errors[0]
     assert len(run.errors) == 1
-    assert "the file is empty" in run.text("err")[1], "the process that was to read it"
+    assert "the image is damaged" in run.text("err")[1], "the process that was to read it"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import reid.naming.candidates as candidates
-from reid.naming.candidates import nearest
+from reid.naming.candidates import extended, nearest
 
 
 @pytest.mark.parametrize("block", [1, 100, 2**24])
@@ -32,3 +32,15 @@ def test_no_item_has_more_neighbours_than_others():
 def test_none_asked_for_is_refused():
     with pytest.raises(ValueError, match="0 nearest items"):
         nearest(np.eye(3, dtype=np.float32), 0)
+
+
+@pytest.mark.parametrize("block", [1, 100, 2**24])
+def test_new_vectors_are_compared_with_all_and_the_others_among_themselves_no_more(monkeypatch, block):
+    monkeypatch.setattr(candidates, "BLOCK_SCORES", block)
+    vectors = np.random.default_rng(1).normal(size=(23, 5)).astype(np.float32)
+    rows, scores = extended(vectors, *nearest(vectors[:15], 4))
+    expected, cosines = nearest(vectors, 4)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, cosines, atol=1e-6)
+    same, _ = extended(vectors, expected, cosines)
+    np.testing.assert_array_equal(same, expected)

@@ -31,6 +31,19 @@ def test_a_group_without_comparable_vectors_is_no_evidence():
     assert space.log_ratios((np.ones((1, 2), np.float32),) * 2, (np.ones(1), np.zeros(1))).tolist() == [0]
 
 
+def test_the_likeliest_groups_are_those_of_most_evidence(monkeypatch):
+    monkeypatch.setattr("reid.naming.evidence.MOST_RATIOS", 100)  # in several blocks
+    random = np.random.default_rng(1)
+    space = Space(np.empty((0, 4), np.float32), np.array([4, 2, 1, 0.1], np.float32))
+    vectors, means = (random.normal(size=(count, 4)).astype(np.float32) for count in (30, 12))
+    counts = random.integers(1, 6, 12).astype(np.float64)
+    found = space.likeliest(vectors, means, counts, 3)
+    for vector, chosen in zip(vectors, found, strict=True):
+        sums = np.tile(vector, (12, 1)), (means * counts[:, None]).astype(np.float32)
+        evidence = space.log_ratios(sums, (np.ones(12), counts))
+        assert sorted(chosen) == sorted(np.argsort(-evidence)[:3])
+
+
 def test_known_groups_teach_which_directions_tell_individuals_apart():
     random = np.random.default_rng(0)
     truth = np.repeat(np.arange(40), 6)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from reid.naming.agreement import b_cubed
 from reid.naming.candidates import nearest
 from reid.naming.decisions import Decision
+from reid.naming.pairs import Pairs
 from reid.naming.review import Review, answered
 
 
@@ -112,9 +114,14 @@ def test_what_is_kept_from_answer_to_answer_is_what_a_new_review_of_the_decision
     review._relearn()
     review._refresh()
     again._refresh()
-    assert (review._key == again._key).all()
-    assert review._ratio == pytest.approx(again._ratio, abs=1e-3)
-    assert review.probability == pytest.approx(again.probability, abs=1e-2)
+    # Which items are near in the space depends a little on who was near before.
+    ends = [
+        dict(zip(zip(one.pairs.left, one.pairs.right, strict=True), one.probability, strict=True))
+        for one in (review, again)
+    ]
+    shared = ends[0].keys() & ends[1].keys()
+    assert len(shared) > 0.9 * max(map(len, ends))
+    assert np.mean([abs(ends[0][pair] - ends[1][pair]) for pair in shared]) < 0.02
 
 
 def test_cached_evidence_is_that_of_a_full_computation():
@@ -124,11 +131,11 @@ def test_cached_evidence_is_that_of_a_full_computation():
         question = review.questions(1)[0]
         review.add([answered(question, "same" if truth[question.a] == truth[question.b] else "different")])
     review._refresh()
-    kept, features = review._ratio.copy(), review.features.copy()
-    review._key, review._stale = np.empty(0, np.int64), True
-    review._refresh()
-    assert kept == pytest.approx(review._ratio, abs=1e-6)
-    assert features == pytest.approx(review.features, abs=1e-6)
+    again = Pairs(review.pairs.material, review.pairs.lesson)
+    again.update(review.groups.label)
+    again.rank(review._odds, review._told)
+    assert (again.left == review.pairs.left).all() and (again.right == review.pairs.right).all()
+    assert review.pairs.features == pytest.approx(again.features, abs=1e-4)
 
 
 def test_without_a_budget_the_machine_joins_nothing():
@@ -165,16 +172,16 @@ def test_a_history_with_corrections_opens_a_review_that_knows_what_holds_alone()
     assert again.groups.decisions == history
 
 
-def test_what_was_taken_back_teaches_nothing_and_costs_no_budget():
+def test_what_was_taken_back_teaches_nothing():
     vectors, _ = world()
     review, untaught = start(vectors), start(vectors)
     question = review.questions(1)[0]
     join = Decision(question.a, question.b, "same", "machine", evidence=(0.6,))
     review.add([join, answered(question, "unsure"), *[answered(question, "same")] * 12])
-    assert review._risk and review._closed
+    assert review._closed
     assert review._odds.weights != pytest.approx(untaught._odds.weights, abs=1e-3)
     review.add([Decision(0, 1, "same", supersedes=number) for number in range(14)])
-    assert not review._asked and not review._risk and not review._closed
+    assert not review._asked and not review._closed
     assert review._odds.weights == pytest.approx(untaught._odds.weights, abs=1e-3)
 
 
@@ -214,3 +221,43 @@ def test_one_item_needs_no_question_and_none_is_refused():
     assert review.status().groups == 1
     with pytest.raises(ValueError, match="vectors of no items"):
         Review(vectors[:0], np.empty((0, 1), int), np.empty((0, 1)))
+
+
+def test_no_more_items_move_than_there_are_and_no_more_questions_are_told_of_than_are_left():
+    """Of few photos that are all alike, each of which is likely to be any other."""
+    vectors, _ = world(individuals=1, photos=20, noise=0.05)
+    status = start(vectors).status()
+    assert 0 < status.next_changes <= 20
+    assert status.words().startswith(f"the next {min(100, status.questions_left)} questions would change about ")
+    assert replace(status, questions_left=0).words() == "no likely question is left"
+
+
+def test_flanks_of_which_vectors_tell_more_or_less_have_probabilities_of_their_own():
+    vectors, truth = world(individuals=20, photos=10, noise=0.4)
+    views = np.arange(len(truth)) % 2
+    vectors[views == 1] += np.random.default_rng(3).normal(size=(100, 24)).astype(np.float32)  # a poor camera
+    given = (vectors, *nearest(vectors, 12, views))
+    review = Review(*given, views=views)
+    assert review._odds.offsets.tolist() == [0, 0]
+    while min(np.bincount([answer.view for answer in review._asked.values()], minlength=2)) < 60:
+        for one in review.questions(4):
+            review.add([answered(one, "same" if truth[one.a] == truth[one.b] else "different")])
+    review._relearn()
+    review._refresh()
+    assert (review._odds.offsets != 0).all()
+    again = Review(*given, views=views, decisions=review.groups.decisions)
+    assert again._odds.offsets == pytest.approx(review._odds.offsets, abs=0.05)
+    pairs = review.pairs
+    right = truth[pairs.lesson.low[pairs.edge]] == truth[pairs.lesson.high[pairs.edge]]
+    for view in (0, 1):
+        of = (pairs.views == view) & (review._told == 0)
+        assert review.probability[of].sum() == pytest.approx(right[of].sum(), rel=0.4)
+
+
+def test_views_that_are_all_alike_change_nothing():
+    vectors, truth = world()
+    with_views, without = start(vectors, views=np.full(len(truth), 7)), start(vectors)
+    for review in (with_views, without):
+        work(review, truth, 60)
+    assert with_views.groups.decisions == without.groups.decisions
+    assert (with_views.probability == without.probability).all()
