@@ -1,9 +1,11 @@
 """Fine-grained categories: the published sets and a user's own folders, by name. C classes."""
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,21 @@ import numpy as np
 from reid.cli import UsageError
 from reid.config import FgvcDataOptions
 from reid.data.custom import images_by_folder
-from reid.data.folders import LeftOut, is_clutter
+from reid.data.folders import EVERYTHING, LeftOut, Patterns, is_clutter
 from reid.data.images import upright_size
-from reid.data.layout import Layout, locate_any
+from reid.data.layout import Layout, locate_any, require_folder
 from reid.data.listed import keep_existing, read_lines
 from reid.data.opening import make_usable
+from reid.data.overlap import describe_shared_pictures
 from reid.data.samples import IMAGE_SUFFIXES, LabelledDataset, Sample
+from reid.names import counted
 
 LEVELS: Mapping[str, tuple[str, int]] = {  # of aircraft: the file that names the classes, and how many there are
     "variant": ("variants.txt", 100),
     "family": ("families.txt", 70),
     "manufacturer": ("manufacturers.txt", 30),
 }
+HELD_OUT = ("test", "val", "valid", "validation")  # how the folder of test images is called, the first one found
 BANNER = 20  # pixels at the bottom of an aircraft image that name its photographer
 # Images by split, and classes, of a complete copy, by name and level.
 OFFICIAL_COUNTS: Mapping[tuple[str, str | None], tuple[Mapping[str, int], int]] = {
@@ -36,17 +41,27 @@ CUB = Layout(
     (".", "CUB_200_2011", "CUB_200_2011/CUB_200_2011", "CUB-200-2011", "cub", "CUB"),
     ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"),
 )
-_CARS_PLACES = (".", "stanford_cars", "StanfordCars", "stanford-cars", "cars", "Cars")
-_CARS_TRAIN = ("cars_train", "cars_test", "devkit/cars_meta.mat", "devkit/cars_train_annos.mat")
-# The release in two folders, whose labels of the test images came later, and the one in a single folder.
+_CARS_PLACES = (".", "stanford_cars", "stanford-cars-dataset", "StanfordCars", "stanford-cars", "cars", "Cars")
+# The release in two folders, whose labels of the test images came later, and the one in a single folder. Where archives
+# were unpacked into folders of their name, as on Kaggle, images and lists lie one deeper.
 CARS_FOLDERS = tuple(
-    Layout(_CARS_PLACES, (*_CARS_TRAIN, test))
-    for test in ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
+    Layout(_CARS_PLACES, (train, test, f"{lists}/cars_meta.mat", f"{lists}/cars_train_annos.mat", labels))
+    for train, test in (("cars_train/cars_train", "cars_test/cars_test"), ("cars_train", "cars_test"))
+    for lists in ("devkit", "car_devkit/devkit")
+    for labels in ("cars_test_annos_withlabels.mat", f"{lists}/cars_test_annos_withlabels.mat")
 )
 CARS_TOGETHER = Layout(_CARS_PLACES, ("car_ims", "cars_annos.mat"))
 AIRCRAFT = {
     level: Layout(
-        (".", "data", "fgvc-aircraft-2013b/data", "fgvc-aircraft-2013b", "aircraft", "aircraft/data"),
+        (
+            ".",
+            "data",
+            "fgvc-aircraft-2013b/data",
+            "fgvc-aircraft-2013b/fgvc-aircraft-2013b/data",
+            "fgvc-aircraft-2013b",
+            "aircraft",
+            "aircraft/data",
+        ),
         ("images", names, f"images_{level}_trainval.txt", f"images_{level}_test.txt"),
     )
     for level, (names, _) in LEVELS.items()
@@ -57,7 +72,7 @@ AIRCRAFT = {
 class FgvcDataset(LabelledDataset):
     """Training and test images of categories; `Sample.identity` is the category's place in `classes` (C names)."""
 
-    unit = "classes"
+    unit = ("class", "classes")
 
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
@@ -74,7 +89,7 @@ def read_cub(root: Path) -> FgvcDataset:
 
     Raises FileNotFoundError where it is not found, ValueError naming the file and line of what is wrong.
     """
-    _, home = locate_any("cub", [CUB], root)
+    _, home = locate_any("cub", [CUB], root, hint=partial(_by_class, root))
     folder, *files = (home / entry for entry in CUB.needed)
     images, labels, split, classes = (_read_table(file) for file in files)
     label = {number: place for place, number in enumerate(classes)}
@@ -98,7 +113,7 @@ def read_cars(root: Path) -> FgvcDataset:
 
     Raises FileNotFoundError where it is not found, ValueError naming the file and the image of what is wrong.
     """
-    layout, home = locate_any("cars", [*CARS_FOLDERS, CARS_TOGETHER], root)
+    layout, home = locate_any("cars", [*CARS_FOLDERS, CARS_TOGETHER], root, hint=partial(_by_class, root))
     if layout == CARS_TOGETHER:
         folder, file = (home / entry for entry in layout.needed)
         lists = [(file, home, "relative_im_path")]
@@ -130,6 +145,19 @@ def read_cars(root: Path) -> FgvcDataset:
     )
 
 
+def _by_class(root: Path) -> str:
+    """What to say where a set was sorted into one folder a class, as some offer it."""
+    below = [place for place in sorted(root.iterdir()) if place.is_dir() and os.access(place, os.R_OK | os.X_OK)]
+    inside = [place for outer in below for place in sorted(outer.iterdir()) if place.is_dir()]
+    for place in (root, *below, *inside):
+        if not os.access(place, os.X_OK):
+            continue
+        tests = [name for name in HELD_OUT if (place / name).is_dir()]
+        if tests and (place / "train").is_dir():
+            return f"; {place} has one folder a class in train and {tests[0]}: use --dataset folder --data-root {place}"
+    return ""
+
+
 def read_aircraft(root: Path, *, level: str) -> FgvcDataset:
     """Read FGVC-Aircraft, trained on trainval as in the papers; images without the banner of 20 pixels at their bottom.
 
@@ -137,7 +165,7 @@ def read_aircraft(root: Path, *, level: str) -> FgvcDataset:
     size. Raises FileNotFoundError where it is not found, ValueError naming the file and line of what is wrong.
     """
     layout = AIRCRAFT[level]
-    _, home = locate_any("aircraft", [layout], root)
+    _, home = locate_any("aircraft", [layout], root, hint=partial(_by_class, root))
     folder, names, *lists = (home / entry for entry in layout.needed)
     classes = tuple(line for line in read_lines(names) if line)
     label = {name: place for place, name in enumerate(classes)}
@@ -155,28 +183,34 @@ def read_aircraft(root: Path, *, level: str) -> FgvcDataset:
     return FgvcDataset("aircraft", home, train, test, classes, protocol={"level": level}, warnings=tuple(warnings))
 
 
-def read_folder(root: Path) -> FgvcDataset:
-    """Read `root`/{train,test}/CLASS/*.jpg; `val` is the test set where there is no `test`.
+def read_folder(root: Path, *, wanted: Patterns = EVERYTHING) -> FgvcDataset:
+    """Read `root`/{train,test}/CLASS/*.jpg; `val`, `valid` or `validation` is the test set where there is no `test`.
 
-    Images may lie in further folders below CLASS. Either split may be absent; classes are the folders of train, or of
-    test where there is no train. Raises FileNotFoundError where all are absent, ValueError for a test class that is
-    not trained on.
+    Images may lie in further folders below CLASS, and only those `wanted` by their paths below `root` are taken. Either
+    split may be absent; classes are the folders of train, or of test where there is no train. Raises FileNotFoundError
+    where all are absent, ValueError for a test class that is not trained on.
     """
-    held_out = next((name for name in ("test", "val") if (root / name).is_dir()), "test")
+    held_out = next((name for name in HELD_OUT if (root / name).is_dir()), "test")
     folders = {split: root / split for split in ("train", held_out)}
     there = [split for split, folder in folders.items() if folder.is_dir()]
     if not there:
+        below = sum(path.is_dir() and not is_clutter(path.name) for path in root.iterdir())
+        moved = "; if its folders are classes, move them into train, and some images of each into test"
         raise FileNotFoundError(
-            f"folder: {root} has no folder train, test or val; expected train/CLASS/*.jpg and test/CLASS/*.jpg"
+            f"folder: {root} has none of the folders train, {', '.join(HELD_OUT)}; expected train/CLASS/*.jpg and "
+            f"test/CLASS/*.jpg{moved if below > 1 else ''}"
         )
     left_out = LeftOut()
-    present = images_by_folder(root, left_out, there)
+    present = images_by_folder(root, left_out, there, wanted)
     classes = sorted(path.name for path in folders[there[0]].iterdir() if path.is_dir() and not is_clutter(path.name))
+    if wanted != EVERYTHING:  # a class of which nothing is wanted is none
+        classes = [name for name in classes if name in present[there[0]]]
     label = {name: place for place, name in enumerate(classes)}
     unknown = sorted(name for images in present.values() for name in images if name not in label)
     if unknown:
         raise ValueError(
-            f"folder: {root / held_out} has {len(unknown)} classes that {root / 'train'} has not, first {unknown[0]!r}"
+            f"folder: {root / held_out} has {counted(len(unknown), 'class', 'classes')} that {root / 'train'} has not, "
+            f"first {unknown[0]!r}"
         )
     train, test = (
         tuple(Sample(path, label[name]) for name, paths in sorted(present.get(split, {}).items()) for path in paths)
@@ -194,20 +228,34 @@ DATASETS: Mapping[str, Callable[..., FgvcDataset]] = {
 }
 
 
-def open_dataset(options: FgvcDataOptions) -> FgvcDataset:
-    """Load the dataset that the options name; log its counts and warnings.
+def open_dataset(options: FgvcDataOptions, splits: Collection[str] | None = None) -> FgvcDataset:
+    """Load the dataset that the options name; log its counts and warnings, and look at the images of the `splits`.
 
-    Raises what `load_dataset` raises, and UsageError for a dataset that is given no root.
+    Raises what `load_dataset` raises, UsageError for a dataset that is given no root, and ValueError for images that
+    cannot be read, unless the options leave them out.
     """
     if options.root is None and options.dataset in DATASETS:
         raise UsageError(f"dataset {options.dataset!r} needs --data-root, the folder that holds it")
     root = Path(options.root or "")
-    dataset = load_dataset(options.dataset, root, level=options.level, strict_counts=options.strict_counts)
-    return make_usable(dataset, options)
+    wanted = Patterns(options.include, options.exclude)
+    dataset = load_dataset(
+        options.dataset, root, level=options.level, strict_counts=options.strict_counts, wanted=wanted
+    )
+    if splits is None:
+        shared = describe_shared_pictures(dataset.name, dataset.train, dataset.test)
+        dataset = replace(dataset, warnings=(*dataset.warnings, *shared))
+    return make_usable(dataset, options, splits)
 
 
-def load_dataset(name: str, root: Path, *, level: str | None = None, strict_counts: bool = False) -> FgvcDataset:
-    """Read the labels of a dataset. `root` is its folder or one above it.
+def load_dataset(
+    name: str,
+    root: Path,
+    *,
+    level: str | None = None,
+    strict_counts: bool = False,
+    wanted: Patterns = EVERYTHING,
+) -> FgvcDataset:
+    """Read the labels of a dataset. `root` is its folder or one above it; `wanted` chooses among the files of `folder`.
 
     `level` is for aircraft alone; None is variant. A copy that differs from the official counts gets a warning, or is
     refused with `strict_counts`.
@@ -221,12 +269,11 @@ def load_dataset(name: str, root: Path, *, level: str | None = None, strict_coun
         raise ValueError(f"unknown dataset {name!r}{hint}; expected one of {', '.join(DATASETS)}")
     if level is not None and name != "aircraft":
         raise ValueError(f"{name}: given level={level}, but only aircraft has levels")
-    if not root.exists():
-        raise FileNotFoundError(f"{name}: the data root {root} does not exist")
-    if not root.is_dir():
-        raise NotADirectoryError(f"{name}: the data root {root} is a file, expected a folder")
-    choice = {"level": level or "variant"} if name == "aircraft" else {}
-    dataset = DATASETS[name](root, **choice)
+    require_folder(name, root)
+    if wanted != EVERYTHING and name != "folder":
+        raise ValueError(f"{name}: given patterns{wanted}, which choose among the files of dataset folder alone")
+    choice: dict[str, Any] = {"level": level or "variant"} if name == "aircraft" else {}
+    dataset = DATASETS[name](root, **choice, **({"wanted": wanted} if wanted != EVERYTHING else {}))
     if not dataset.train and not dataset.test:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise ValueError("; ".join([f"{name}: no image ({kinds}) with a label in {dataset.root}", *dataset.warnings]))
@@ -253,19 +300,22 @@ def _classes_without_images(dataset: FgvcDataset, samples: Iterable[Sample]) -> 
 
 def _few(names: list[str]) -> str:
     shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown})"
+    return f"{counted(len(names), 'class', 'classes')} ({shown})"
+
+
+def official_counts(dataset: FgvcDataset) -> dict[str, tuple[int, int]]:
+    """(images, classes) of a complete copy by split; empty where nobody counted."""
+    images, classes = OFFICIAL_COUNTS.get((dataset.name, dataset.protocol.get("level")), ({}, 0))
+    return {split: (count, classes) for split, count in images.items()}
 
 
 def _count_differences(dataset: FgvcDataset) -> list[str]:
-    official = OFFICIAL_COUNTS.get((dataset.name, dataset.protocol.get("level")))
-    if official is None:
-        return []
-    images, classes = official
     return [
-        f"{dataset.name} {split}: found {len(samples):,} images of {len(dataset.classes):,} classes, "
-        f"official {images[split]:,} of {classes:,}"
-        for split, samples in dataset.splits.items()
-        if (len(samples), len(dataset.classes)) != (images[split], classes)
+        f"{dataset.name} {split}: found {counted(len(dataset.splits[split]), 'image')} of "
+        f"{counted(len(dataset.classes), *dataset.unit)}, "
+        f"official {images:,} of {classes:,}"
+        for split, (images, classes) in official_counts(dataset).items()
+        if (len(dataset.splits[split]), len(dataset.classes)) != (images, classes)
     ]
 
 

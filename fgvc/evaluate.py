@@ -11,6 +11,7 @@ from fgvc.run import evaluate as evaluate
 from reid import cli
 from reid.config import parse_override
 from reid.distributed.world import joined
+from reid.evaluation.protocol import model_name
 
 log = logging.getLogger("reid")
 
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset", metavar="NAME", help="evaluate on this set, of the same classes (default: the one trained on)"
     )
     parser.add_argument("--data-root", metavar="DIR", help="the folder that holds the dataset, or one above it")
+    cli.add_patterns(parser)
     parser.add_argument("--json", metavar="FILE", help="write all figures as JSON; - is standard output")
     parser.add_argument(
         "--report", metavar="DIR", type=Path, help="write index.html, a report that opens from disk, and its figures"
@@ -49,7 +51,12 @@ def _command(arguments: argparse.Namespace) -> None:
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     cli.require_places(arguments.report, json=arguments.json)
-    flags = {"data.dataset": arguments.dataset, "data.root": arguments.data_root}
+    flags = {
+        "data.dataset": arguments.dataset,
+        "data.root": arguments.data_root,
+        "data.include": arguments.include or None,
+        "data.exclude": arguments.exclude or None,
+    }
     overrides = {name: value for name, value in flags.items() if value is not None}
     return overrides | dict(parse_override(text) for text in arguments.options)
 
@@ -64,7 +71,8 @@ def _keep(arguments: argparse.Namespace, evaluated: Evaluated) -> None:
     if arguments.report:
         from fgvc.report import write_report  # matplotlib takes a second to import
 
-        page = write_report(arguments.report, result, evaluated.dataset, evaluated.classifier)
+        model = model_name(evaluated.checkpoint.config)
+        page = write_report(arguments.report, result, evaluated.dataset, evaluated.classifier, model)
         log.info("report: %s", page)
 
 

@@ -49,3 +49,16 @@ def confusions(predicted: Integers, labels: Integers) -> list[Confusion]:
         for (label, taken_for), count in zip(pairs.T, counts, strict=True)
     ]
     return sorted(found, key=lambda c: (-c.count, -c.count / c.images, c.label, c.predicted))
+
+
+def class_mean_interval(
+    per_class: Floats, images: Integers, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The ends of the 95 % interval of the mean over classes of `per_class` (C,), by a bootstrap within each class.
+
+    `images` (C,) are those that each class has; of classes without any nothing is asked.
+    """
+    tested = images > 0
+    hits = np.random.default_rng(seed).binomial(images[tested], per_class[tested], (resamples, int(tested.sum())))
+    low, high = np.quantile((hits / images[tested]).mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)

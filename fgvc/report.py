@@ -4,11 +4,13 @@ import json
 from functools import partial
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import ImageOps
 
+from fgvc.confusion_matrix import NAMED, confusion_matrix, draw_matrix, most_confused, size, with_alike_together
 from fgvc.datasets import FgvcDataset
 from fgvc.metrics import Confusion, Floats
 from fgvc.scoring import NAMES, Result
@@ -20,8 +22,11 @@ from reid.report import figures, markup, parts
 from reid.report.attention import attended
 from reid.report.markup import Section
 from reid.report.strips import SIDE, Kind, Strip, Tile, readable
+from reid.report.tables import Cell, Share, Table, as_csv
+from reid.retrieval.intervals import wilson
 
-FIGURES = ("classes", "confusions", "attention", "reliability")
+FIGURES = ("classes", "confusion_matrix", "most_confused", "confusions", "attention", "reliability")
+TABLES = ("numbers", "all_confusions")  # those of other names than their figures
 PAIRS = 8  # most confused pairs that are shown
 EXAMPLES = 3  # images of each class of a pair
 LOOKS = 6  # images of each kind under attention
@@ -38,65 +43,78 @@ MEANINGS = {
 }
 
 
-def write_report(folder: Path, result: Result, dataset: FgvcDataset, classifier: Classifier) -> Path:
-    """Write `index.html`, its figures as PNG files and `metrics.json` into `folder`; returns the path of the page.
+def write_report(
+    folder: Path, result: Result, dataset: FgvcDataset, classifier: Classifier, model: str = "A classifier"
+) -> Path:
+    """Write `index.html`, its figures and tables and `metrics.json` into `folder`; returns the path of the page.
 
-    `result` is that of `classifier` on the test images of `dataset`. Raises NotADirectoryError if `folder` is a file,
+    `result` is that of `classifier` on the test images of `dataset`, and `model` what the title says of its method and
+    network. Raises NotADirectoryError if `folder` is a file,
     OSError if it cannot be written, and what reading an image raises.
     """
-    parts.prepare(folder, FIGURES)
+    parts.prepare(folder, (*FIGURES, *TABLES))
     sections = [
-        _numbers(result),
+        _numbers(folder, result, model),
         _classes(folder, result),
+        _matrix(folder, result),
         _confusions(folder, result, dataset),
         _attention(folder, result, dataset, classifier),
         _calibration(folder, result),
     ]
     name = " ".join(str(result.protocol[key]) for key in ("dataset", "level") if result.protocol.get(key))
-    summary = f"{len(result.labels):,} test images of {np.count_nonzero(~np.isnan(result.per_class)):,} classes"
+    tested = np.count_nonzero(~np.isnan(result.per_class))
+    summary = f"{len(result.labels):,} test images of {tested:,} classes; evaluated on {parts.today()}"
     write_text(folder / "metrics.json", json.dumps(result.as_full_json(), indent=2) + "\n")
     page = folder / "index.html"
-    write_text(page, markup.page(f"Categories of {name}", summary, sections))
+    write_text(page, markup.page(f"{model}: categories of {name}", summary, sections))
     return page
 
 
-def _numbers(result: Result) -> Section:
+def _numbers(folder: Path, result: Result, model: str) -> Section:
     accuracy = result.accuracy[result.protocol["prediction"]]
     shares = {
-        **{f"Top-{k}": share for k, share in accuracy.items()},
-        "Mean over classes": result.mean_class_accuracy,
-        "Calibration error": result.calibration_error,
+        **{f"Top-{k}": Share(share, *result.interval(share)) for k, share in accuracy.items()},
+        "Mean over classes": Share(result.mean_class_accuracy, *result.mean_class_interval),
+        "Calibration error": Share(result.calibration_error),
     }
-    body = markup.headline((name, f"{100 * share:.1f} %") for name, share in shares.items())
-    rows = [(NAMES[name], *(f"{100 * share:.1f} %" for share in by.values())) for name, by in result.accuracy.items()]
-    body += markup.table("Accuracy by branch", ("probabilities", *(f"top-{k}" for k in accuracy)), rows)
+    body = markup.headline(shares.items())
+    body += markup.paragraph(
+        "In brackets: 95 % intervals over the images, Wilson's, and the mean's by a bootstrap within each class."
+    )
+    rows: list[list[Cell]] = [
+        [model, NAMES[name], *(Share(share, *result.interval(share)) for share in by.values())]
+        for name, by in result.accuracy.items()
+    ]
+    header = ("model", "probabilities", *(f"top-{k}" for k in accuracy))
+    body += parts.table(folder, "numbers", Table("Accuracy by branch", header, rows))
     return Section("numbers", "Numbers", body + parts.protocol_table(result.protocol, MEANINGS))
 
 
 def _classes(folder: Path, result: Result) -> Section:
-    images = np.bincount(result.labels, minlength=len(result.classes))
+    images = result.images_per_class
     order = [int(label) for label in np.argsort(result.per_class, kind="stable") if images[label]]
     shares = result.per_class[order]
     chart = parts.chart(
         folder,
         "classes",
-        partial(draw_classes, shares=shares),
+        partial(draw_classes, shares=shares, ends=wilson(shares, images[order])),
         f"Accuracy by class, from {100 * shares[0]:.0f} % to {100 * shares[-1]:.0f} %.",
-        "Each bar is a class, from the worst to the best. The line is the mean over classes, "
-        f"{100 * result.mean_class_accuracy:.1f} %.",
+        "Each bar is a class, from the worst to the best, with its 95 % interval (Wilson's). The line is the mean over "
+        f"classes, {100 * result.mean_class_accuracy:.1f} %.",
     )
-    rows = [
-        (
+    rows: list[list[Cell]] = [
+        [
             result.classes[label],
-            f"{100 * result.per_class[label]:.1f} %",
-            f"{images[label]:,}",
+            Share(float(result.per_class[label]), *wilson(result.per_class[label], images[label]).tolist()),
+            int(images[label]),
             _taken_for(result, label),
-        )
+        ]
         for label in order
     ]
     header = ("class", "accuracy", "images", "most often taken for")
     worst = markup.table(f"The {min(WORST, len(rows))} worst", header, rows[:WORST])
-    everything = markup.details("All classes", markup.table("From the worst to the best", header, rows))
+    table = parts.table(folder, "classes", Table("From the worst to the best, with 95 % intervals", header, rows))
+    everything = markup.details("All classes", table)
     return Section("classes", "Accuracy by class", markup.side_by_side(chart, worst) + everything)
 
 
@@ -105,16 +123,51 @@ def _taken_for(result: Result, label: int) -> str:
     return f"{result.classes[pair.predicted]} ({pair.count})" if pair else ""
 
 
-def draw_classes(figure: Figure, shares: Floats) -> None:
-    """Accuracies of classes, ascending, as bars, with their mean."""
+def draw_classes(figure: Figure, shares: Floats, ends: Floats) -> None:
+    """Accuracies (C,) of classes, ascending, as bars, with their intervals (C, 2) and their mean."""
     axes = figure.subplots()
-    axes.bar(np.arange(1, len(shares) + 1), shares, width=0.8 if len(shares) < 80 else 1.0, color="C0")
+    places = np.arange(1, len(shares) + 1)
+    axes.bar(places, shares, width=0.8 if len(shares) < 80 else 1.0, color="C0", alpha=0.6)
+    axes.vlines(places, *ends.T, color=mpl.rcParams["text.color"], linewidth=1 if len(shares) < 80 else 0.5)
     axes.axhline(float(shares.mean()), color="C1", linewidth=1.4, linestyle="--")
     axes.set(xlabel="classes, worst first", ylabel="share of images predicted right", ylim=(0, 1.02))
     axes.set_xlim(0.3, len(shares) + 0.7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(False, axis="x")
+
+
+def _matrix(folder: Path, result: Result) -> Section:
+    matrix = confusion_matrix(result.predicted, result.labels, result.classes)
+    write_text(folder / "confusion_matrix.csv", as_csv(matrix.as_table()))
+    few = len(matrix.classes) <= NAMED
+    shown = matrix if few else with_alike_together(matrix)
+    ordered = (
+        "" if few else " Classes that are taken for each other are beside each other: groups of them show as blocks."
+    )
+    body = parts.chart(
+        folder,
+        "confusion_matrix",
+        partial(draw_matrix, matrix=shown),
+        f"Confusion matrix of {len(matrix.classes)} classes.",
+        f"Which share of the images of a class (rows) is taken for which (columns).{ordered}",
+        size(shown),
+    )
+    body += markup.paragraph(
+        "The counts, in the order of the dataset:", markup.files("confusion_matrix", {"csv": "CSV"})
+    )
+    if not few and result.confusions:
+        part = most_confused(matrix, result.confusions, result.classes)
+        body += parts.chart(
+            folder,
+            "most_confused",
+            partial(draw_matrix, matrix=part),
+            f"Confusion matrix of the {len(part.classes)} most confused classes.",
+            f"The {len(part.classes)} classes of the most frequent confusions, with numbers of images; colours are "
+            "shares of all images of a class.",
+            size(part),
+        )
+    return Section("matrix", "Confusion matrix", body)
 
 
 def _confusions(folder: Path, result: Result, dataset: FgvcDataset) -> Section:
@@ -127,14 +180,12 @@ def _confusions(folder: Path, result: Result, dataset: FgvcDataset) -> Section:
         "that are taken for the second, the most certain first, with the probability given to that; grey: images that "
         "are of the second class."
     )
-    table = markup.table(
-        "Images of a class that are taken for another",
-        ("class", "taken for", "images"),
-        [
-            (result.classes[pair.label], result.classes[pair.predicted], f"{pair.count} of {pair.images}")
-            for pair in result.confusions
-        ],
-    )
+    rows_of_all: list[list[Cell]] = [
+        [result.classes[pair.label], result.classes[pair.predicted], pair.count, pair.images]
+        for pair in result.confusions
+    ]
+    caption, header = "Images of a class that are taken for another", ("class", "taken for", "images", "of")
+    table = parts.table(folder, "all_confusions", Table(caption, header, rows_of_all))
     body = lead + parts.strips(folder, "confusions", rows) + markup.details("All confusions", table)
     return Section("confusions", heading, body)
 
@@ -203,8 +254,16 @@ def _calibration(folder: Path, result: Result) -> Section:
         f"Reliability of the probabilities; calibration error {100 * result.calibration_error:.1f} %.",
         f"Predictions by tenths of their probability: a well calibrated model is right in 80 % of the cases that it "
         f"gives 80 %. Below the line it is too certain, above it not certain enough. The expected calibration error, "
-        f"the mean distance from the line, is {100 * result.calibration_error:.1f} %.",
+        f"the mean distance from the line, is {100 * result.calibration_error:.1f} %. Bars are 95 % intervals.",
     )
-    rows = [(_percent(part.predicted), _percent(part.observed), f"{part.samples:,}") for part in result.reliability]
-    table = markup.table("On the curve", ("mean probability", "share that is right", "images"), rows)
+    rows: list[list[Cell]] = [
+        [
+            _percent(part.predicted),
+            Share(part.observed, *wilson(part.observed, part.samples).tolist()),
+            part.samples,
+        ]
+        for part in result.reliability
+    ]
+    header = ("mean probability", "share that is right", "images")
+    table = parts.table(folder, "reliability", Table("On the curve", header, rows))
     return Section("calibration", "Calibration", markup.side_by_side(chart, table))

@@ -28,6 +28,7 @@ class Evaluated:
     result: Result
     dataset: FgvcDataset
     classifier: "Classifier"
+    checkpoint: Checkpoint[FgvcConfig]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def classify(
     file = model_file(checkpoint)
     described = read_checkpoint(file, FgvcConfig)
     config = evaluation_config(described.config, overrides or {})
-    dataset = world.on_main(lambda: open_dataset(config.data))
+    dataset = world.on_main(lambda: open_dataset(config.data, ("test",)))
     test_labels(dataset, described.classes)  # refused before the work
     from reid.device import choose_device
     from reid.inference.classifier import Classifier
@@ -81,4 +82,5 @@ def judge(classified: Classified) -> Evaluated:
     """Score what is classified, as `evaluate` does."""
     dataset, classifier, trained = classified.dataset, classified.classifier, classified.checkpoint
     protocol = result_protocol(dataset, trained.protocol, classifier)
-    return Evaluated(score(classified.probabilities, dataset, trained.classes, protocol), dataset, classifier)
+    result = score(classified.probabilities, dataset, trained.classes, protocol)
+    return Evaluated(result, dataset, classifier, trained)

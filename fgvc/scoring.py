@@ -3,15 +3,25 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fgvc.datasets import FgvcDataset
-from fgvc.metrics import Confusion, Floats, Integers, class_accuracy, confusions, top_k_accuracy
+from fgvc.metrics import (
+    Confusion,
+    Floats,
+    Integers,
+    class_accuracy,
+    class_mean_interval,
+    confusions,
+    top_k_accuracy,
+)
 from reid.evaluation.protocol import describe_protocol
-from reid.names import Prediction
+from reid.names import Prediction, counted
 from reid.retrieval.calibration import ReliabilityBin, calibration_error, reliability_bins
+from reid.retrieval.intervals import wilson
 
 if TYPE_CHECKING:
     from reid.inference.classifier import Classifier
@@ -51,6 +61,21 @@ class Result:
         return float(np.nanmean(self.per_class))
 
     @property
+    def images_per_class(self) -> Integers:
+        """How many test images each class has, (C,)."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    def interval(self, share: float) -> tuple[float, float]:
+        """The ends of the 95 % interval of a share of all images."""
+        low, high = wilson(share, len(self.labels)).tolist()
+        return low, high
+
+    @cached_property
+    def mean_class_interval(self) -> tuple[float, float]:
+        """The ends of the 95 % interval of the mean over classes."""
+        return class_mean_interval(self.per_class, self.images_per_class)
+
+    @property
     def calibration_error(self) -> float:
         """Expected calibration error, in [0, 1]."""
         return calibration_error(self.reliability)
@@ -61,6 +86,13 @@ class Result:
             "accuracy": {name: {f"top{k}": share for k, share in by.items()} for name, by in self.accuracy.items()},
             "mean_class_accuracy": self.mean_class_accuracy,
             "calibration_error": self.calibration_error,
+            "intervals_95": {
+                "accuracy": {
+                    name: {f"top{k}": list(self.interval(share)) for k, share in by.items()}
+                    for name, by in self.accuracy.items()
+                },
+                "mean_class_accuracy": list(self.mean_class_interval),
+            },
             "images": len(self.labels),
             "classes": len(self.classes),
             "protocol": dict(self.protocol),
@@ -68,7 +100,7 @@ class Result:
 
     def as_full_json(self) -> dict[str, Any]:
         """The figures with those of each class, every confusion, the reliability curve, and each image's prediction."""
-        images = np.bincount(self.labels, minlength=len(self.classes)).tolist()
+        images = self.images_per_class.tolist()
         per_class = [
             {"class": name, "images": count, "accuracy": None if np.isnan(share) else float(share)}
             for name, count, share in zip(self.classes, images, self.per_class, strict=True)
@@ -103,7 +135,8 @@ class Result:
         per_class, error = 100 * self.mean_class_accuracy, 100 * self.calibration_error
         lines[0] += f"  per class {per_class:5.1f}  calibration error {error:4.1f}"
         tested = np.count_nonzero(~np.isnan(self.per_class))
-        return "\n".join([*lines, f"{len(self.labels)} images of {tested} classes; {describe_protocol(self.protocol)}"])
+        what = f"{counted(len(self.labels), 'image')} of {counted(int(tested), 'class', 'classes')}"
+        return "\n".join([*lines, f"{what}; {describe_protocol(self.protocol)}"])
 
 
 def score(
@@ -149,8 +182,8 @@ def test_labels(dataset: FgvcDataset, classes: tuple[str, ...]) -> Integers:
     unknown = [name for place, name in enumerate(dataset.classes) if place in used and name not in label]
     if unknown:
         raise ValueError(
-            f"{dataset.name} at {dataset.root} has {len(unknown)} test classes that the model does not know, first "
-            f"{unknown[0]!r}; it was trained on {len(classes)}, first {classes[0]!r}"
+            f"{dataset.name} at {dataset.root} has {counted(len(unknown), 'test class', 'test classes')} that the "
+            f"model does not know, first {unknown[0]!r}; it was trained on {len(classes)}, first {classes[0]!r}"
         )
     return np.array([label[dataset.classes[sample.identity]] for sample in dataset.test], np.int64)
 

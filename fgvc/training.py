@@ -13,9 +13,10 @@ from reid.distributed.world import World
 from reid.inference.checkpoint import Checkpoint
 from reid.inference.classifier import Classifier
 from reid.models.dcal import DCAL
-from reid.training.loop import Evaluation
+from reid.training.judging import Evaluation
 from reid.training.losses import FgvcLoss
 from reid.training.run import Plan
+from reid.training.sizing import with_epochs
 
 
 def plan_training(config: FgvcConfig, dataset: FgvcDataset, device: torch.device, world: World) -> Plan:
@@ -35,12 +36,14 @@ def plan_training(config: FgvcConfig, dataset: FgvcDataset, device: torch.device
 
         return world.on_main(judge)
 
+    sampler = ShuffledSampler(len(labels), batch_size=options.batch_size, seed=options.seed)
     return Plan(
         config,
+        with_epochs(options, len(sampler)),
         dataset.train,
         labels,
         dataset.classes,
-        ShuffledSampler(len(labels), batch_size=options.batch_size, seed=options.seed),
+        sampler,
         partial(training_transform, flip=config.data.flip),
         lambda model: FgvcLoss(options.label_smoothing),
         evaluate if dataset.test else None,

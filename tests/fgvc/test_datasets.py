@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from fgvc.datasets import AIRCRAFT, DATASETS, LEVELS, load_dataset
+from reid.data.folders import Patterns
 from reid.data.images import read_image
 
 CUB = {
@@ -152,6 +154,49 @@ def test_cars_in_two_folders(tmp_path, link, labels):
     assert found(dataset.test) == [("cars_test/00001.jpg", 1)]
 
 
+def test_cars_as_unpacked_into_folders_of_the_archives_names(tmp_path, link):
+    root = cars_in_folders(tmp_path / "stanford-cars-dataset", link)
+    for name in ("cars_train", "cars_test", "devkit"):
+        (root / name).rename(root / "inner")
+        (root / ("car_devkit" if name == "devkit" else name)).mkdir()
+        (root / "inner").rename(root / ("car_devkit" if name == "devkit" else name) / name)
+    dataset = load_dataset("cars", tmp_path)
+    assert found(dataset.train) == [("cars_train/00001.jpg", 0), ("cars_train/00002.jpg", 1)]
+    assert found(dataset.test) == [("cars_test/00001.jpg", 1)]
+
+
+@pytest.mark.parametrize("name", ["cars", "aircraft"])
+def test_a_set_sorted_into_a_folder_a_class_is_told_how_to_be_read(tmp_path, link, name):
+    link(tmp_path / "car_data" / "car_data", ["train/Acura/1.jpg", "test/Acura/2.jpg"])
+    with pytest.raises(FileNotFoundError) as caught:
+        load_dataset(name, tmp_path)
+    where = tmp_path / "car_data" / "car_data"
+    said = f"; {where} has one folder a class in train and test: use --dataset folder --data-root {where}"
+    assert str(caught.value).endswith(said)
+    assert len(load_dataset("folder", where).train) == 1
+
+
+def test_what_is_missing_of_cars_is_told_once_and_of_the_nearest(tmp_path, monkeypatch):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "cars_train").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "lost+found")
+    listed = Path.iterdir
+
+    def listing(path):
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", listing)
+    with pytest.raises(FileNotFoundError) as caught:
+        load_dataset("cars", tmp_path)
+    lists = "devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat"
+    assert str(caught.value).startswith(
+        f"cars: expected cars_train, cars_test, {lists} or car_ims, cars_annos.mat in one folder; looked in {tmp_path} "
+        f"(has no cars_test, {lists}), {tmp_path}/stanford_cars, "
+    )
+
+
 def test_cars_in_one_folder(tmp_path, link):
     dataset = load_dataset("cars", cars_together(tmp_path, link))
     assert dataset.classes == tuple(CAR_CLASSES)
@@ -212,7 +257,7 @@ def test_broken_files_of_aircraft_are_named(tmp_path):
         read_image(unread.path, unread.box)
 
 
-@pytest.mark.parametrize("held_out", ["test", "val"])
+@pytest.mark.parametrize("held_out", ["test", "val", "valid", "validation"])
 def test_folder_has_a_folder_a_class(tmp_path, link, held_out):
     link(tmp_path, ["train/b/2.jpg", "train/a/x/1.jpg", "train/a/.hidden.jpg", f"{held_out}/a/3.jpg"])
     dataset = load_dataset("folder", tmp_path)
@@ -222,6 +267,20 @@ def test_folder_has_a_folder_a_class(tmp_path, link, held_out):
     assert dataset.protocol == {"split": held_out}
     told = ("folder: 1 file left out: 1 hidden", "folder: 1 class ('b') without a test image")
     assert dataset.warnings == told
+
+
+def test_a_class_of_which_no_file_is_wanted_is_none(tmp_path, link):
+    link(
+        tmp_path, ["train/auk/1.jpg", "train/auk/1_small.jpg", "train/gull/2.jpg", "test/auk/3.jpg", "test/gull/4.jpg"]
+    )
+    dataset = load_dataset("folder", tmp_path, wanted=Patterns(exclude=("gull", "*_small.*")))
+    assert dataset.classes == ("auk",)
+    assert found(dataset.train) == [("auk/1.jpg", 0)] and found(dataset.test) == [("auk/3.jpg", 0)]
+    assert dataset.warnings == ("folder: 3 files left out: 3 by --exclude",)
+    with pytest.raises(
+        ValueError, match="cub: given patterns, without gull, which choose among the files of dataset f"
+    ):
+        load_dataset("cub", tmp_path, wanted=Patterns(exclude=("gull",)))
 
 
 def test_a_test_folder_wins_over_val_and_may_stand_alone(tmp_path, link):
@@ -238,15 +297,18 @@ def test_a_root_without_splits_is_refused_before_it_is_walked(tmp_path, link, mo
         raise AssertionError("the whole root was read")
 
     monkeypatch.setattr("fgvc.datasets.images_by_folder", walked)
-    with pytest.raises(FileNotFoundError, match="has no folder train, test or val"):
+    with pytest.raises(FileNotFoundError, match="has none of the folders train, test, val, valid, validation"):
         load_dataset("folder", tmp_path)
 
 
 def test_broken_folders_are_named(tmp_path, link):
-    with pytest.raises(FileNotFoundError, match=r"has no folder train, test or val; expected train/CLASS/\*.jpg"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"has none of the folders train, test, val, valid, validation; expected train/CLASS/\*.jpg",
+    ):
         load_dataset("folder", tmp_path)
     link(tmp_path, ["train/a/1.jpg", "test/c/2.jpg"])
-    with pytest.raises(ValueError, match=r"test has 1 classes that .*train has not, first 'c'"):
+    with pytest.raises(ValueError, match=r"test has 1 class that .*train has not, first 'c'"):
         load_dataset("folder", tmp_path)
     shutil.rmtree(tmp_path / "test")
     (tmp_path / "train" / "b").mkdir()

@@ -99,7 +99,7 @@ def test_grey_and_cmyk_images_are_classified(run, kinds):
         (["--checkpoint", "RUN", "--json", "ABSENT/x.json"], 1, "--json"),
         (["--checkpoint", "RUN", "--report", "FILE"], 1, "is a file, expected a folder or a new name"),
         (["--checkpoint", "BASELINE", "prediction=glca"], 2, "which has no GLCA"),
-        (["--checkpoint", "OTHERS"], 1, "has 1 test classes that the model does not know, first 'kind-2'"),
+        (["--checkpoint", "OTHERS"], 1, "has 1 test class that the model does not know, first 'kind-2'"),
     ],
 )
 def test_bad_arguments_cost_one_line(run, kinds, tmp_path, capsys, arguments, code, message):

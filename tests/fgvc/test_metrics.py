@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from fgvc.metrics import class_accuracy, confusions, top_k_accuracy
+from fgvc.metrics import class_accuracy, class_mean_interval, confusions, top_k_accuracy
 
 
 def world(images=200, classes=7, seed=0):
@@ -50,3 +50,11 @@ def test_confusions_are_the_matrix_off_its_diagonal_the_largest_first():
 
 def test_nothing_is_confused_where_everything_is_right():
     assert confusions(np.array([1, 0]), np.array([1, 0])) == []
+
+
+def test_the_interval_of_a_mean_over_classes_weighs_each_alike():
+    images = np.array([400, 4, 0])
+    low, high = class_mean_interval(np.array([0.5, 0.5, np.nan]), images)
+    # The four images of the small class make up most of the spread: half of 0.25 x 1.96.
+    assert low == pytest.approx(0.5 - 0.245, abs=0.04)
+    assert high == pytest.approx(0.5 + 0.245, abs=0.04)

@@ -16,7 +16,11 @@ from reid.models.dcal import DCAL, build_dcal
 from reid.models.options import DcalOptions
 
 HOSTILE = "<b>$\\frac{1}$'&"
-SECTIONS = ["numbers", "classes", "confusions", "attention", "calibration"]
+SECTIONS = ["numbers", "classes", "matrix", "confusions", "attention", "calibration"]
+
+
+def tables_of(names):
+    return {"confusion_matrix.csv"} | {f"{name}.{kind}" for name in names for kind in ("csv", "tex")}
 
 
 def make(folder, dataset, method="dcal", probabilities=None):
@@ -43,8 +47,15 @@ def test_a_full_report(tmp_path, dataset, page_of):
     parsed = page_of(path)
     assert [attributes["id"] for attributes in parsed.attributes("section")] == SECTIONS
     files = {file.name for file in path.parent.iterdir()}
-    charts = ("classes", "confusions", "attention", "reliability")
-    assert files == {"index.html", "metrics.json", *(f"{name}.png" for name in charts)}
+    assert {a["href"] for a in parsed.attributes("a") if a["href"][0] != "#"} == files - {"index.html", "metrics.json"}
+    charts = ("classes", "confusion_matrix", "confusions", "attention", "reliability")
+    tables = ("numbers", "classes", "all_confusions", "reliability")
+    assert files == {
+        "index.html",
+        "metrics.json",
+        *(f"{name}.{kind}" for name in charts for kind in ("png", "svg")),
+        *tables_of(tables),
+    }
     assert json.loads((path.parent / "metrics.json").read_text()) == json.loads(json.dumps(result.as_full_json()))
     for share in (result.top1, result.mean_class_accuracy, result.calibration_error):
         assert f"{100 * share:.1f} %" in parsed.text

@@ -58,7 +58,7 @@ def test_classes_are_matched_by_name():
 
 
 def test_what_cannot_be_scored_is_named():
-    with pytest.raises(ValueError, match=r"has 1 test classes that the model does not know, first 'crow'; it was "):
+    with pytest.raises(ValueError, match=r"has 1 test class that the model does not know, first 'crow'; it was "):
         labels_of(dataset(), ("ani", "bunting"))
     with pytest.raises(ValueError, match=r"folder at /data has no test images, so it cannot be evaluated on"):
         labels_of(dataset(labels=()), ("ani", "bunting", "crow"))
