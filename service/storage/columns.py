@@ -31,6 +31,7 @@ ITEMS = select(
     media.c.width,
     media.c.height,
     media.c.source,
+    media.c.copy_sha256,
     items.c.box,
     items.c.frame,
     items.c.captured_precision,
@@ -63,8 +64,8 @@ def item_from(row: tuple[Any, ...]) -> Item:
 def details_columns(details: Details) -> dict[str, Any]:
     """The columns of what is said of an item, but for its identity."""
     time, precision = details.captured_at, details.captured_precision
-    if time is not None and precision is not None and time.utcoffset():
-        precision += f" {time:%z}"  # of the camera's clock, so that 06:41 stays 06:41 for people
+    if time is not None and time.utcoffset():
+        precision = f"{precision or ''} {time:%z}"  # of the clock, so that 06:41 stays 06:41 for people
     said = {field: getattr(details, field.name) for field in FIELDS if field.column.startswith("items.")}
     columns = {
         field.column.removeprefix("items."): None if value is None else _WRITTEN[field.kind](value)
@@ -81,7 +82,7 @@ def _captured(time: datetime | None, precision: str) -> tuple[datetime | None, s
     words, _, offset = precision.rpartition(" ")
     if offset[:1] not in ("+", "-"):
         return time, precision or None
-    return time.astimezone(datetime.strptime(offset, "%z").tzinfo), words
+    return time.astimezone(datetime.strptime(offset, "%z").tzinfo), words or None
 
 
 def region_columns(region: Region | None) -> dict[str, Any]:
@@ -104,9 +105,11 @@ def json_text(value: Any) -> str:
         raise ValueError(f"{reprlib.repr(value)} is not JSON ({error})") from error
 
 
-def condition(chosen: Filter) -> ColumnElement[bool]:
-    """A filter over items and identities."""
+def condition(chosen: Filter, named: bool | None = None) -> ColumnElement[bool]:
+    """A filter over items and identities; `named` leaves those with a label, or those without."""
     tests: list[ColumnElement[bool]] = [true()]
+    if named is not None:
+        tests.append(identities.c.name.is_not(None) if named else identities.c.name.is_(None))
     for one in chosen.conditions():
         column: ColumnElement[Any] = _COLUMNS[one.field]
         if isinstance(one, During):

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Identity, Table, func, select, text
 from sqlalchemy.dialects.postgresql import REGCLASS
 
-from service.storage.tables import gallery, identities, metadata
+from service.storage.tables import decisions, gallery, identities, metadata
 
 ROWS_AT_ONCE = 1000
 
@@ -14,7 +14,7 @@ ROWS_AT_ONCE = 1000
 TABLES = [table for table in metadata.sorted_tables if table is not gallery]
 
 # Where rows refer to others of their table, those come first.
-_ORDER = {identities.name: identities.c.merged_into.is_not(None)}
+_ORDER = {identities.name: identities.c.merged_into.is_not(None), decisions.name: decisions.c.number}
 
 # The columns whose numbers are never used again, by the names of their tables.
 _NUMBERED = {

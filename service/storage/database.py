@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Executable, Table, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.storage.copying import TABLES, last_numbers, read_rows, set_last_numbers
+from service.storage.inspection import RESTORE
 from service.storage.postgresql import WAIT, Postgresql
 from service.storage.sqlite import Sqlite
 from service.storage.tables import gallery, indexes
@@ -23,13 +24,15 @@ class Database:
     when it is damaged, or for text that it cannot hold.
     """
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
+    def __init__(self, folder: Path, url: str | None = None, *, read_only: bool = False, beside: bool = False) -> None:
         """Open the gallery of `folder`, or start one where the folder is new or empty.
 
         Its tables are in `gallery.db` there, which this process alone may have open; or, with `url`, such as
         `postgresql+psycopg://user:password@host/database`, on a PostgreSQL server, and then other processes that see
-        the same folder may have them open too. Raises OSError when the folder cannot be written, another process holds
-        it or the server cannot be reached, and ValueError when it is no gallery, one of a newer version, or damaged.
+        the same folder may have them open too. Who only reads a file may do so beside the process that has it, as may
+        who is `beside` it and changes nothing but keys. Raises
+        OSError when the folder cannot be written, another process holds it or the server cannot be reached, and
+        ValueError when it is no gallery, one of a newer version, or damaged.
         """
         self.folder = folder
         self.shared = url is not None
@@ -37,7 +40,8 @@ class Database:
         self._writing = threading.Lock()
         self._naming = threading.Lock()
         self._exclusive: dict[str, threading.Lock] = {}
-        self._home = Sqlite(folder) if url is None else Postgresql(folder, url)
+        self._home = Sqlite(folder, read_only=read_only, beside=beside) if url is None else Postgresql(folder, url)
+        self.damage: str | None = None  # for which nothing is written any more
         self.name = self._home.name  # without password
         try:
             with self._named_errors():
@@ -72,6 +76,8 @@ class Database:
         Writers take turns, over all processes. Raises OSError when the changes cannot be written, say for a full disk;
         where a server was lost at the very end, they may be there all the same, as the message says.
         """
+        if self.damage is not None:
+            raise OSError(f"{self.name}: damaged ({self.damage}), so that nothing is changed; {RESTORE}")
         with self._writing, self._named_errors(), self._home.writing() as connection:
             yield connection
 
@@ -91,6 +97,23 @@ class Database:
                 yield
         finally:
             lock.release()
+
+    def inspect(self, stop: threading.Event) -> str | None:
+        """Look for damage in the tables while others use them; `damage` is what was found, and then nothing is written.
+
+        A bit that flipped inside a value is beyond that: vectors and pictures have checksums. It ends early when it is
+        to `stop`.
+        """
+        with self._named_errors():
+            found = self._home.complaints(stop)
+        if found and not stop.is_set():
+            self.damage = "; ".join(found)
+        return self.damage
+
+    def scrub(self) -> None:
+        """Leave nothing in the file of what was deleted or changed before; a server does so in its own time."""
+        with self._writing, self._named_errors():
+            self._home.scrub()
 
     def copy(self, path: Path, progress: Callable[[int, int], None]) -> None:
         """Write all there is at this moment to a new SQLite file, while others read and write here.

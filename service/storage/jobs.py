@@ -12,7 +12,7 @@ from service.fields import microseconds, time_from
 from service.records import NOBODY, Cause, Conflict, Job, JobState, NotFound
 from service.storage.columns import json_text, now
 from service.storage.database import Database
-from service.storage.tables import jobs
+from service.storage.tables import jobs, operations
 from service.storage.transaction import Transaction
 
 LEASE = timedelta(minutes=5)  # of a running job, renewed by its progress
@@ -42,10 +42,13 @@ class Jobs:
     Whoever runs a job has it on a lease, so that another may go on with it when its owner is gone.
     """
 
-    def __init__(self, database: Database) -> None:
-        """End all leases, for their owners are gone; where several processes share the gallery they end by time."""
+    def __init__(self, database: Database, running: bool = True) -> None:
+        """End all leases, for their owners are gone; where several processes share the gallery they end by time.
+
+        Those who run no jobs, but read of them, end none.
+        """
         self._database = database
-        if not database.shared:
+        if running and not database.shared:
             with database.transaction() as connection:
                 connection.execute(update(jobs).values(leased_until=None))
 
@@ -71,6 +74,22 @@ class Jobs:
         """The newest `limit` jobs with a number below `before`, newest first."""
         older = _JOBS if before is None else _JOBS.where(jobs.c.number < before)
         return [_job(row) for row in self._database.read(older.order_by(jobs.c.number.desc()).limit(limit))]
+
+    def open(self) -> list[Job]:
+        """Those that are queued or running."""
+        return [_job(row) for row in self._database.read(_JOBS.where(_IS_OPEN))]
+
+    def last_done(self, kind: str) -> Job | None:
+        """The newest job of a kind that is done."""
+        done = _JOBS.where(jobs.c.kind == kind, jobs.c.state == "done").order_by(jobs.c.number.desc()).limit(1)
+        return next((_job(row) for row in self._database.read(done)), None)
+
+    def last_start(self, kind: str) -> datetime | None:
+        """When the last job of a kind was created, or else the gallery; None for one that nothing was done to."""
+        latest = select(func.max(jobs.c.created_at)).where(jobs.c.kind == kind).scalar_subquery()
+        first = select(operations.c.time).order_by(operations.c.seq).limit(1).scalar_subquery()
+        ((created_at,),) = self._database.read(select(func.coalesce(latest, first)))
+        return None if created_at is None else time_from(created_at)
 
     def claim(self) -> Job | None:
         """Lease the oldest job that is queued, or that runs without a lease; None where there is none."""

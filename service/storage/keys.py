@@ -6,7 +6,6 @@ import secrets
 import threading
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -55,8 +54,8 @@ class AdminKey:
 class Keys:
     """The keys of a gallery, which threads may share; only one of these may change them at a time.
 
-    Where processes share the gallery, a key that one made or revoked holds in the others within about a second, or when
-    they reach the database again. Methods raise OSError and ValueError as `Database` does. The operation log keeps the
+    A key that one process made or revoked holds in the others within about a second, or when they reach the database
+    again. Methods raise OSError and ValueError as `Database` does. The operation log keeps the
     `cause` of every change.
     """
 
@@ -67,9 +66,7 @@ class Keys:
         self._live: dict[str, Key] = {}  # by the SHA-256 of the secret
         self._admin = AdminKey(admin_key)
         self._refresh()
-        if database.shared:
-            follow = threading.Thread(target=_follow, args=(weakref.ref(self), database), name="keys", daemon=True)
-            follow.start()
+        threading.Thread(target=_follow, args=(weakref.ref(self), database), name="keys", daemon=True).start()
 
     def add(self, new: NewKey, cause: Cause = NOBODY) -> tuple[Key, str]:
         """Make a key, and return it with its secret, which nobody can find out later."""
@@ -121,8 +118,13 @@ class Keys:
 def _follow(keys: "weakref.ref[Keys]", database: Database) -> None:
     """Look at the keys again and again, beside the event loop that asks for them, until they or the database end."""
     while not database.closed.wait(REFRESHED) and (followed := keys()):
-        with suppress(OSError):  # away; whoever needs the database meets that too
+        try:
             followed._refresh()
+        except OSError:  # away; whoever needs the database meets that too
+            pass
+        except Exception:
+            if not database.closed.is_set():  # it was closed while this read
+                raise
         del followed
 
 

@@ -4,19 +4,21 @@ E is the embedding size.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select
 
+from reid.names import counted
 from service.records import APPEARANCE, NOBODY, Cause, Item, ModelMismatch, Vectors
-from service.storage.columns import ITEMS, item_from, json_text, now, portions
+from service.storage.columns import ITEMS, VALUES_AT_ONCE, item_from, json_text, now, portions
 from service.storage.database import Database
 from service.storage.tables import items, models, spaces, vectors
 from service.storage.transaction import Transaction
-from service.storage.vectors import add_vectors, of_items, require_unit
+from service.storage.vectors import add_vectors, delete_former, differs, of_items, require_unit
 
+FORMER_AT_ONCE = 1000  # items, so that nobody who writes waits for long
 NAMED = 5  # items in an error
 
 
@@ -78,10 +80,30 @@ class Models:
         lacking = select(func.count()).select_from(items).where(self._lacks(model_id))
         return int(self._database.read(lacking)[0][0])
 
-    def add(self, model_id: str, embedded: Mapping[int, Vectors]) -> None:
+    def forget_damaged(self, model_id: str, cause: Cause = NOBODY) -> list[int]:
+        """Drop vectors of a model that are not what was written, so that they lack; the numbers of their items."""
+        kept = select(vectors.c.owner_number, vectors.c.vector, vectors.c.checksum).order_by(vectors.c.owner_number)
+        damaged: list[int] = []
+        after = -1
+        while rows := self._database.read(
+            kept.where(of_items(model_id, self._space), vectors.c.owner_number > after).limit(VALUES_AT_ONCE)
+        ):
+            damaged += [number for number, *written in rows if differs(*written)]
+            after = rows[-1][0]
+        if damaged:
+            with self._database.transaction() as connection:
+                for portion in portions(damaged):
+                    which = of_items(model_id, self._space), vectors.c.owner_number.in_(portion)
+                    connection.execute(delete(vectors).where(*which))
+                for number in damaged:
+                    Transaction(connection, cause).log("item.mend", str(number), {"number": number}, None)
+        return damaged
+
+    def add(self, model_id: str, embedded: Mapping[int, Vectors], mended: Cause | None = None) -> None:
         """Add vectors (E,) of a known model, by the number of their item; those of items that are gone are dropped.
 
-        Raises ValueError, and adds none, for a vector that is not (E,) float32 of unit length.
+        Where items are `mended` by whom it says, those who follow the log are told. Raises ValueError, and adds none,
+        for a vector that is not (E,) float32 of unit length.
         """
         model = self._find(models.c.model_id == model_id)
         if model is None:
@@ -94,28 +116,42 @@ class Models:
                 former = of_items(model_id, self._space), vectors.c.owner_number.in_(portion)
                 connection.execute(delete(vectors).where(*former))
                 add_vectors(connection, model_id, self._space, {number: embedded[number] for number in there})
+                for number in there if mended is not None else ():
+                    Transaction(connection, mended or NOBODY).log("item.mend", str(number), None, {"number": number})
 
-    def switch(self, model_id: str, cause: Cause = NOBODY) -> None:
-        """Give the space to another known model, and drop the vectors that all others have in it.
+    def switch(self, model_id: str, cause: Cause = NOBODY, left_out: Collection[int] = ()) -> None:
+        """Give the space to another known model; `drop_former` may follow.
 
-        Raises ValueError, which tells how many and names the first, and changes nothing while items have no vector of
-        that model.
+        Items of these numbers may be `left_out`: they have no vector of that model, and cannot be found. Raises
+        ValueError, which tells how many and names the first, and changes nothing while others have none.
         """
         with self._database.transaction() as connection:
-            if lacking := self.count_missing(model_id):
-                first = ", ".join(item.item_id for item in self.missing(model_id, 0, NAMED))
-                more = ", ..." if lacking > NAMED else ""
-                raise ValueError(f"{lacking} items have no vector of model {model_id}: {first}{more}")
+            missing = self.missing(model_id, 0, len(left_out) + NAMED + 1)
+            if lacking := [item.item_id for item in missing if item.number not in left_out]:
+                first, more = ", ".join(lacking[:NAMED]), ", ..." if len(lacking) > NAMED else ""
+                count = self.count_missing(model_id)
+                raise ValueError(
+                    f"{counted(count, 'item has', 'items have')} no vector of model {model_id}: {first}{more}"
+                )
             if self._find(models.c.model_id == model_id) is None:
                 raise ValueError(f"model {model_id} is not known to {self._database.name}")
             before = self.active
             connection.execute(delete(spaces).where(spaces.c.space == self._space))
             connection.execute(insert(spaces).values(space=self._space, model_id=model_id))
-            connection.execute(delete(vectors).where(vectors.c.space == self._space, vectors.c.model_id != model_id))
             was = None if before is None else {"model_id": before.model_id}
             Transaction(connection, cause).log(
                 "model.switch", model_id, was, {"model_id": model_id, "space": self._space}
             )
+
+    def drop_former(self) -> None:
+        """Drop the vectors of other models than the space's, but for items that have none of that; some at a time."""
+        after, active = 0, self.active
+        while active is not None:
+            with self._database.transaction() as connection:
+                dropped = delete_former(connection, self._space, active.model_id, after, FORMER_AT_ONCE)
+            if len(dropped) < FORMER_AT_ONCE:
+                return
+            after = dropped[-1]
 
     def _find(self, which: ColumnElement[bool]) -> Model | None:
         found = select(models.c.model_id, models.c.dimension, models.c.description).where(which)

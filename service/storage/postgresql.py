@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, func, insert, select, text
@@ -15,6 +16,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from service.records import UnusableText
 from service.storage import sqlite
 from service.storage.copying import last_numbers, read_rows, set_last_numbers
+from service.storage.folder import as_its_folder, make_folder
+from service.storage.inspection import CROSS_CHECKS, RESTORE
 from service.storage.migrations.postgresql import is_newest, migrate
 from service.storage.tables import gallery
 
@@ -141,6 +144,18 @@ class Postgresql:
             with target.begin():
                 set_last_numbers(target, last_numbers(source))
 
+    def scrub(self) -> None:
+        """What the server keeps of deleted rows goes with its own vacuum."""
+
+    def complaints(self, stop: Event) -> list[str]:
+        """What is wrong with the tables, each against the next; pages are the server's business."""
+        found = []
+        for meaning, counted in CROSS_CHECKS.items():
+            with self.reading() as connection:
+                number = 0 if stop.is_set() else connection.execute(text(counted)).scalar_one()
+            found += [f"{number} {meaning}"] if number else []
+        return found
+
     def named(self, error: Exception) -> Exception | None:
         """What an error means for the user, on one line; None where it is an error of the program."""
         if isinstance(error, PoolTimeout):
@@ -149,7 +164,7 @@ class Postgresql:
             return None
         state = getattr(error.orig, "sqlstate", None)
         if state in _DAMAGED:
-            return ValueError(f"{self.name}: damaged ({_reason(error)})")
+            return ValueError(f"{self.name}: damaged ({_reason(error)}); {RESTORE}")
         if state == _TOO_LONG:
             return UnusableText(f"a text is too long for an index of PostgreSQL ({_reason(error)})")
         if isinstance(error, DataError) and (wrong := _with_nul(error.params)):
@@ -178,14 +193,14 @@ class Postgresql:
         """
         mark = self._folder / ID_FILE
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             names = {path.name for path in self._folder.iterdir()}
             if mark.name not in names:
                 # What a kill left of an earlier attempt is written anew.
                 if others := names - {_unfinished(mark).name, "lost+found"}:
                     expected = f"expected the folder of this gallery, or a new or empty one, for {self.name}"
                     raise ValueError(f"{self._folder}: holds {min(others)} but no {mark.name}; {expected}")
-                with open(_unfinished(mark), "w") as file:
+                with open(_unfinished(mark), "w", opener=as_its_folder) as file:
                     file.write(gallery_id)
                     file.flush()
                     os.fsync(file.fileno())

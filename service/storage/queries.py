@@ -2,19 +2,25 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, func, insert, select
 
-from service.fields import time_from
-from service.records import Cause, LoggedQuery, Query
+from service.fields import microseconds, time_from
+from service.records import FIRST, Cause, LoggedQuery, LogPart, Query
 from service.storage.columns import json_text, now
 from service.storage.database import Database
+from service.storage.logs import part_of
 from service.storage.tables import queries
+
+MEASURED = 1000  # queries
+ROW_BYTES = 150  # of a query, beside what is asked and answered
+ROWS_AT_ONCE = 1000
 
 
 class Queries:
-    """The query log, which threads may share: it grows, and nothing in it can be changed or removed.
+    """The query log, which threads may share: nothing in it can be changed but by an erasure, and the oldest go.
 
     Every method raises OSError when the file cannot be read or written, and ValueError when it is damaged.
     """
@@ -39,10 +45,34 @@ class Queries:
         with self._database.transaction() as connection:
             connection.execute(insert(queries), rows)
 
-    def page(self, after: int = 0, limit: int = 1000) -> list[Query]:
-        """The first `limit` queries with a `seq` above `after`, in the order in which they were written."""
-        following = select(queries).where(queries.c.seq > after).order_by(queries.c.seq).limit(limit)
-        return [_query(row) for row in self._database.read(following)]
+    def page(self, wanted: LogPart = FIRST) -> list[Query]:
+        """Queries that were answered, by default the first thousand, in the order in which they were written."""
+        return [_query(row) for row in self._database.read(part_of(queries, wanted))]
+
+    def prune(self, before: datetime, most_bytes: int) -> int:
+        """Remove the queries that were asked before a time, and the oldest while all take more room; their number.
+
+        The room is told by the mean of the last thousand.
+        """
+        written = func.length(queries.c.asked) + func.length(queries.c.conditions) + func.length(queries.c.matches)
+        latest = select(written).order_by(queries.c.seq.desc()).limit(MEASURED)
+        sizes = [size for (size,) in self._database.read(latest)]
+        if not sizes:
+            return 0
+        kept = int(most_bytes // (sum(sizes) / len(sizes) + ROW_BYTES))
+        old = select(func.max(queries.c.seq)).where(queries.c.time < microseconds(before))
+        many = select(queries.c.seq).order_by(queries.c.seq.desc()).offset(kept).limit(1)
+        ends = [end for asked in (old, many) for (end,) in self._database.read(asked) if end is not None]
+        removed = 0
+        while ends:
+            oldest = select(queries.c.seq).where(queries.c.seq <= max(ends)).order_by(queries.c.seq).limit(ROWS_AT_ONCE)
+            with self._database.transaction() as connection:
+                seqs = connection.execute(oldest).scalars().all()
+                connection.execute(delete(queries).where(queries.c.seq.in_(seqs)))
+            removed += len(seqs)
+            if len(seqs) < ROWS_AT_ONCE:
+                break
+        return removed
 
 
 def _query(row: tuple[Any, ...]) -> Query:

@@ -9,10 +9,12 @@ from pathlib import Path
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from service.storage.folder import GALLERY_FILE, hold
-from service.storage.migrations.sqlite import migrate
+from service.storage.folder import GALLERY_FILE, as_its_folder, connect_to_read, hold, require_gallery
+from service.storage.inspection import CROSS_CHECKS, RESTORE
+from service.storage.migrations.sqlite import migrate, require_newest
 
 PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
+COMPLAINTS = 5  # told of a damaged file
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _UNUSABLE = {
@@ -28,18 +30,26 @@ _UNUSABLE = {
 class Sqlite:
     """`gallery.db` in its folder, by one connection that writes and one that reads and does not wait for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False, beside: bool = False) -> None:
+        """Whoever reads only, or works `beside` it, may do so while another process holds the folder."""
         self._folder = folder
+        self._read_only = read_only
+        self._beside = beside
         self._path = folder / GALLERY_FILE
         self.name = str(self._path)
         self._reading = threading.Lock()
         self._opened = ExitStack()
 
     def open(self) -> None:
-        """Lock the folder, and bring the tables to the newest version."""
+        """Lock the folder, and bring the tables to the newest version, unless they are only read."""
         with ExitStack() as opened:
-            opened.enter_context(hold(self._folder))
-            self._writer = opened.enter_context(open_file(self._path))
+            if self._read_only or self._beside:
+                require_gallery(self._folder)
+                require_newest(self._path)
+            else:
+                opened.enter_context(hold(self._folder))
+            if not self._read_only:
+                self._writer = opened.enter_context(open_file(self._path))
             self._reader = opened.enter_context(_open_reader(self._path))
             self._opened = opened.pop_all()
 
@@ -52,6 +62,8 @@ class Sqlite:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A connection in a transaction."""
+        if self._read_only:
+            raise OSError(f"{self._path}: opened for reading only")
         with self._writer.begin():
             self._writer.exec_driver_sql("BEGIN IMMEDIATE")
             yield self._writer
@@ -62,6 +74,7 @@ class Sqlite:
 
     def copy(self, path: Path, progress: Callable[[int, int], None]) -> None:
         """Write all there is at this moment to a new file; `progress` is told how many pages of how many are copied."""
+        _make_file(path)
         with (
             named_errors(path),
             closing(sqlite3.connect(self._path, isolation_level=None)) as source,
@@ -72,6 +85,18 @@ class Sqlite:
             source.execute("BEGIN")
             source.execute("SELECT count(*) FROM sqlite_master").fetchone()
             source.backup(target, pages=PAGES_AT_ONCE, progress=lambda _, left, pages: progress(pages - left, pages))
+
+    def scrub(self) -> None:
+        """Leave nothing on the disk of what was deleted or changed before."""
+        with self._reading:  # nobody is in the midst of reading what is written anew
+            connection = self._writer.connection.driver_connection
+            assert connection is not None
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def complaints(self, stop: threading.Event) -> list[str]:
+        """What is wrong with the file, by its pages and by each table against the next; it ends early with `stop`."""
+        return complaints(self._path, stop)
 
     def named(self, error: Exception) -> Exception | None:
         """What an error means for the user, on one line; None where it is an error of the program."""
@@ -98,10 +123,18 @@ def _named(error: Exception, path: Path) -> Exception | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
     if code in _DAMAGED:
-        return ValueError(f"{path}: damaged, or not a gallery ({cause})")
+        return ValueError(f"{path}: damaged, or not a gallery ({cause}); {RESTORE}")
     if code in _UNUSABLE:
         return OSError(f"{path}: cannot be read or written ({cause}); nothing was changed")
     return None
+
+
+def _make_file(path: Path) -> None:
+    """Make a file where it is not there, as open as its folder, as is then what SQLite writes beside it."""
+    try:
+        open(path, "ab", opener=as_its_folder).close()
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read or written ({error.strerror}); nothing was changed") from error
 
 
 def open_file(path: Path) -> Connection:
@@ -109,10 +142,12 @@ def open_file(path: Path) -> Connection:
 
     def connect() -> sqlite3.Connection:
         with ExitStack() as opened:
+            _make_file(path)
             connection = opened.enter_context(closing(_connect(path)))
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            migrate(connection, path)
+            connection.execute("PRAGMA secure_delete = ON")
+            migrate(connection, path, lambda: complaints(path, threading.Event()))
             connection.execute("PRAGMA journal_mode = WAL")  # after the check: it writes to the file
             opened.pop_all()
         return connection
@@ -120,13 +155,24 @@ def open_file(path: Path) -> Connection:
     return _opened(connect)
 
 
-def _open_reader(path: Path) -> Connection:
-    def connect() -> sqlite3.Connection:
-        connection = _connect(path)
-        connection.execute("PRAGMA query_only = ON")
-        return connection
+def complaints(path: Path, stop: threading.Event) -> list[str]:
+    """What is wrong with a gallery's file, which others may write to meanwhile; it ends early, with what it has."""
+    try:
+        with closing(connect_to_read(path)) as connection:
+            connection.set_progress_handler(lambda: int(stop.is_set()), 100_000)
+            pages = connection.execute(f"PRAGMA quick_check({COMPLAINTS})")
+            found = [" ".join(told.split()) for (told,) in pages if told != "ok"]
+            if not found:  # or nothing that is read can be believed
+                for meaning, counted in CROSS_CHECKS.items():
+                    (number,) = connection.execute(counted).fetchone()
+                    found += [f"{number} {meaning}"] if number else []
+            return found
+    except sqlite3.DatabaseError as error:
+        return [] if stop.is_set() else [str(error)]
 
-    return _opened(connect)
+
+def _open_reader(path: Path) -> Connection:
+    return _opened(lambda: connect_to_read(path))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,16 +1,18 @@
 """The truth of a gallery: its photos, their vectors, and who changed what when. E is the embedding size."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, distinct, func, select
+from sqlalchemy import Column, ColumnElement, bindparam, distinct, func, or_, select, update
 
-from service.fields import Filter, facts, time_from
+from service.fields import Filter, facts, microseconds, time_from
 from service.records import (
     APPEARANCE,
+    FIRST,
     NOBODY,
     Cause,
     Conflict,
@@ -18,6 +20,7 @@ from service.records import (
     Enrolled,
     Item,
     ItemEdit,
+    LogPart,
     Medium,
     ModelMismatch,
     NewItem,
@@ -26,9 +29,11 @@ from service.records import (
     Region,
     Row,
     UnusableBox,
+    UnusableText,
 )
 from service.storage.columns import ITEMS, LABELLED_ITEMS, SEARCHED, condition, item_from, portions
 from service.storage.database import Database
+from service.storage.logs import part_of
 from service.storage.models import Models
 from service.storage.tables import identities, items, media, operations, vectors
 from service.storage.transaction import Transaction
@@ -36,6 +41,9 @@ from service.storage.vectors import of_items, require_unit
 
 ROWS_AT_ONCE = 10_000
 EVERYTHING = Filter()
+
+_DAY = 86_400_000_000  # microseconds
+_DAYS_UNTIL_1970 = date(1970, 1, 1).toordinal() - 1
 
 _ROWS = (
     select(vectors.c.owner_number, vectors.c.vector, *SEARCHED)
@@ -47,13 +55,13 @@ _ROWS = (
 class LogEntry(NamedTuple):
     """An entry of the operation log for those who follow it, with what it touches, which other kinds leave open.
 
-    That is the item of a `number`, all items that the identity of an id has by now, or a space whose vectors are those
-    of another model from then on.
+    Those are items by their `numbers`, all items that the identity of an id has by now, or a space whose vectors are
+    those of another model from then on.
     """
 
     seq: int
     kind: str
-    number: int | None = None
+    numbers: frozenset[int] = frozenset()
     identity_id: str | None = None
     space: str | None = None
 
@@ -73,14 +81,15 @@ class Store:
         cause: Cause = NOBODY,
         embedded_by: str | None = None,
         space: str = APPEARANCE,
-    ) -> list[Enrolled | Conflict]:
+    ) -> list[Enrolled | Conflict | UnusableText]:
         """Add items in one transaction and tell, in their order, what became of each.
 
         What a photo, or a region of it, shows is an item once: one that is there already is left as it is. One whose
-        key belongs to another item is not added: in its place stands the Conflict, and the others are enrolled all the
-        same. Raises ValueError, and adds none, for a vector that is not (E,) float32 of unit length, a box that is not
-        within its photo, a time without zone, and a gallery without model. `embedded_by` is the id of the model that
-        made the vectors, by default that of their space; raises ModelMismatch for another.
+        key belongs to another item, or that has a name that cannot be shown, is not added: in its place stands the
+        Conflict or the UnusableText, and the others are enrolled all the same. Raises ValueError, and adds none, for a
+        vector that is not (E,) float32 of unit length, a box that is not within its photo, a time without zone, and a
+        gallery without model. `embedded_by` is the id of the model that made the vectors, by default that of their
+        space; raises ModelMismatch for another.
         """
         with self._database.transaction() as connection:
             if (model := Models(self._database, space).active) is None:
@@ -118,9 +127,24 @@ class Store:
         passing = select(items.c.item_id).select_from(LABELLED_ITEMS).where(condition(chosen)).order_by(items.c.number)
         with self._database.transaction() as connection:
             found = connection.execute(passing).scalars().all()
-            if len(found) != expected:
-                raise Conflict(f"{len(found)} items pass the filter, not {expected} as expected; nothing was deleted")
+            _require_expected(len(found), expected)
             return Transaction(connection, cause).delete(found)
+
+    def last_matching(self, chosen: Filter, expected: int) -> int:
+        """The largest number of the items that pass a filter, if they are as many as expected; else raise Conflict."""
+        passing = select(func.count(), func.max(items.c.number)).select_from(LABELLED_ITEMS).where(condition(chosen))
+        ((found, last),) = self._database.read(passing)
+        _require_expected(found, expected)
+        return int(last or 0)
+
+    def count_until(self, chosen: Filter, last: int) -> int:
+        """How many items with a number of at most `last` pass the filter."""
+        return self._count(func.count(), condition(chosen), items.c.number <= last)
+
+    def first_until(self, chosen: Filter, last: int, limit: int) -> list[str]:
+        """The public ids of the first `limit` items with a number of at most `last` that pass the filter."""
+        passing = select(items.c.item_id).select_from(LABELLED_ITEMS).where(condition(chosen), items.c.number <= last)
+        return [item_id for (item_id,) in self._database.read(passing.order_by(items.c.number).limit(limit))]
 
     def get(self, item_id: str) -> Item:
         """The item of a public id; raises NotFound."""
@@ -136,24 +160,64 @@ class Store:
         """The items of public ids, by rising number; those that are not there are left out."""
         return sorted(self._items(items.c.item_id, item_ids), key=lambda item: item.number)
 
-    def page(self, chosen: Filter, after: int = 0, limit: int = 100) -> list[Item]:
-        """The first `limit` items that pass the filter and have a number above `after`, by rising number."""
-        passing = ITEMS.where(items.c.number > after, condition(chosen)).order_by(items.c.number).limit(limit)
+    def page(
+        self, chosen: Filter, after: int = 0, limit: int = 100, *, newest_first: bool = False, named: bool | None = None
+    ) -> list[Item]:
+        """The first `limit` items that pass the filter and have a number above `after`, by rising number.
+
+        With `newest_first` by falling number, and below `after` unless that is 0. `named` as for `condition`.
+        """
+        beyond = items.c.number > after
+        if newest_first and after:
+            beyond = items.c.number < after
+        order = items.c.number.desc() if newest_first else items.c.number
+        passing = ITEMS.where(beyond, condition(chosen, named)).order_by(order).limit(limit)
         return [item_from(row) for row in self._database.read(passing)]
 
-    def count(self, chosen: Filter) -> int:
-        """How many items pass the filter."""
-        return self._count(func.count(), condition(chosen))
+    def count(self, chosen: Filter, named: bool | None = None) -> int:
+        """How many items pass the filter; `named` as for `condition`."""
+        return self._count(func.count(), condition(chosen, named))
+
+    def days(self, chosen: Filter, named: bool | None = None) -> list[tuple[date, int]]:
+        """The days, in UTC, on which the items that pass were captured, with how many they are, by rising day."""
+        since_year_1 = items.c.captured_at + _DAYS_UNTIL_1970 * _DAY  # never below 0, where databases differ
+        day = (since_year_1 // _DAY).label("day")
+        timed = select(day, func.count()).select_from(LABELLED_ITEMS).where(items.c.captured_at.is_not(None))
+        passing = timed.where(condition(chosen, named)).group_by(day).order_by(day)
+        return [(date.fromordinal(int(number) + 1), count) for number, count in self._database.read(passing)]
+
+    def enrolled_before(self, time: datetime, chosen: Filter, limit: int) -> list[str]:
+        """The public ids of the first `limit` items that pass the filter and were enrolled before a time."""
+        older = select(items.c.item_id).select_from(LABELLED_ITEMS).where(condition(chosen))
+        older = older.where(items.c.created_at < microseconds(time)).order_by(items.c.number).limit(limit)
+        return [item_id for (item_id,) in self._database.read(older)]
+
+    def count_enrolled_before(self, time: datetime, chosen: Filter) -> int:
+        """How many items pass the filter and were enrolled before a time."""
+        return self._count(func.count(), condition(chosen), items.c.created_at < microseconds(time))
 
     def by_crop(self, crops: Collection[Crop]) -> dict[Crop, Item]:
-        """Items by what they show; those that are not there are left out."""
-        wanted = set(crops)
-        found = self._items(media.c.sha256, {sha256 for sha256, _ in wanted})
-        return {item.crop: item for item in found if item.crop in wanted}
+        """Items by the crop that they show, or one that agrees with it; those that are not there are left out."""
+        of_photo: dict[str, list[Item]] = defaultdict(list)
+        for item in self._items(media.c.sha256, {sha256 for sha256, _ in crops}):
+            of_photo[item.medium.sha256].append(item)
+        found = {}
+        for crop in set(crops):
+            agreeing = [item for item in of_photo[crop.sha256] if crop.agrees(item.crop)]
+            if agreeing:
+                found[crop] = min(agreeing, key=lambda item: (item.crop != crop, item.number))
+        return found
 
     def of_photo(self, sha256: str, chosen: Filter = EVERYTHING) -> list[Item]:
         """The items of one photo that pass the filter, by rising number."""
         return sorted(self._items(media.c.sha256, [sha256], chosen), key=lambda item: item.number)
+
+    def beyond(self, sha256s: Collection[str], cameras: Collection[str]) -> set[str]:
+        """Those of some photos, by their SHA-256, of which there are items of other cameras, or of none."""
+        others = or_(items.c.camera.is_(None), items.c.camera.not_in(cameras))
+        asked = select(media.c.sha256).join_from(media, items).where(others)
+        found = (self._database.read(asked.where(media.c.sha256.in_(portion))) for portion in portions(sha256s))
+        return {sha256 for rows in found for (sha256,) in rows}
 
     def contents(self, among: Collection[str] | None = None) -> set[str]:
         """The SHA-256 of every photo, or of those among these that there are."""
@@ -162,13 +226,22 @@ class Store:
         asked = [select(media.c.sha256).where(media.c.sha256.in_(portion)) for portion in portions(set(among))]
         return {sha256 for one in asked for (sha256,) in self._database.read(one)}
 
-    def deletions(self, among: Collection[str]) -> dict[str, datetime]:
-        """When an item was last deleted of those of these photos, by SHA-256, of which the log says so."""
-        told = select(operations.c.before, operations.c.time).where(operations.c.kind == "item.delete")
-        when = {
-            json.loads(before)["sha256"]: time for before, time in self._database.read(told.order_by(operations.c.seq))
-        }
-        return {sha256: time_from(time) for sha256, time in when.items() if sha256 in among}
+    def checksums(self, among: Collection[str]) -> dict[str, str | None]:
+        """The SHA-256 of the kept copy of each of these photos that are there, None where it is not known."""
+        asked = [
+            select(media.c.sha256, media.c.copy_sha256).where(media.c.sha256.in_(portion))
+            for portion in portions(set(among))
+        ]
+        return {sha256: checksum for one in asked for sha256, checksum in self._database.read(one)}
+
+    def keep_checksums(self, checksums: Mapping[str, str]) -> None:
+        """Keep the SHA-256 of copies that were written anew, or found, by those of their photos, if they are there."""
+        if not checksums:
+            return
+        named = media.c.sha256 == bindparam("photo")
+        with self._database.transaction() as connection:
+            rows = [{"photo": sha256, "checksum": checksum} for sha256, checksum in checksums.items()]
+            connection.execute(update(media).where(named).values(copy_sha256=bindparam("checksum")), rows)
 
     def cameras(self, chosen: Filter) -> list[tuple[str, int]]:
         """The cameras of the items that pass the filter, with how many they are, by falling number."""
@@ -178,9 +251,28 @@ class Store:
         """The labels of the items that pass the filter, with how many they are, by falling number."""
         return self._names(identities.c.name, chosen)
 
-    def count_groups(self, chosen: Filter, without: int | None = None) -> int:
-        """How many labels the items that pass the filter have, and how many have none, but for the item of a number."""
-        labelled = items.c.identity_number
+    def identified(self) -> list[tuple[int, int]]:
+        """The numbers of all items that show somebody, each with the number of the identity."""
+        showing = select(items.c.number, items.c.identity_number).where(items.c.identity_number.is_not(None))
+        return [(number, identity) for number, identity in self._database.read(showing.order_by(items.c.number))]
+
+    def of_identities(self, identity_ids: Collection[str], chosen: Filter, most: int) -> dict[str, list[int]]:
+        """The numbers of the first `most` items of identities that pass the filter, by the id of the identity."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for portion in portions(set(identity_ids)):
+            theirs = select(identities.c.identity_id, items.c.number).select_from(LABELLED_ITEMS)
+            of_them = theirs.where(identities.c.identity_id.in_(portion), condition(chosen)).order_by(items.c.number)
+            for identity_id, number in self._database.read(of_them):
+                if len(found[identity_id]) < most:
+                    found[identity_id].append(number)
+        return found
+
+    def count_groups(self, chosen: Filter, without: int | None = None, by_label: bool = True) -> int:
+        """How many labels the items that pass the filter have, and how many have none, but for the item of a number.
+
+        Without `by_label`, how many identities, of which some have no name.
+        """
+        labelled = identities.c.name if by_label else items.c.identity_number
         groups = func.count(distinct(labelled)) + func.count() - func.count(labelled)
         return self._count(groups, condition(chosen), items.c.number.is_distinct_from(without))
 
@@ -201,10 +293,9 @@ class Store:
             yield from map(_row, portion)
             after = portion[-1][0]
 
-    def operations(self, after: int = 0, limit: int = 1000) -> list[Operation]:
-        """The first `limit` changes with a `seq` above `after`, in the order in which they were made."""
-        following = select(operations).where(operations.c.seq > after).order_by(operations.c.seq).limit(limit)
-        return [_operation(row) for row in self._database.read(following)]
+    def operations(self, wanted: LogPart = FIRST) -> list[Operation]:
+        """Changes of the gallery, by default the first thousand, in the order in which they were made."""
+        return [_operation(row) for row in self._database.read(part_of(operations, wanted))]
 
     def entries(self, after: int, limit: int) -> list[LogEntry]:
         """The first `limit` entries of the operation log with a `seq` above `after`, in order, none ever left out."""
@@ -215,9 +306,10 @@ class Store:
 
     def touched(self, entries: Iterable[LogEntry]) -> set[int]:
         """The numbers of the items that entries of the operation log touch, whether these are still there or not."""
-        numbers, identity_ids = set(), set()
+        numbers: set[int] = set()
+        identity_ids: set[str] = set()
         for entry in entries:
-            numbers |= set() if entry.number is None else {entry.number}
+            numbers |= entry.numbers
             identity_ids |= set() if entry.identity_id is None else {entry.identity_id}
         for portion in portions(identity_ids):
             of_them = select(items.c.number).join_from(items, identities).where(identities.c.identity_id.in_(portion))
@@ -228,10 +320,20 @@ class Store:
         """The largest `seq` of the operation log; 0 for an empty one."""
         return int(self._database.read(select(func.coalesce(func.max(operations.c.seq), 0)))[0][0])
 
+    def batch_of(self, seq: int) -> str | None:
+        """The batch id of an entry of the operation log, by which it is told from one of another history."""
+        for (batch_id,) in self._database.read(select(operations.c.batch_id).where(operations.c.seq == seq)):
+            return str(batch_id)
+        return None
+
     def count_entries(self, after: int) -> int:
         """How many entries of the operation log have a `seq` above `after`."""
         later = select(func.count()).select_from(operations).where(operations.c.seq > after)
         return int(self._database.read(later)[0][0])
+
+    def last_number(self) -> int:
+        """The largest number of an item; 0 where there are none."""
+        return int(self._database.read(select(func.coalesce(func.max(items.c.number), 0)))[0][0])
 
     def count_above(self, number: int) -> int:
         """How many items have a number above this one."""
@@ -259,6 +361,11 @@ class Store:
         return self._database.read(named.group_by(column).order_by(func.count().desc(), column))
 
 
+def _require_expected(found: int, expected: int) -> None:
+    if found != expected:
+        raise Conflict(f"{found} items pass the filter, not {expected} as expected; nothing was deleted")
+
+
 def _require_inside(region: Region, medium: Medium) -> None:
     try:
         region.require_inside(medium.width, medium.height)
@@ -273,8 +380,10 @@ def _row(columns: tuple[Any, ...]) -> Row:
 
 def _entry(seq: int, kind: str, target: str, told: str | None) -> LogEntry:
     if kind.startswith("item."):
-        return LogEntry(seq, kind, number=json.loads(told or "")["number"])
-    if kind == "identity.rename":
+        return LogEntry(seq, kind, frozenset([json.loads(told or "")["number"]]))
+    if kind == "identity.items":
+        return LogEntry(seq, kind, frozenset(json.loads(told or "")["numbers"]))
+    if kind in ("identity.rename", "identity.unmerge"):
         return LogEntry(seq, kind, identity_id=target)
     if kind == "identity.merge":
         return LogEntry(seq, kind, identity_id=json.loads(told or "")["merged_into"])

@@ -61,6 +61,7 @@ media = Table(
     _number("captured_at", nullable=True),
     _text("source"),
     _number("retention_until", nullable=True),
+    _text("copy_sha256", nullable=True),  # of the kept copy, whose name is the SHA-256 of what was sent
 )
 
 identities = Table(
@@ -73,6 +74,8 @@ identities = Table(
     _text("attributes"),  # JSON
     _text("state"),
     _number("merged_into", ForeignKey("identities.number"), nullable=True),
+    _text("notes", server_default=text("''")),
+    _text("anchor", nullable=True, index=True),  # the public id of an item, which may be gone: the group of it
 )
 
 items = Table(
@@ -115,6 +118,7 @@ vectors = Table(
     _text("model_id", ForeignKey("models.model_id"), primary_key=True),
     _text("space", primary_key=True),
     Column("vector", LargeBinary, nullable=False),  # float32, little endian
+    _number("checksum", nullable=True),  # CRC-32 of it
 )
 
 operations = Table(
@@ -200,5 +204,68 @@ indexes = Table(
     _number("cursor"),
 )
 
-# Nothing in these is ever changed or removed.
-LOGS = (operations, queries)
+secrets = Table("secrets", metadata, _text("name", primary_key=True), _text("value"))
+
+# What was deleted and not enrolled again, by keyed hashes, so that nobody learns from them what was there.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    _text("crop", primary_key=True),
+    _text("photo", index=True),
+    _text("box", nullable=True),
+    _number("frame", nullable=True),
+    _number("deleted_at"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    _number("number", Identity(), primary_key=True),
+    _text("decision_id", unique=True),
+    _text("question_id", nullable=True, index=True),
+    _number("shown_at", nullable=True),
+    _number("answered_at"),
+    _text("actor"),
+    _text("request_id"),
+    _text("batch_id", index=True),
+    _text("a", index=True),  # the public ids of items, which may be gone
+    _text("b", index=True),
+    _text("answer"),
+    _text("basis"),
+    _text("expected", nullable=True),  # the answer known before, of a gold question
+    _text("model_id", nullable=True),
+    Column("score", Double),
+    Column("probability", Double),
+    _text("evidence", nullable=True),  # JSON
+    _number("supersedes", ForeignKey("decisions.number"), nullable=True, unique=True),
+)
+
+shortlists = Table(
+    "shortlists",
+    metadata,
+    _number("number", Identity(), primary_key=True),
+    _text("shortlist_id", unique=True),
+    _text("name"),
+    _text("notes"),
+    _text("cameras", nullable=True),  # JSON list: those that its maker sees; null: all
+    _text("entries"),  # JSON list of pairs, an item's public id and a note, in their order
+    _number("created_at"),
+    _number("changed_at"),
+)
+
+questions = Table(
+    "questions",
+    metadata,
+    _text("question_id", primary_key=True),
+    _text("a"),
+    _text("b"),
+    _text("actor"),
+    _number("shown_at"),
+    _number("leased_until", index=True),
+    _text("reason"),
+    _text("expected", nullable=True),
+    _text("model_id"),
+    Column("score", Double),
+    Column("probability", Double),
+    _text("evidence"),  # JSON
+)

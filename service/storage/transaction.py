@@ -6,12 +6,28 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Column, Connection, delete, exists, insert, select, update
+from sqlalchemy import Column, Connection, bindparam, delete, exists, insert, select, update
 
-from service.fields import said_of
-from service.records import Cause, Conflict, Crop, Enrolled, Item, ItemEdit, Medium, NewItem, NotFound
+from service.fields import SAID, said_of
+from service.records import (
+    Cause,
+    Conflict,
+    Crop,
+    Enrolled,
+    Item,
+    ItemEdit,
+    KeyTaken,
+    Medium,
+    NewItem,
+    NotFound,
+    UnusableText,
+    require_name,
+)
 from service.storage.columns import ITEMS, details_columns, item_from, json_text, now, portions, region_columns
+from service.storage.deciding import Deciding
+from service.storage.decisions import NewDecision, append
 from service.storage.tables import identities, items, media, operations
+from service.storage.tombstones import bury, unearth
 from service.storage.vectors import add_vectors, delete_vectors
 
 CAPTURE = ("captured_precision", "latitude", "longitude")  # what is logged only of items that have it
@@ -24,25 +40,33 @@ class Transaction:
     Many are made by a few statements, since each is a journey where the database is a server.
     """
 
-    def __init__(self, connection: Connection, cause: Cause) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, cause: Cause, batch_id: str | None = None) -> None:
+        self.connection = connection
         self._now = now()
-        self._shared = {"time": self._now, **cause._asdict(), "batch_id": uuid4().hex}
+        self._shared = {"time": self._now, **cause._asdict(), "batch_id": batch_id or uuid4().hex}
+        self.batch_id = str(self._shared["batch_id"])
+        self.deciding = Deciding(connection, self._shared, self.log)
 
-    def enrol(self, photos: Sequence[NewItem], model_id: str, space: str) -> list[Enrolled | Conflict]:
-        """Add items with their vectors, but for those that are there already and those whose key another has."""
+    def enrol(self, photos: Sequence[NewItem], model_id: str, space: str) -> list[Enrolled | Conflict | UnusableText]:
+        """Add items with their vectors, but for those there already, of a key taken or a name refused."""
         sha256s = {photo.medium.sha256 for photo in photos}
         there = {item.crop: item for item in self._find(media.c.sha256, sha256s)}
-        keys = {key for photo in photos if (key := photo.details.key) is not None}
-        holders = {item.details.key: (item.item_id, item.crop) for item in self._find(items.c.key, keys)}
+        refusals = [_refusal(photo) for photo in photos]  # before a server is asked for a key that it cannot take
+        taken = [photo for photo, refusal in zip(photos, refusals, strict=True) if refusal is None]
+        keys = {key for photo in taken if (key := photo.details.key) is not None}
+        found = self._find(items.c.key, keys)
+        holders = {item.details.key: (item.item_id, item.details.camera, item.crop) for item in found}
         held = set(there)
         new: dict[str, NewItem] = {}  # by the public ids of the items to be
-        results: list[tuple[Crop, bool] | Conflict] = []
-        for photo in photos:
+        results: list[tuple[Crop, bool] | Conflict | UnusableText] = []
+        for photo, refusal in zip(photos, refusals, strict=True):
             key, crop = photo.details.key, photo.crop
-            holder, holds = holders.get(key, ("", crop))
+            if refusal is not None:
+                results.append(refusal)
+                continue
+            holder, camera, holds = holders.get(key, ("", None, crop))
             if holds != crop:
-                results.append(_conflict(key, holder, photo.name))
+                results.append(KeyTaken(key, holder, camera, photo.name))
                 continue
             results.append((crop, crop not in held))
             if crop not in held:
@@ -50,28 +74,51 @@ class Transaction:
                 new[item_id] = photo
                 held.add(crop)
                 if key is not None:
-                    holders[key] = (item_id, crop)
+                    holders[key] = (item_id, photo.details.camera, crop)
         there |= {item.crop: item for item in self._add(new, model_id, space)}
-        return [one if isinstance(one, Conflict) else Enrolled(there[one[0]], created=one[1]) for one in results]
+        return [one if isinstance(one, Exception) else Enrolled(there[one[0]], created=one[1]) for one in results]
 
     def edit(self, item_id: str, changes: ItemEdit) -> Item:
-        """Change some details of an item; raises NotFound and Conflict."""
+        """Change some details of an item; raises NotFound, Conflict and UnusableText."""
+        _require_names(changes)
         before = self._get(item_id)
         details = replace(before.details, **changes)
-        if "captured_at" in changes:
+        if "captured_at" in changes and "captured_precision" not in changes:
             details = replace(details, captured_precision=None)  # which was the camera's
         if details.key is not None:
             for holder in self._find(items.c.key, [details.key]):
                 if holder.number != before.number:
-                    raise _conflict(details.key, holder.item_id, f"item {item_id}")
+                    raise KeyTaken(details.key, holder.item_id, holder.details.camera, f"item {item_id}")
         values = details_columns(details)
+        self.connection.execute(update(items).where(items.c.number == before.number).values(values))
         if details.label != before.details.label:
-            values |= _identity_columns(details.label, "human", self._identities([details.label]))
-        self._connection.execute(update(items).where(items.c.number == before.number).values(values))
+            self._label(before, details.label)
         after = self._get(item_id)
         if after != before:
             self.log("item.edit", item_id, _as_json(before), _as_json(after))
         return after
+
+    def edit_many(self, changes: Mapping[str, Mapping[str, Any]]) -> list[Item]:
+        """Change details of items by their public ids, but for keys, and return those that are others than before.
+
+        Those that are not there are none. A time keeps its precision. Raises UnusableText.
+        """
+        there = self._find(items.c.item_id, changes)
+        rows = []
+        for item in there:
+            _require_names(changes[item.item_id])
+            rows.append({"of": item.number, **details_columns(replace(item.details, **changes[item.item_id]))})
+        if rows:
+            of = items.c.number == bindparam("of")
+            self.connection.execute(update(items).where(of), rows)
+        for item in there:
+            label = changes[item.item_id].get("label", item.details.label)
+            if label != item.details.label:
+                self._label(item, label)
+        after = {item.number: item for item in self._find(items.c.item_id, changes)}
+        edited = [(item, after[item.number]) for item in there if after[item.number] != item]
+        self._log([("item.edit", new.item_id, _as_json(old), _as_json(new)) for old, new in edited])
+        return [new for _, new in edited]
 
     def delete(self, item_ids: Collection[str]) -> list[Item]:
         """Remove items with their vectors, and their photos when no other item is on them; return those there were."""
@@ -80,9 +127,10 @@ class Transaction:
         for portion in portions(gone):
             numbers = [item.number for item in portion]
             sha256s = [item.medium.sha256 for item in portion]
-            delete_vectors(self._connection, numbers)
-            self._connection.execute(delete(items).where(items.c.number.in_(numbers)))
-            self._connection.execute(delete(media).where(media.c.sha256.in_(sha256s), _UNUSED_MEDIUM))
+            delete_vectors(self.connection, numbers)
+            self.connection.execute(delete(items).where(items.c.number.in_(numbers)))
+            self.connection.execute(delete(media).where(media.c.sha256.in_(sha256s), _UNUSED_MEDIUM))
+        bury(self.connection, {item.crop for item in gone}, self._now)  # first, for it may ask the log
         self._log([("item.delete", item.item_id, _as_json(item), None) for item in gone])
         return gone
 
@@ -100,7 +148,7 @@ class Transaction:
             seen.setdefault(photo.medium.sha256, photo.medium)
         stored = self._numbers(media.c.sha256, seen)
         if unseen := [medium for sha256, medium in seen.items() if sha256 not in stored]:
-            self._connection.execute(insert(media), [{"kind": "image", **asdict(medium)} for medium in unseen])
+            self.connection.execute(insert(media), [{"kind": "image", **asdict(medium)} for medium in unseen])
             stored |= self._numbers(media.c.sha256, [medium.sha256 for medium in unseen])
         known = self._identities([photo.details.label for photo in photos])
         rows = [
@@ -114,18 +162,47 @@ class Transaction:
             }
             for item_id, photo in new.items()
         ]
-        self._connection.execute(insert(items), rows)
+        self.connection.execute(insert(items), rows)
+        self._join_labelled(new, known)
         added = self._find(items.c.item_id, new)
+        unearth(self.connection, {item.crop for item in added})
         embedded = {item.number: new[item.item_id].vector for item in added}
-        add_vectors(self._connection, model_id, space, embedded)
+        add_vectors(self.connection, model_id, space, embedded)
         self._log([("item.enrol", item.item_id, None, _as_json(item)) for item in added])
         return added
+
+    def _label(self, item: Item, label: str | None) -> None:
+        showed = select(items.c.identity_number).where(items.c.number == item.number)
+        former = self.connection.execute(showed).scalar_one()
+        identity = None if label is None else self._identities([label])[label]
+        self.deciding.label(item.item_id, item.number, former, identity)
+
+    def _join_labelled(self, new: Mapping[str, NewItem], known: Mapping[str, int]) -> None:
+        """Join new items, by their public ids, to the anchors of their identities; the first of one is its anchor."""
+        anchored = select(identities.c.number, identities.c.anchor)
+        anchors: dict[int, str | None] = {}
+        for portion in portions(set(known.values())):
+            found = self.connection.execute(anchored.where(identities.c.number.in_(portion)))
+            anchors |= {number: anchor for number, anchor in found}
+        joins, first = [], {}
+        for item_id, photo in new.items():
+            if (label := photo.details.label) is None:
+                continue
+            if (anchor := anchors[known[label]]) is None:
+                anchors[known[label]] = first[known[label]] = item_id
+            else:
+                joins.append(NewDecision(item_id, anchor, "same", "import"))
+        append(self.connection, self._shared, joins)
+        if first:
+            values = [{"of": number, "first": item_id} for number, item_id in first.items()]
+            of = identities.c.number == bindparam("of")
+            self.connection.execute(update(identities).where(of).values(anchor=bindparam("first")), values)
 
     def _find(self, column: Column[Any], values: Collection[int | str]) -> list[Item]:
         """The items with one of these values, by rising number."""
         found: list[Item] = []
         for portion in portions(values):
-            found += map(item_from, self._connection.execute(ITEMS.where(column.in_(portion))))
+            found += map(item_from, self.connection.execute(ITEMS.where(column.in_(portion))))
         return sorted(found, key=lambda item: item.number)
 
     def _get(self, item_id: str) -> Item:
@@ -138,7 +215,7 @@ class Transaction:
         found: dict[str, int] = {}
         for portion in portions(values):
             numbers = select(column, column.table.c.number).where(column.in_(portion))
-            found |= {value: number for value, number in self._connection.execute(numbers)}
+            found |= {value: number for value, number in self.connection.execute(numbers)}
         return found
 
     def _identities(self, labels: Collection[str | None]) -> dict[str, int]:
@@ -148,7 +225,7 @@ class Transaction:
         if new := {name: uuid4().hex for name in names if name not in known}:
             fixed = {"aliases": "[]", "attributes": "{}", "state": "active"}
             rows = [{"identity_id": identity_id, "name": name, **fixed} for name, identity_id in new.items()]
-            self._connection.execute(insert(identities), rows)
+            self.connection.execute(insert(identities), rows)
             known |= self._numbers(identities.c.name, new)
             self._log([("identity.create", identity_id, None, {"name": name}) for name, identity_id in new.items()])
         return known
@@ -165,7 +242,7 @@ class Transaction:
             for kind, target, before, after in changes
         ]
         if rows:
-            self._connection.execute(insert(operations), rows)
+            self.connection.execute(insert(operations), rows)
 
 
 def _identity_columns(label: str | None, source: str, known: Mapping[str, int]) -> dict[str, Any]:
@@ -175,8 +252,18 @@ def _identity_columns(label: str | None, source: str, known: Mapping[str, int]) 
     }
 
 
-def _conflict(key: str | None, holder: str, other: str) -> Conflict:
-    return Conflict(f"key {key!r} belongs to item {holder}, so {other} cannot have it")
+def _refusal(photo: NewItem) -> UnusableText | None:
+    try:
+        _require_names(asdict(photo.details))
+    except UnusableText as error:
+        return error
+    return None
+
+
+def _require_names(said: Mapping[str, Any]) -> None:
+    for what in ("key", *SAID):
+        if isinstance(name := said.get(what), str):
+            require_name(what, name)
 
 
 def _as_json(item: Item) -> dict[str, Any]:

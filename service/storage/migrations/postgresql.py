@@ -4,23 +4,23 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, inspect, select, text, update
 
+from service.storage.migrations import version_5
 from service.storage.migrations.steps import LOG_UPGRADE, newest_version, steps_after, upgrade_entry
-from service.storage.tables import LOGS, gallery, metadata
+from service.storage.tables import gallery, metadata
 
 _version = Table("gallery_version", MetaData(), Column("version", Integer, nullable=False))  # one row
 
 # What is no table; as old as PostgreSQL galleries are, so that a change of it is a step of `STEPS` too.
-_MORE_SCHEMA = """
+_MORE_SCHEMA = (
+    """
 ALTER TABLE vectors ALTER COLUMN vector SET STORAGE EXTERNAL;  -- it does not get smaller by compression
 CREATE FUNCTION log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'integrity_constraint_violation', MESSAGE = TG_ARGV[0];
 END
 $$;
-""" + "".join(
-    f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {log} "
-    f"FOR EACH STATEMENT EXECUTE FUNCTION log_is_append_only('{log}: append-only');"
-    for log in LOGS
+"""
+    + version_5.POSTGRESQL_LOGS
 )
 
 

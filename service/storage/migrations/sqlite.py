@@ -1,17 +1,22 @@
 """The tables of a gallery in a file, made or brought to the newest version."""
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+from service.storage.folder import connect_to_read
+from service.storage.inspection import RESTORE
 from service.storage.migrations.steps import LOG_UPGRADE, newest_version, steps_after, upgrade_entry
 
 APPLICATION_ID = 0x52654944  # "ReID": marks the file as a gallery and nothing else
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, complaints: Callable[[], list[str]] = lambda: []) -> None:
     """Bring the gallery in `path` to the newest version in one transaction; an empty database becomes a gallery.
 
-    Raises ValueError for a database that is no gallery and for one of a newer version, and leaves both as they are.
+    Raises ValueError for a database that is no gallery, for one of a newer version, and for an older one that has
+    `complaints`, which are asked for only where something is to be done; all are left as they are.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -21,6 +26,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     steps = steps_after(version, str(path))
     if not steps:
         return
+    if version and (found := complaints()):
+        raise ValueError(f"{path}: damaged ({'; '.join(found)}), so that it is not upgraded; {RESTORE}")
     try:
         connection.executescript(f"BEGIN IMMEDIATE; {''.join(step.sqlite for step in steps)}")
         if version:
@@ -31,3 +38,13 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     finally:
         if connection.in_transaction:
             connection.rollback()
+
+
+def require_newest(path: Path) -> None:
+    """Raise ValueError for a gallery of another version than the newest."""
+    with closing(connect_to_read(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if steps_after(version, str(path)):
+        raise ValueError(
+            f"{path}: a gallery of version {version}; a service that opens it brings it to version {newest_version()}"
+        )

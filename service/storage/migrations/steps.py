@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from service.storage.columns import json_text, now
-from service.storage.migrations import version_1, version_2, version_3, version_4
+from service.storage.migrations import version_1, version_2, version_3, version_4, version_5
 
 
 class Step(NamedTuple):
@@ -20,6 +20,7 @@ STEPS = (
     Step(version_2.SQLITE, ""),
     Step(version_3.SQLITE, ""),
     Step(version_4.SQLITE, version_4.POSTGRESQL),
+    Step(version_5.SQLITE, version_5.POSTGRESQL),
 )
 
 LOG_UPGRADE = """

@@ -7,15 +7,20 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from time import sleep
 
+import numpy as np
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
+from service.records import Medium, NewItem
 from service.storage.database import Database
 from service.storage.migrations.sqlite import APPLICATION_ID
 from service.storage.migrations.steps import STEPS
+from service.storage.models import Models
+from service.storage.store import Store
 from service.storage.tables import operations
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -198,6 +203,7 @@ def test_a_read_only_folder_is_refused_in_one_line(folder, tmp_path, lock_mode):
     printed = open_elsewhere("gallery", nobody)
     folder.chmod(0o755)
     assert printed.startswith("OSError gallery")
+    assert "Permission denied" in printed
     assert "\n" not in printed
     assert (folder / "gallery.db").read_bytes() == before
 
@@ -208,3 +214,48 @@ def test_an_opening_that_was_cut_short_is_done_again(tmp_path):
     with Database(tmp_path) as database:
         assert database.read(text("PRAGMA application_id")) == [(APPLICATION_ID,)]
         assert database.read(text("PRAGMA user_version")) == [(len(STEPS),)]
+
+
+def test_a_gallery_is_read_beside_the_process_that_holds_it(folder):
+    with Database(folder) as database:
+        with Database(folder, read_only=True) as beside:
+            with database.transaction() as connection:
+                connection.execute(LOG, {"target": "later"})
+            assert beside.read(TARGETS) == [("first",), ("later",)]
+            with pytest.raises(OSError, match="reading only"), beside.transaction():
+                pass
+        with pytest.raises(OSError, match="another process"):
+            Database(folder)
+    with Database(folder, read_only=True) as alone:
+        assert alone.read(TARGETS) == [("first",), ("later",)]
+
+
+def test_nothing_is_made_where_it_is_only_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no gallery"):
+        Database(tmp_path / "none", read_only=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("DELETE FROM items WHERE number = 1", "1 photos without an item; 1 vectors without their item"),
+        ("DELETE FROM media WHERE number = 2", "1 items without their photo"),
+        ("UPDATE items SET identity_number = 77", "2 items without their identity"),
+    ],
+)
+def test_tables_that_contradict_each_other_are_told_and_nothing_is_written_any_more(folder, harm, told):
+    with Database(folder) as database:
+        assert database.inspect(Event()) is None
+        Models(database).bind("m", 1, {})
+        photos = [NewItem(Medium(digit * 64, 1, 1), np.ones(1, np.float32)) for digit in "ab"]
+        Store(database).enrol(photos)
+        assert database.inspect(Event()) is None
+    with closing(sqlite3.connect(folder / "gallery.db")) as connection:
+        connection.execute(harm)
+        connection.commit()
+    with Database(folder) as database:
+        assert database.inspect(Event()) == told
+        with pytest.raises(OSError, match="damaged .*put back a backup"):
+            Store(database).delete(["x"])
+        assert Store(database).last_entry()

@@ -100,7 +100,7 @@ def test_a_vector_that_no_engine_takes_adds_nothing(store, models, wrong):
     assert models.count_missing("new") == 2
 
 
-def test_a_switch_waits_for_every_item_and_then_drops_the_old_vectors(database, store, models):
+def test_a_switch_waits_for_every_item_and_then_drops_the_old_vectors(database, store, models, monkeypatch):
     items = enrol(store, 8)
     models.prepare("new", 5, {})
     models.add("new", {item.number: vector(n, 5) for n, item in enumerate(items[:1])})
@@ -109,7 +109,7 @@ def test_a_switch_waits_for_every_item_and_then_drops_the_old_vectors(database, 
     with pytest.raises(ValueError, match=f"^7 items have no vector of model new: {named}, ...$"):
         models.switch("new")
     models.add("new", {item.number: vector(n, 5) for n, item in enumerate(items[:7])})
-    with pytest.raises(ValueError, match=f"^1 items have no vector of model new: {items[7].item_id}$"):
+    with pytest.raises(ValueError, match=f"^1 item has no vector of model new: {items[7].item_id}$"):
         models.switch("new")
     assert (models.active.model_id, store.operations()) == ("old", before)
     assert len(list(store.rows("old"))) == 8
@@ -117,6 +117,13 @@ def test_a_switch_waits_for_every_item_and_then_drops_the_old_vectors(database, 
     store.delete([items[7].item_id])
     models.switch("new", Cause("ada", "r7"))
     assert models.active.model_id == "new"
+    monkeypatch.setattr("service.storage.models.FORMER_AT_ONCE", 3)
+    held = []
+    with monkeypatch.context() as patched:
+        begin = database.transaction
+        patched.setattr(database, "transaction", lambda: (held.append(len(list(store.rows("old")))), begin())[1])
+        models.drop_former()
+    assert held == [7, 4, 1]  # nobody waits for more than three at a time
     assert list(store.rows("old")) == []
     np.testing.assert_array_equal([row.vector for row in store.rows("new")], [vector(n, 5) for n in range(7)])
     switched = store.operations()[-1]
@@ -154,6 +161,7 @@ def test_each_space_has_a_model_and_vectors_of_its_own(reopen):
         looks.prepare("new", 5, {})
         looks.add("new", {item.number: vector(n, 5) for n, item in enumerate(items)})
         looks.switch("new")
+        looks.drop_former()
         assert (looks.active.model_id, texts.active.model_id) == ("new", "words")
         assert store.numbers("words", "text") == {items[0].number, items[3].number}
         assert store.numbers("words") == store.numbers("new", "text") == set()
@@ -163,6 +171,7 @@ def test_each_space_has_a_model_and_vectors_of_its_own(reopen):
             texts.switch("more words")
         texts.add("more words", {item.number: drawn[2] for item in items})
         texts.switch("more words", Cause("ada", "r1"))
+        texts.drop_former()
         assert store.numbers("words", "text") == set()
         assert store.operations()[-1].after == {"model_id": "more words", "space": "text"}
         assert [entry.space for entry in store.entries(0, 100) if entry.kind == "model.switch"] == [

@@ -1,0 +1,141 @@
+"""Changes of many items at once, each of which can be taken back by the operation log."""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
+
+from service.fields import SAID, Filter
+from service.records import Cause, Conflict, Item, NotFound
+from service.storage.columns import ITEMS, condition, item_from, portions
+from service.storage.database import Database
+from service.storage.tables import items, operations
+from service.storage.transaction import CAPTURE, Transaction
+
+_RESTORED = (*SAID, "attributes", *CAPTURE)
+
+
+class Edited(NamedTuple):
+    """What a step changed, or would: of the items `chosen` those that are others now; `batch_id` takes it back."""
+
+    batch_id: str
+    chosen: int
+    changed: int
+
+
+class _Preview(Exception):
+    """Nothing is kept."""
+
+
+class BulkEdits:
+    """Edits of many items in one transaction, which a dry run rolls back; errors as those of a `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def edit(
+        self,
+        chosen: Filter | Collection[str],
+        changes: Mapping[str, Any],
+        shift: timedelta,
+        cause: Cause,
+        *,
+        named: bool | None = None,
+        expected: int | None = None,
+        dry_run: bool = False,
+    ) -> Edited:
+        """Say the same of items that pass a filter, or of these ids, and move their times if they have any.
+
+        Raises Conflict where others than `expected` pass the filter, and where a time would leave the years 1 to 9999,
+        and UnusableText.
+        """
+
+        def work(transaction: Transaction) -> tuple[int, int]:
+            found = _chosen(transaction.connection, chosen, named)
+            if expected is not None and len(found) != expected:
+                raise Conflict(f"{len(found)} items pass the filter, not {expected} as expected; nothing was changed")
+            edits = {item.item_id: {**changes, **_moved(item, shift)} for item in found}
+            return len(found), len(transaction.edit_many(edits))
+
+        return self._step(work, cause, dry_run)
+
+    def undo(self, batch_id: str, sees: Callable[[str | None], bool], cause: Cause, dry_run: bool = False) -> Edited:
+        """Take back what one step changed of the items that are still there.
+
+        Raises NotFound where there is no such step or it has an item of a camera that is not seen, and Conflict where
+        any of its items was changed since.
+        """
+
+        def work(transaction: Transaction) -> tuple[int, int]:
+            told = select(operations.c.target, operations.c.before, operations.c.after)
+            told = told.where(operations.c.batch_id == batch_id, operations.c.kind == "item.edit")
+            rows = [
+                (target, json.loads(before), json.loads(after))
+                for target, before, after in transaction.connection.execute(told)
+                if "said" not in json.loads(before)  # which an erasure has blotted out
+            ]
+            if not rows or not all(sees(state.get("camera")) for _, *states in rows for state in states):
+                raise NotFound(f"no step {batch_id!r} of edits")
+            there = {item.item_id: item for item in _chosen(transaction.connection, [row[0] for row in rows], None)}
+            edits = {}
+            changed_since = []
+            for item_id, before, after in rows:
+                if item_id not in there:
+                    continue
+                names = [name for name in _RESTORED if before.get(name) != after.get(name)]
+                now = _state(there[item_id])
+                if any(now.get(name) != after.get(name) for name in names):
+                    changed_since.append(item_id)
+                edits[item_id] = {name: _read(name, before.get(name)) for name in names}
+            if changed_since:
+                raise Conflict(
+                    f"{len(changed_since)} of {len(rows)} items were changed since, such as {changed_since[0]}; "
+                    "nothing was taken back"
+                )
+            return len(edits), len(transaction.edit_many(edits))
+
+        return self._step(work, cause, dry_run)
+
+    def _step(self, work: Callable[[Transaction], tuple[int, int]], cause: Cause, dry_run: bool) -> Edited:
+        done: list[Edited] = []
+        with suppress(_Preview), self._database.transaction() as connection:
+            transaction = Transaction(connection, cause)
+            done.append(Edited(transaction.batch_id, *work(transaction)))
+            if dry_run:
+                raise _Preview
+        return done[0]
+
+
+def _chosen(connection: Connection, chosen: Filter | Collection[str], named: bool | None) -> list[Item]:
+    if isinstance(chosen, Filter):
+        passing = ITEMS.where(condition(chosen, named)).order_by(items.c.number)
+        return [item_from(tuple(row)) for row in connection.execute(passing)]
+    return [
+        item_from(tuple(row))
+        for portion in portions(chosen)
+        for row in connection.execute(ITEMS.where(items.c.item_id.in_(portion)))
+    ]
+
+
+def _moved(item: Item, shift: timedelta) -> dict[str, datetime]:
+    """The time of an item that is moved, if it has one."""
+    time = item.details.captured_at
+    if time is None or not shift:
+        return {}
+    try:
+        return {"captured_at": time + shift}
+    except OverflowError:
+        raise Conflict(f"the time of item {item.item_id}, {time:%Y-%m-%d}, cannot be moved so far") from None
+
+
+def _state(item: Item) -> dict[str, Any]:
+    """What is said of an item, as the operation log has it."""
+    told = {name: getattr(item.details, name) for name in _RESTORED}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in told.items()}
+
+
+def _read(name: str, value: Any) -> Any:
+    return datetime.fromisoformat(value) if name == "captured_at" and value is not None else value
