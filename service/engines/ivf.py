@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from service.engines.memory import Candidates, Mask, MemoryEngine, Places, least_product
+from service.engines.snapshot import Saved
 from service.fields import Filter
 from service.records import Row
 
@@ -70,6 +71,16 @@ class IvfEngine(MemoryEngine):
         before, gone = len(self), [self._places[number] for number in self._places.keys() & set(numbers)]
         super().remove(numbers)
         self._follow(np.union1d(gone, np.arange(len(self), before)).astype(np.int64), before)
+
+    def restore(self, saved: Saved) -> None:
+        """Have the rows of a file in the place of those that there are; raises as `MemoryEngine.restore`."""
+        super().restore(saved)
+        self._index, self._trained = None, 0
+        if len(self) >= FIRST_ROWS:
+            self._train()
+
+    def _prepare(self) -> None:
+        """Nothing: few searches are of all rows."""
 
     def _follow(self, changed: Places, before: int) -> None:
         """Have the index follow a change of the rows at some places; rows from 0 to `before` were there."""

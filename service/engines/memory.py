@@ -1,18 +1,24 @@
-"""The search engine in memory: exact, and built again from the store at every start.
+"""The search engine in memory: exact, and a cache of the store.
 
 N rows, E embedding size, B queries of one block, M rows that pass the filter, C candidates of a query. A place is
 where a row lies in the matrix: removals change it, while the row keeps its number.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple, cast
+from mmap import MADV_DONTNEED, mmap
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from service.engines.compressed import Compressed, available
 from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows
+from service.engines.snapshot import BLOCK_ROWS, Full, Saved, Writing, blocks_of
 from service.fields import FIELDS, Among, Fact, Filter
 from service.records import Found, Hit, Row, Vectors
 
@@ -23,9 +29,16 @@ TILE_VALUES = 2**21  # of rows gathered and multiplied at a time: 8 MiB, which a
 SPREAD = 2  # rows multiplied for one that passes, before gathering those is faster: 1.3 for 64 queries, 3 for one
 KNN_VALUES = 2**27  # of rows gathered for FAISS at a time: 512 MiB of the GPU
 BLOCK_VALUES = 2**25  # products held at a time: 128 MiB
+GROUP = 32  # rows that are kept or left out together, by the best of them
+CROWDED = 4  # groups, of which one is kept
 PAIR_VALUES = 2**18  # of rows scored again at a time
+COMPRESSED_ROWS = 5_000  # that pass, from which on it is faster to look at compressed rows first
+COMPRESSED_QUERIES = 4  # asked one after the other
+COMPRESSED_COUNT = 1000
+MOST_SKIPPED = 255  # searches that go by where rows crowd, before the compressed ones are tried again
 KNN_LIMIT = 2048  # neighbours that FAISS finds on a GPU
 KNN_SPARE = 64  # asked of it beyond those wanted, for ties
+ROW_BYTES = 200  # of memory, beside its vector
 FACTS = np.dtype(
     [("number", np.int64), *((field.name, np.int64 if field.kind == "time" else np.int32) for field in FIELDS)]
 )  # times, and the codes of names and of attributes
@@ -49,21 +62,36 @@ class MemoryEngine:
     A score is a sum of E products in float64, the same wherever the row lies and however many queries are asked at
     once, so that equal photos tie exactly. On a GPU, FAISS finds the candidates if it is installed and built for one.
 
+    With a `folder`, vectors lie in a file there that has no name, and memory holds their codes. A query then reads the
+    few rows that these cannot tell apart, and many queries at once read all.
+
     Raises ValueError for a vector of another size than the first one had, and one whose length is not 1 within 1e-3.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", folder: Path | None = None) -> None:
         self._device = torch.device(device)
+        self._folder = folder
+        self._mapped: mmap | None = None  # the vectors, with a folder
         self._faiss = _gpu_faiss(self._device)
         self._resources = self._faiss.StandardGpuResources() if self._faiss else None
         self._places: dict[int, int] = {}  # of every number; without gaps from 0 to N
         self._vectors = torch.empty(0, 0, device=self._device)  # (capacity, E)
         self._facts = np.empty(0, FACTS)  # (capacity,)
         self._codes = {field: _Codes() for field in FIELDS if field.kind != "time"}
+        self._compresses = self._device.type == "cpu" and available()
+        self._compressed: Compressed | None = None
+        self._crowded = 0  # searches in a row of which the compressed rows could tell too little
+        self._skipped = 0  # searches since then that were not asked of them
+        self._changed: set[int] = set()  # blocks of rows, as they are written to a file
 
     def __len__(self) -> int:
         """The number of rows."""
         return len(self._places)
+
+    @property
+    def recall(self) -> float | None:
+        """None, for it finds all."""
+        return None
 
     def numbers(self) -> set[int]:
         """The numbers of all rows."""
@@ -92,6 +120,9 @@ class MemoryEngine:
         places = [self._places.setdefault(row.number, len(self._places)) for row in latest]
         self._vectors[places] = torch.from_numpy(vectors).to(self._device)
         self._facts[places] = facts
+        self._changed.update(place // BLOCK_ROWS for place in places)
+        if self._compressed:
+            self._compressed.write(np.array(places), vectors)
 
     def remove(self, numbers: Collection[int]) -> None:
         """Forget rows; numbers that are not there are none."""
@@ -106,6 +137,79 @@ class MemoryEngine:
             self._vectors[freed[part]] = self._vectors[last[part]]
         self._facts[freed] = self._facts[last]
         self._places.update(zip(self._facts["number"][freed].tolist(), freed.tolist(), strict=True))
+        self._changed.update((freed // BLOCK_ROWS).tolist(), [rows // BLOCK_ROWS])
+        if self._compressed:
+            self._compressed.move(last, freed, rows)
+
+    def allocate(self, rows: int, size: int) -> Vectors:
+        """Room for vectors (n, E), on the disk if there is a folder for them."""
+        if self._folder is None:
+            return np.empty((rows, size), np.float32)
+        with TemporaryFile(dir=self._folder) as file:
+            values = max(1, rows * size)  # nothing cannot be mapped
+            file.truncate(4 * values)
+            self._mapped = mmap(file.fileno(), 4 * values)
+        return np.frombuffer(self._mapped, np.float32)[: rows * size].reshape(rows, size)
+
+    def memory(self, rows: int, size: int) -> int:
+        """How many bytes of memory so many rows of a size take, about."""
+        return rows * ((4 * size if self._folder is None else 0) + size * self._compresses + ROW_BYTES)
+
+    @property
+    def file_bytes(self) -> int:
+        """How large a file of the rows is, about."""
+        return len(self) * (5 * self._vectors.shape[1] + FACTS.itemsize)
+
+    def begin(self, file: BinaryIO) -> Writing:
+        """Begin to write the rows to a file."""
+        self._prepare()
+        self._changed.clear()
+        return Writing(file, len(self), self._vectors.shape[1], self._compressed is not None)
+
+    def write(self, writing: Writing) -> bool:
+        """Write a block of rows that the file lacks, or has as it was; tells whether it has them all.
+
+        Raises OSError, and `Full` where a new file is to be begun.
+        """
+        writing.stale |= self._changed
+        self._changed.clear()
+        blocks = blocks_of(len(self))
+        writing.stale = {block for block in writing.stale if block < blocks}
+        if writing.coded != (self._compressed is not None):
+            raise Full("the rows have other codes by now")
+        if writing.stale:
+            block = min(writing.stale)
+            places = np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self)))
+            codes = None if self._compressed is None else self._compressed.codes(places)
+            writing.write(block, self._vectors[places[0] : places[-1] + 1].cpu().numpy(), codes)
+        return not writing.stale
+
+    def finish(self, writing: Writing, about: Mapping[str, Any]) -> None:
+        """Write all else to a file that has all rows, with what it is about; raises OSError."""
+        values = {field.name: codes.values() for field, codes in self._codes.items()}
+        rest = {} if self._compressed is None else self._compressed.rest
+        rest["values"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        writing.finish(len(self), about, rest | {"facts": self._facts[: len(self)]})
+
+    def restore(self, saved: Saved) -> None:
+        """Have the rows of a file in the place of those that there are.
+
+        Raises ValueError for rows of other fields.
+        """
+        facts = saved.rest["facts"]
+        if facts.dtype != FACTS:
+            raise ValueError(f"it has the fields {facts.dtype.names}; expected {FACTS.names}")
+        values = json.loads(saved.rest["values"].tobytes())
+        self._codes = {field: _Codes(values[field.name]) for field in FIELDS if field.kind != "time"}
+        self._places = dict(zip(facts["number"].tolist(), range(len(facts)), strict=True))
+        self._vectors = torch.from_numpy(saved.vectors).to(self._device)
+        self._facts = np.empty(len(saved.vectors), FACTS)
+        self._facts[: saved.rows] = facts
+        self._compressed = None
+        if saved.codes is not None and self._compresses:
+            self._compressed = Compressed.restored(saved.codes, saved.rest)
+        if self._mapped is not None:
+            self._mapped.madvise(MADV_DONTNEED)  # what was read by now stays with the file alone
 
     def search(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
         """Find the `count` best items for each of the unit vectors (n, E) among those that pass the filter.
@@ -115,7 +219,7 @@ class MemoryEngine:
         queries = checked_queries(vectors, count, self._vectors.shape[1])
         passing = self._passing(chosen)
         rows = int(np.count_nonzero(passing))
-        if not rows:
+        if not (rows and len(queries)):
             return [Found((), 0)] * len(queries)
         best = min(count, rows)
         found: list[Found] = []
@@ -129,7 +233,8 @@ class MemoryEngine:
         if rows <= len(self._facts):
             return
         capacity, held = max(rows, 2 * len(self._facts)), len(self)
-        vectors, facts = torch.empty(capacity, size, device=self._device), np.empty(capacity, FACTS)
+        facts = np.empty(capacity, FACTS)
+        vectors = torch.from_numpy(self.allocate(capacity, size)).to(self._device)
         if held:
             vectors[:held], facts[:held] = self._vectors[:held], self._facts[:held]
         self._vectors, self._facts = vectors, facts
@@ -153,17 +258,73 @@ class MemoryEngine:
     def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Candidates:
         """All rows that may be among the `count` best of those `passing` (N,), for queries (B, E)."""
         places = np.flatnonzero(passing)
-        return (self._neighbours(queries, places, count) if self._faiss else None) or self._products(queries, places)
+        found = self._neighbours(queries, places, count) if self._faiss else None
+        return found or self._closest(queries, passing, len(places), count) or self._products(queries, places, count)
 
-    def _products(self, queries: torch.Tensor, places: Places) -> Candidates:
-        """Multiply queries (B, E) with the rows at `places` (M,), rising."""
+    def _closest(self, queries: torch.Tensor, passing: Mask, rows: int, count: int) -> Candidates | None:
+        """Have the compressed rows tell which of `rows` that are `passing` (N,) may be among the `count` best.
+
+        None where multiplying all of them is faster: for many queries or few rows, and where many rows are so close to
+        the best that they cannot tell.
+        """
+        worthwhile = rows >= COMPRESSED_ROWS and 0 < len(queries) <= COMPRESSED_QUERIES and count <= COMPRESSED_COUNT
+        if not (self._compresses and worthwhile):
+            return None
+        if self._skipped < min(2**self._crowded - 1, MOST_SKIPPED):
+            self._skipped += 1
+            return None
+        compressed = self._compress()
+        mask = passing if rows < len(passing) else None
+        found = [compressed.candidates(query, count, mask) for query in queries.numpy()]
+        if any(places is None for places in found):
+            self._crowded, self._skipped = self._crowded + 1, 0
+            return None
+        self._crowded = 0
+        places = [torch.from_numpy(some) for some in found if some is not None]
+        columns = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
+        products = torch.full(columns.shape, -torch.inf)
+        for row, (some, query) in enumerate(zip(places, queries, strict=True)):
+            products[row, : len(some)] = (self._vectors[some] @ query).clamp_(-1, 1)
+        return Candidates(products, columns, _error(queries))
+
+    def _prepare(self) -> None:
+        """Make what searches of all rows need, before the first of them."""
+        if self._compresses and len(self) >= COMPRESSED_ROWS:
+            self._compress()
+
+    def _compress(self) -> Compressed:
+        """The compressed rows, made anew where they do not fit."""
+        if self._compressed is None or not self._compressed.fits:
+            self._compressed = Compressed(self._vectors[: len(self)].numpy())
+            self._changed.update(range(blocks_of(len(self))))
+        return self._compressed
+
+    def _products(self, queries: torch.Tensor, places: Places, count: int) -> Candidates:
+        """Multiply queries (B, E) with the rows at `places` (M,), rising, and leave out those that are too far."""
         # A lone query is asked twice: with one vector BLAS takes another routine, which is half as fast.
         asked = queries if len(queries) > 1 else queries.repeat(2, 1)
-        products = torch.empty(len(queries), len(places), device=self._device)
+        groups = -(-len(places) // GROUP)
+        products = torch.empty(groups * GROUP, len(asked), device=self._device)
+        products[len(places) :] = -torch.inf
         for part in _parts(len(places), TILE_VALUES, queries.shape[1]):
-            products[:, part] = _multiply(self._vectors, places[part], asked).T[: len(queries)]
-        columns = torch.from_numpy(places).to(self._device).expand_as(products)
-        return Candidates(products.clamp_(-1, 1), columns, _error(queries))
+            products[: len(places)][part] = _multiply(self._vectors, places[part], asked)
+        error = _error(queries)
+        grouped = products.clamp_(-1, 1).view(groups, GROUP, -1)[..., : len(queries)]
+        best = grouped.amax(dim=1).T.contiguous()
+        # The best of `count` groups are as many rows, so that no row further below is among the best.
+        least = least_product(best, min(count, groups), error) if groups >= count else best.amin(dim=1, keepdim=True)
+        query, group = (best >= least).nonzero(as_tuple=True)
+        all_places = torch.from_numpy(places).to(self._device)
+        if len(query) > best.numel() // CROWDED:  # a copy of what is kept would be as large as all there is
+            return Candidates(products[: len(places), : len(queries)].T, all_places.expand(len(queries), -1), error)
+        sizes = torch.bincount(query, minlength=len(queries))
+        position = torch.arange(len(query), device=self._device) - (sizes.cumsum(0) - sizes)[query]
+        kept = torch.full((len(queries), int(sizes.max()), GROUP), -torch.inf, device=self._device)
+        columns = torch.zeros(kept.shape, dtype=torch.int64, device=self._device)
+        kept[query, position] = grouped[group, :, query]
+        columns[query, position] = group[:, None] * GROUP + torch.arange(GROUP, device=self._device)
+        columns = columns.flatten(1).clamp_(max=len(places) - 1)
+        return Candidates(kept.flatten(1), all_places[columns], error)
 
     def _neighbours(self, queries: torch.Tensor, places: Places, count: int) -> Candidates | None:
         """Have FAISS find the best rows for queries (B, E) on the GPU: as `_products`, without rows that are too far.
@@ -214,9 +375,16 @@ class MemoryEngine:
 class _Codes:
     """A number for every value that a field has had, 0 for none, so that rows are compared by these."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Sequence[Any] = ()) -> None:
+        """Begin with the values of another one, if there are any."""
         self._codes: dict[str | frozenset[tuple[str, str]] | None, int] = {None: 0}
         self._having: dict[tuple[str, str], list[int]] = {}  # the codes of values, by an attribute and its text
+        for value in values:
+            self.of(value if isinstance(value, str) else dict(value))
+
+    def values(self) -> list[Any]:
+        """All values but none in the order of their codes, as JSON: texts, or pairs of an attribute and its text."""
+        return [value if isinstance(value, str) else sorted(value or ()) for value in list(self._codes)[1:]]
 
     def of(self, fact: Fact | None) -> int:
         """The code of a value."""

@@ -9,6 +9,7 @@ NAME=TEXT, both encoded.
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import numpy as np
 from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows
 from service.engines.memory import MemoryEngine
 from service.fields import FIELDS, MOST_ATTRIBUTES, Among, During, Fact, Field, Filter
-from service.records import Consistency, Found, Hit, IndexLost, IndexUnavailable, Row, Vectors
+from service.records import Consistency, Found, Hit, IndexLost, IndexUnavailable, MilvusIndex, Row, Vectors
 
 T = TypeVar("T")
 
@@ -35,6 +36,12 @@ ANSWER_BYTES = 2**25  # of the rows for one query, where many are needed; server
 MOST_ROWS = 16_384  # that Milvus gives for a query
 MOST_QUERIES = 1024  # in one request; Milvus takes 16,384
 SPARE = 32  # candidates asked for beyond those wanted
+RECALLED = 11  # rows that are looked for to tell the recall: a row itself and 10 others
+PARTS = 20  # of the rows: a filter that so few pass has Milvus compare them one by one
+MOST_FETCHED = 100_000  # rows that pass, which are fetched where an index did not lead to enough of them
+AUTO_ROWS = 200_000  # from which on `auto` is hnsw
+LINKS, BUILDING, EF, MOST_EF = 24, 200, 128, 32_768  # of hnsw: M, efConstruction, and ef by default and at most
+LEAST_LISTS, MOST_LISTS, LEAST_PROBES, PROBED = 128, 65_536, 16, 8  # of ivf, of whose lists a query looks into 1 of 8
 GROWTH = 8  # ask for so many times the candidates where a crowd of nearly equal rows may hide better ones
 LOWEST = UNKNOWN_TIME + 1  # the smallest number that an expression can hold, and the first time there can be
 NO_PAIR = '""'  # no attribute is kept so
@@ -49,7 +56,11 @@ class _Candidate(NamedTuple):
 
 
 class MilvusEngine:
-    """An exact `SearchEngine` whose rows are a collection of a Milvus server, which may hold those of other models.
+    """A `SearchEngine` whose rows are a collection of a Milvus server, which may hold those of other models.
+
+    It is exact with the index `flat`; with `hnsw` and `ivf` it may miss some of the best, and scores are the same.
+    `auto` makes the collection flat below 200,000 rows `expected`, and hnsw above. `effort` is how far such an index
+    looks: the candidates of a query (`ef` of hnsw), or the lists of rows (`nprobe` of ivf).
 
     It connects when it is first asked, and again after a failure. Every method raises IndexUnavailable, within some
     ten seconds, when the server cannot be reached, does not answer or is not ready; and IndexLost, except where it says
@@ -70,7 +81,12 @@ class MilvusEngine:
         *,
         token: str | None = None,
         consistency: Consistency = "Strong",
+        index: MilvusIndex = "flat",
+        effort: int | None = None,
+        expected: int = 0,
     ) -> None:
+        self._index, self._effort, self._expected = index, effort, expected
+        self._made: tuple[str, int] | None = None  # the collection's index, and its number of lists
         self._server = _without_secrets(uri)
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", collection):
             raise ValueError(f"the collection's name is {collection!r}; expected letters, digits and underscores")
@@ -100,11 +116,64 @@ class MilvusEngine:
             if sizes != [self._dimension]:
                 raise ValueError(f"{self._collection} has vectors of size {sizes}; expected [{self._dimension}]")
             if not client.list_indexes(self._collection, timeout=READ_SECONDS):
-                index = client.prepare_index_params("vector", index_type="FLAT", metric_type="IP")
+                index = client.prepare_index_params("vector", metric_type="IP", **self._parameters())
                 client.create_index(self._collection, index, timeout=CREATE_SECONDS)
             client.load_collection(self._collection, timeout=CREATE_SECONDS)
 
         self._ask(create)
+
+    def _parameters(self) -> dict[str, Any]:
+        """What index the collection is to have."""
+        kind = self._index
+        if kind == "auto":
+            kind = "hnsw" if self._expected >= AUTO_ROWS else "flat"
+        if kind == "hnsw":
+            return {"index_type": "HNSW", "params": {"M": LINKS, "efConstruction": BUILDING}}
+        if kind == "ivf":
+            lists = min(max(LEAST_LISTS, 4 * math.isqrt(self._expected)), MOST_LISTS)
+            return {"index_type": "IVF_FLAT", "params": {"nlist": lists}}
+        return {"index_type": "FLAT"}
+
+    def _kind(self) -> tuple[str, int]:
+        """The index that the collection has, whoever made it, and its number of lists."""
+        if self._index == "flat":
+            return "FLAT", 0
+        if self._made is None:
+            (name,) = self._call("list_indexes", timeout=READ_SECONDS)
+            told = self._call("describe_index", index_name=name, timeout=READ_SECONDS)
+            self._made = told["index_type"], int(told.get("nlist", 0))
+        return self._made
+
+    def _looking(self, wanted: int) -> dict[str, int]:
+        """How far a search for so many candidates looks."""
+        kind, lists = self._kind()
+        if kind == "HNSW":
+            return {"ef": min(max(self._effort or EF, wanted), MOST_EF)}
+        if kind == "IVF_FLAT":
+            return {"nprobe": min(self._effort or max(LEAST_PROBES, lists // PROBED), lists)}
+        return {}
+
+    def recall(self, vectors: Vectors) -> float | None:
+        """The share of the 10 best rows beside themselves that rows (n, E) of the collection find; None where all are.
+
+        What they should find is asked for part by part of the rows, which a server compares one by one.
+        """
+        if self._kind()[0] == "FLAT":
+            return None
+        queries = checked_queries(vectors, RECALLED, self._dimension)
+        found = self._best(queries, RECALLED, "", RECALLED + SPARE)
+        best: list[tuple[Hit, ...]] = [()] * len(queries)
+        for part in range(PARTS):
+            some = self._best(queries, RECALLED, f"number % {PARTS} == {part}", RECALLED + SPARE)
+            for i, hits in enumerate(some):
+                best[i] = tuple(sorted(best[i] + hits, key=lambda hit: (-hit.score, hit.number))[:RECALLED])
+        # The first is the row itself. Rows as good as the worst of the best are as good an answer.
+        met = [
+            sum(hit.score >= exact[-1].score for hit in hits[1:]) / (len(exact) - 1)
+            for hits, exact in zip(found, best, strict=True)
+            if len(exact) > 1
+        ]
+        return sum(met) / len(met) if met else None
 
     def exists(self) -> bool:
         """Whether the collection is there; raises no IndexLost."""
@@ -177,8 +246,14 @@ class MilvusEngine:
         with ThreadPoolExecutor(1) as pool:  # a strong read waits for the server's clock: better twice at once
             passing = pool.submit(self._count, expression)
             hits = self._best(queries, count, expression, count + SPARE)
+        candidates = passing.result()
+        if self._kind()[0] != "FLAT" and candidates <= MOST_FETCHED:
+            # A graph of which few rows pass may lead to fewer than there are.
+            short = [i for i, those in enumerate(hits) if len(those) < min(count, candidates)]
+            for i, those in zip(short, self._best_of_all(queries[short], count, expression), strict=True):
+                hits[i] = those
         # The two were not read at one moment; where fewer than `count` were found, they are all there are.
-        return [Found(those, max(passing.result(), count) if len(those) == count else len(those)) for those in hits]
+        return [Found(those, max(candidates, count) if len(those) == count else len(those)) for those in hits]
 
     def rows(self, after: int | None = None) -> Iterator[list[Row]]:
         """All rows as they are kept, by rising number, some at a time; those greater than `after` alone, if given."""
@@ -230,7 +305,7 @@ class MilvusEngine:
             filter=expression,
             limit=wanted,
             output_fields=["number", "vector"],
-            search_params={"metric_type": "IP"},
+            search_params={"metric_type": "IP", "params": self._looking(wanted)},
             consistency_level=self._consistency,
             timeout=READ_SECONDS,
         )
@@ -302,6 +377,7 @@ class MilvusEngine:
                 return work(client)
         except (self._library.MilvusException, self._grpc.RpcError) as error:
             if error.code == NOT_FOUND:
+                self._made = None
                 raise IndexLost(f"the Milvus server at {self._server} has no {self._collection}") from error
             self._failed = True
             reason = f"it loads {self._collection}" if error.code in NOT_LOADED else _reason(error)

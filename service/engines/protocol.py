@@ -47,3 +47,6 @@ class ServerEngine(SearchEngine, Protocol):
 
     def rows(self, after: int | None = None) -> Iterator[list[Row]]:
         """All rows, or those with a number above `after`, by rising number, some at a time."""
+
+    def recall(self, vectors: Vectors) -> float | None:
+        """The share of the 10 best rows beside themselves that rows (n, E) find; None where the engine is exact."""

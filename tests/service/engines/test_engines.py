@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.engines import ivf, memory
+from service.engines import compressed, ivf, memory
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
@@ -55,21 +55,21 @@ def faiss(monkeypatch):
     return fake
 
 
-PIECES = {"TILE_VALUES": 84, "KNN_VALUES": 84, "BLOCK_VALUES": 150, "PAIR_VALUES": 40, "KNN_SPARE": 1}
+PIECES = {"TILE_VALUES": 84, "KNN_VALUES": 84, "BLOCK_VALUES": 150, "PAIR_VALUES": 40, "KNN_SPARE": 1, "GROUP": 3}
 ALL_LISTS = {"FIRST_ROWS": 10, "FIRST_PROBES": 1000, "WORTH": math.inf, "SPARE": 1, "RECALL": 0}
 
 
 class OnServer:
     """A `MilvusEngine` with the dimension of the first rows or queries, emptied of what other tests left there."""
 
-    def __init__(self, uri):
-        self._uri, self._engine = uri, None
+    def __init__(self, uri, index):
+        self._uri, self._index, self._engine = uri, index, None
 
     def _of(self, size):
         if self._engine is None:
-            key = self._uri, size
+            key = self._uri, self._index, size
             if key not in OPENED:
-                OPENED[key] = MilvusEngine(self._uri, f"contract_{size}", size)
+                OPENED[key] = MilvusEngine(self._uri, f"contract_{self._index}_{size}", size, index=self._index)
                 OPENED[key].create()
             self._engine = OPENED[key]
             self._engine.remove(self._engine.numbers())
@@ -98,25 +98,33 @@ HERE = [
     "memory",
     "memory in pieces",
     "memory gathering",
+    "memory compressed",
     "memory with FAISS",
     "memory with FAISS in pieces",
     "ivf",
     "ivf in all lists",
     pytest.param("cuda", marks=pytest.mark.gpu),
 ]
-SERVERS = [pytest.param(kind, marks=pytest.mark.milvus) for kind in ("milvus", "milvus-lite")]
+SERVERS = [
+    pytest.param(kind, marks=pytest.mark.milvus) for kind in ("milvus", "milvus hnsw", "milvus ivf", "milvus-lite")
+]
 
 
 @pytest.fixture(params=[*HERE, *SERVERS])
 def engine(request, monkeypatch):
     """An empty engine; with few rows, or where it looks into all lists, `IvfEngine` has to be exact."""
     if "milvus" in request.param:
-        return OnServer(request.getfixturevalue("milvus_server")(request.param).uri)
+        kind, _, index = request.param.partition(" ")  # with few rows, these have to be exact
+        return OnServer(request.getfixturevalue("milvus_server")(kind).uri, index or "flat")
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch finds no CUDA GPU")
     if "FAISS" in request.param:
         request.getfixturevalue("faiss")
-    changes = {memory: {}, ivf: {}}
+    changes = {memory: {}, ivf: {}, compressed: {}}
+    if "compressed" in request.param:
+        pytest.importorskip("faiss")
+        changes[memory] = {name: 10**9 for name in ("COMPRESSED_QUERIES", "COMPRESSED_COUNT")} | {"COMPRESSED_ROWS": 1}
+        changes[compressed] = {"SPARE": 1, "MOST_CANDIDATES": 10**9, "PART_VALUES": 84, "ROWS_A_THREAD": 1}
     if "pieces" in request.param:
         changes[memory] = PIECES
     if "gathering" in request.param:
