@@ -14,6 +14,9 @@ Result = TypeVar("Result")
 Task = TypeVar("Task")  # a job or a function
 
 
+GIVEN_UP = "the service stops, and this has waited too long"
+
+
 class Busy(RuntimeError):
     """Too many jobs wait already; `retry_after` is when to come again, in whole seconds, 1 or more."""
 
@@ -44,7 +47,7 @@ class Batcher(Generic[Job, Answer]):
         self._urgent: deque[tuple[Job, Future[Answer]]] = deque()
         self._bulk: deque[tuple[Job, Future[Answer]]] = deque()
         self._functions: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._closed = False
+        self._closed = self._given_up = False
         self._seconds_per_job = 0.0
         self._owner = Thread(target=self._serve, name="batcher", daemon=True)  # a forgotten close lets the process end
         self._owner.start()
@@ -55,6 +58,8 @@ class Batcher(Generic[Job, Answer]):
         queue = self._urgent if urgent else self._bulk
         with self._changed:
             self._require_open()
+            if self._given_up:
+                raise Closed(GIVEN_UP)
             if len(queue) >= self._max_waiting:
                 ahead = len(self._urgent) + (0 if urgent else len(self._bulk))
                 raise Busy(len(queue), max(1, math.ceil(ahead * self._seconds_per_job)))
@@ -78,6 +83,13 @@ class Batcher(Generic[Job, Answer]):
     def waiting(self) -> dict[str, int]:
         """How many urgent jobs, bulk jobs and functions wait to be taken, by these names."""
         return {"urgent": len(self._urgent), "bulk": len(self._bulk), "functions": len(self._functions)}
+
+    def give_up(self) -> None:
+        """Take no more jobs, and fail those that wait with `Closed`; functions are called as before."""
+        with self._changed:
+            self._given_up = True
+        for _, future in self._take(len(self._urgent) + len(self._bulk), self._urgent, self._bulk):
+            future.set_exception(Closed(GIVEN_UP))
 
     def close(self) -> None:
         """Take nothing more, finish what is queued, and wait for the thread to end.

@@ -1,22 +1,34 @@
 """Uploads on their way into a gallery: decoded, embedded and kept, each with a result of its own."""
 
 import hashlib
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
-from reid.data.images import UnknownFormat, UnusableImage, decode
+from reid.data.images import UnknownFormat, UnusableImage
 from service.gallery.capture import with_capture
-from service.gallery.copies import copy_of
+from service.gallery.decoders import Decoders
 from service.gallery.holdings import Holdings
-from service.gallery.pictures import cut
+from service.gallery.rendering import Rendered
 from service.gallery.worker import Embedded, Worker
 from service.metrics import Metrics
-from service.records import Cause, Conflict, Crop, Enrolled, Medium, NewItem, Region, UnusableBox, Upload
+from service.records import (
+    Cause,
+    Conflict,
+    Crop,
+    DeletedBefore,
+    Enrolled,
+    Medium,
+    NewItem,
+    Region,
+    UnusableBox,
+    UnusableText,
+    Upload,
+)
 
-Refusal = UnknownFormat | UnusableImage | UnusableBox | Conflict
+Refusal = UnknownFormat | UnusableImage | UnusableBox | UnusableText | Conflict | DeletedBefore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,48 +37,65 @@ class _Taken:
 
     medium: Medium
     copy: bytes
+    thumbnails: Mapping[Crop, bytes]
     embedded: "Mapping[Region | None, Future[Embedded] | UnusableBox]"
 
 
 class Enrolment:
     """Takes uploads into the holdings of a gallery, by way of its worker; threads may share it."""
 
-    def __init__(self, holdings: Holdings, worker: Worker, metrics: Metrics) -> None:
+    def __init__(self, holdings: Holdings, worker: Worker, decoders: Decoders, metrics: Metrics) -> None:
         self._holdings = holdings
         self._worker = worker
+        self._decoders = decoders
         self._metrics = metrics
-        # A photo of 50 megapixels takes some hundred MiB until it is prepared, and every thread that uses torch gets
-        # threads of its own for it: no more than processors.
-        self._decoding = ThreadPoolExecutor(os.cpu_count(), "enrolling")
 
-    def enrol(self, uploads: Sequence[Upload], cause: Cause) -> list[Enrolled | Refusal]:
+    def enrol(self, uploads: Sequence[Upload], cause: Cause, *, again: bool = True) -> list[Enrolled | Refusal]:
         """Add photos, or boxes in them, and tell, in their order, what became of each: its item or why there is none.
 
-        What is there already, the same box of the same bytes, is left as it is. Uploads that share their bytes are
-        decoded once. Raises Busy when too many wait for the model, and ValueError for a time without zone; then none is
-        added.
+        What is there already, the same bytes and a box that agrees within 1 % of its side, is left as it is, but for
+        the copy of its photo, which is put back where it is lost or damaged. Unless it is wanted `again`, what was
+        deleted is left out. Uploads that share their bytes are decoded once. Raises Busy when too many wait for the
+        model, and ValueError for a time without zone; then none is added.
         """
         sha256_of = cache(lambda data: hashlib.sha256(data).hexdigest())
         results: dict[int, Enrolled | Refusal] = {}
         crops: dict[int, Crop] = {}
+        of_photo: dict[str, list[Crop]] = defaultdict(list)
         for place, upload in enumerate(uploads):
             try:
                 region = None if upload.box is None else Region.around(*upload.box)
-                crops[place] = Crop(sha256_of(upload.data), region)
+                crop = Crop(sha256_of(upload.data), region)
+                first = next((other for other in of_photo[crop.sha256] if crop.agrees(other)), crop)
+                of_photo[crop.sha256].append(first)
+                crops[place] = first
             except UnusableBox as error:
                 results[place] = error
         there = self._holdings.store.by_crop(crops.values())
         results |= {place: Enrolled(there[crop], created=False) for place, crop in crops.items() if crop in there}
         new = {place: crop for place, crop in crops.items() if crop not in there}
-        photos = {crop.sha256: uploads[place] for place, crop in reversed(new.items())}  # the first of the same bytes
+        if not again:
+            deleted = self._holdings.tombstones.of_crops(set(new.values()))
+            left_out = {place: deleted[crop] for place, crop in new.items() if crop in deleted}
+            results |= {place: DeletedBefore(f"deleted on {when:%Y-%m-%d}") for place, when in left_out.items()}
+            new = {place: crop for place, crop in new.items() if place not in left_out}
+        lost = self._holdings.lacking(there.values())
+        wanted = {place: crop for place, crop in crops.items() if place in new or crop.sha256 in lost}
+        photos = {
+            crop.sha256: uploads[place] for place, crop in reversed(wanted.items())
+        }  # the first of the same bytes
         regions = {sha256: {crop.region for crop in new.values() if crop.sha256 == sha256} for sha256 in photos}
-        decoding = {
-            sha256: self._decoding.submit(self._take, sha256, upload, regions[sha256])
-            for sha256, upload in photos.items()
-        }
+        share = f"{cause.actor}, enrolling"  # so that no query waits for it
+        decoding = {}
         taken: dict[str, _Taken] = {}
         refused: dict[str, Refusal] = {}
         try:
+            for sha256, upload in photos.items():
+                order = self._worker.order(regions[sha256], "view", "thumbnail", copy=True)
+                take = partial(self._take, sha256, upload, order.regions)
+                decoding[sha256] = self._decoders.submit(
+                    share, upload.data, order, take, self._metrics.stages["decode"].time
+                )
             for sha256, future in decoding.items():
                 try:
                     taken[sha256] = future.result()
@@ -82,25 +111,23 @@ class Enrolment:
                 waiting.add_done_callback(_withdraw)
         return [results[place] for place in range(len(uploads))]
 
-    def close(self) -> None:
-        """Wait for the threads that decode."""
-        self._decoding.shutdown()
-
-    def _take(self, sha256: str, upload: Upload, regions: Collection[Region | None]) -> _Taken:
-        with self._metrics.stages["decode"].time():
-            image = decode(upload.data, profiles=self._worker.profiles)
-            embedded: dict[Region | None, Future[Embedded] | UnusableBox] = {}
-            try:
-                for region in regions:
-                    try:
-                        embedded[region] = self._worker.embed(cut(image, region))
-                    except UnusableBox as error:
-                        embedded[region] = error
-                copy = copy_of(upload.data, image, profiles=self._worker.profiles)
-            except BaseException:  # Busy at a later box, say
-                _cancel(embedded.values())
-                raise
-            return _Taken(Medium(sha256, *image.size, upload.name), copy, embedded)
+    def _take(self, sha256: str, upload: Upload, regions: Sequence[Region | None], rendered: Rendered) -> _Taken:
+        embedded: dict[Region | None, Future[Embedded] | UnusableBox] = {}
+        thumbnails: dict[Crop, bytes] = {}
+        try:
+            for region, part in zip(regions, rendered.parts, strict=True):
+                if isinstance(part, UnusableBox):
+                    embedded[region] = part
+                else:
+                    view, thumbnail = part
+                    thumbnails[Crop(sha256, region)] = thumbnail
+                    embedded[region] = self._worker.embed(view)
+        except BaseException:  # Busy at a later box, say
+            _cancel(embedded.values())
+            raise
+        assert rendered.copy is not None
+        medium = Medium(sha256, rendered.width, rendered.height, upload.name)
+        return _Taken(medium, rendered.copy, thumbnails, embedded)
 
     def _keep(
         self, taken: Mapping[str, _Taken], decoded: Mapping[int, Crop], uploads: Sequence[Upload], cause: Cause
@@ -123,7 +150,10 @@ class Enrolment:
                     items[place] = NewItem(taken[sha256].medium, vector, with_capture(uploads[place]), region)
             with self._metrics.stages["store"].time():
                 added = self._holdings.add(list(items.values()), copies, cause, self._worker.model_id)
-        return {**results, **dict(zip(items, added, strict=True))}
+            results |= zip(items, added, strict=True)
+            crops = [decoded[place] for place in items if isinstance(results[place], Enrolled)]
+            self._holdings.keep_thumbnails({crop: taken[crop.sha256].thumbnails[crop] for crop in crops})
+        return results
 
 
 def _withdraw(decoding: Future[_Taken]) -> None:

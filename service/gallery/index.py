@@ -14,13 +14,17 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from service.engines.inputs import UNIT_TOLERANCE
 from service.engines.protocol import SearchEngine, ServerEngine
 from service.fields import FIELDS, Filter
+from service.gallery.kept_rows import KeptEngine, KeptRows
+from service.gallery.space import free_memory
 from service.records import (
     APPEARANCE,
     Found,
     IndexLost,
     IndexUnavailable,
+    MilvusIndex,
     Row,
     Vectors,
 )
@@ -35,6 +39,8 @@ Result = TypeVar("Result")
 
 LOCK, LOCK_SECONDS = "index", 5.0  # no longer, for queries wait too
 PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds
+LOCAL_PAUSE = 5.0
+SAMPLE, GROWN = 64, 2  # rows by which the recall is measured, again when there are so many times as many
 
 
 class Differences(NamedTuple):
@@ -56,6 +62,10 @@ class Index(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why no query can be answered, as far as is known without asking a server."""
+
+    @property
+    def recall(self) -> float | None:
+        """The share of the 10 best that was found when it was last measured; None where it is 1, or not known."""
 
     @property
     def items(self) -> int:
@@ -80,16 +90,27 @@ class Index(Protocol):
     def __len__(self) -> int:
         """The items that can be found; raises as `search`."""
 
+    def close(self) -> None:
+        """Give up what is half done."""
+
 
 class LocalIndex:
-    """An `Index` over an engine in this process, which the first `follow` fills."""
+    """An `Index` over an engine in this process, which the first `follow` fills from a file of rows or the store."""
 
-    trouble, pause, waiting = None, None, 0
+    trouble, pause, waiting = None, LOCAL_PAUSE, 0
 
-    def __init__(self, database: Database, engine: SearchEngine, model_id: str, space: str = APPEARANCE) -> None:
-        self._store, self._engine, self._model_id, self._space = Store(database), engine, model_id, space
+    def __init__(self, database: Database, engine: KeptEngine, model_id: str, space: str = APPEARANCE) -> None:
+        self._database, self._store = database, Store(database)
+        self._engine, self._model_id, self._space = engine, model_id, space
+        whose = collection(database.gallery_id, model_id, space)
+        self._kept = KeptRows(database.folder, self._store, engine, space, whose)
         self._shared = database.shared
         self._followed: int | None = None  # up to this entry of the log
+
+    @property
+    def recall(self) -> float | None:
+        """That of the engine."""
+        return self._engine.recall
 
     @property
     def items(self) -> int:
@@ -98,6 +119,9 @@ class LocalIndex:
 
     def follow(self) -> bool:
         """Have the engine follow the log to its end."""
+        if self._followed is None:
+            self._tell_memory()
+            self._followed = self._kept.take()
         if self._followed is None:
             self._fill()
         assert self._followed is not None
@@ -110,8 +134,8 @@ class LocalIndex:
         return True
 
     def tend(self) -> bool:
-        """Nothing is ever left to do."""
-        return False
+        """Write a portion of the rows to their file, if it is due."""
+        return self._followed is not None and self._kept.write(self._followed)
 
     def search(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
         """Find as the engine does, among all that was committed before, by any process."""
@@ -127,10 +151,25 @@ class LocalIndex:
         followed, before = self._store.last_entry(), self._engine.numbers()
         rows = self._store.rows(self._model_id, space=self._space)
         while portion := list(islice(rows, ROWS_AT_ONCE)):
-            self._engine.upsert(portion)
+            _give(self._engine, portion)
         if before:
             self._engine.remove(before - self._store.numbers(self._model_id, self._space))
         self._followed = followed
+
+    def close(self) -> None:
+        """Give up what is half done."""
+        self._kept.close()
+
+    def _tell_memory(self) -> None:
+        """Warn before the rows are loaded where that needs more memory than there is."""
+        active = Models(self._database, self._space).active
+        if active is None or active.model_id != self._model_id:
+            return
+        rows, free = self._store.count_above(0), free_memory()
+        needed = self._engine.memory(rows, active.dimension)
+        if free is not None and needed > free:
+            text = "warning: %s rows of %d values take about %.1f GiB of memory, and %.1f are free: see REID_ROWS=disk"
+            log.warning(text, f"{rows:,}", active.dimension, needed / 2**30, free / 2**30)
 
 
 class ServerIndex:
@@ -140,12 +179,21 @@ class ServerIndex:
     Whenever the number of rows may be wrong, and is, all rows are compared with the store, and mended.
     """
 
-    def __init__(self, database: Database, engine: ServerEngine, model_id: str, space: str = APPEARANCE) -> None:
+    def __init__(
+        self,
+        database: Database,
+        engine: ServerEngine,
+        model_id: str,
+        space: str = APPEARANCE,
+        kind: MilvusIndex = "flat",
+    ) -> None:
         """The engine's collection has the name that `collection` gives."""
         self._database, self._store, self._models = database, Store(database), Models(database, space)
         self._places = Indexes(database)
         self._engine, self._model_id, self._space = engine, model_id, space
-        self._collection = collection(database.gallery_id, model_id, space)
+        self._collection = collection(database.gallery_id, model_id, space, kind)
+        self.recall: float | None = None
+        self._sampled = 0  # the largest number of an item when the recall was measured
         self.trouble: str | None = None  # why the server does not answer, as far as is known
         self._whole = False  # all items are there
         self._counted = False  # and as many as the store has
@@ -183,6 +231,8 @@ class ServerIndex:
                 self._ask(self._count)
             elif at_end and self._compared is not None:
                 _, self._compared = self._ask(partial(self.compare, self._compared))
+            elif at_end and self._store.last_number() >= max(SAMPLE, GROWN * self._sampled):
+                self._ask(self._sample)
             return not at_end or self._compared is not None
         except IndexUnavailable:
             return self.trouble is None  # then the rows are lost, and to be filled in again
@@ -198,6 +248,9 @@ class ServerIndex:
         """The items that can be found; raises as `search`."""
         self._require_whole()
         return self._ask(self._engine.__len__)
+
+    def close(self) -> None:
+        """Nothing is half done that another process does not go on with."""
 
     def compare(self, after: int = 0, *, mend: bool = True) -> tuple[Differences, int | None]:
         """Compare a portion of rows with the store, those with a number above `after`, and mend what differs.
@@ -246,7 +299,7 @@ class ServerIndex:
         self._whole = self._counted = False
         following = self._store.rows(self._model_id, after=place.filled, space=self._space)
         rows = list(islice(following, ROWS_AT_ONCE))
-        self._engine.upsert(rows)
+        _give(self._engine, rows)
         if len(rows) == ROWS_AT_ONCE:
             filled: int | None = rows[-1].number
             log.info("filling the search index: %d items left", self._store.count_above(rows[-1].number))
@@ -281,6 +334,15 @@ class ServerIndex:
             log.warning("warning: the search index has %d items, the gallery %d: comparing them all", rows, items)
             self._compared = 0
 
+    def _sample(self) -> None:
+        """Measure the recall by some rows."""
+        self._sampled = self._store.last_number()
+        numbers = np.random.default_rng().integers(1, self._sampled + 1, SAMPLE).tolist()
+        vectors = [row.vector for row in self._store.rows(self._model_id, numbers, space=self._space)]
+        self.recall = self._engine.recall(np.array(vectors)) if vectors else None
+        if self.recall is not None:
+            log.info("the search index finds %.3f of the 10 best", self.recall)
+
     def _require_whole(self) -> None:
         if self.trouble is not None:
             raise IndexUnavailable(self.trouble)
@@ -309,9 +371,9 @@ class ServerIndex:
         return result
 
 
-def collection(gallery_id: str, model_id: str, space: str = APPEARANCE) -> str:
-    """The name of the collection for a model's vectors in a space: another where other fields are kept with them."""
-    kept = repr([(field.name, field.kind) for field in FIELDS]).encode()
+def collection(gallery_id: str, model_id: str, space: str = APPEARANCE, kind: MilvusIndex = "flat") -> str:
+    """The name of the collection for a model's vectors in a space: another for other fields, or a kind of index."""
+    kept = repr([(field.name, field.kind) for field in FIELDS] + [kind] * (kind != "flat")).encode()
     return f"{alias(gallery_id, space)}_{model_id}_{hashlib.sha256(kept).hexdigest()[:8]}"
 
 
@@ -331,8 +393,20 @@ def _bring(store: Store, engine: SearchEngine, model_id: str, space: str, number
     for start in range(0, len(ordered), ROWS_AT_ONCE):
         some = ordered[start : start + ROWS_AT_ONCE]
         rows = list(store.rows(model_id, some, space=space))
-        engine.upsert(rows)
+        _give(engine, rows)
         engine.remove(set(some) - {row.number for row in rows})
+
+
+def _give(engine: SearchEngine, rows: list[Row]) -> None:
+    """Give an engine rows, without those whose vectors are damaged so that nothing could be compared with them."""
+    try:
+        engine.upsert(rows)
+    except ValueError:
+        sound = [row for row in rows if abs(np.linalg.norm(row.vector) - 1) <= UNIT_TOLERANCE]
+        if len(sound) == len(rows):
+            raise
+        log.error("%d items cannot be found, for their vectors are damaged: reid-gallery check", len(rows) - len(sound))
+        engine.upsert(sound)
 
 
 def _same(one: Row, other: Row) -> bool:

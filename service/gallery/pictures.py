@@ -1,20 +1,18 @@
 """A copy of each enrolled photo, kept for people and for a later re-index."""
 
-import io
+import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
-from threading import Lock, Semaphore
+from threading import Lock
 from uuid import uuid4
 
-from PIL import Image
-
-from reid.data.images import decode
-from service.gallery.copies import lossless
-from service.records import Item, NotFound, Region
+from service.records import NotFound
+from service.storage.folder import as_its_folder, make_folder_within
 
 PICTURES_FOLDER = "pictures"  # of a gallery
 PICTURES_LOCK = "pictures"  # of its database, for those who write a picture before its item or remove it after
@@ -26,14 +24,6 @@ _COPY = re.compile(r"(?P<sha256>[0-9a-f]{64})\.webp")
 _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.webp\.([0-9a-f]{32}\.)?tmp")  # of a `save` that was killed
 
 
-def cut(image: Image.Image, region: Region | None) -> Image.Image:
-    """What a region shows of an upright picture, the whole of it without one; raises UnusableBox."""
-    if region is None:
-        return image
-    region.require_inside(*image.size)
-    return image.crop((region.x, region.y, region.x + region.w, region.y + region.h))
-
-
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk."""
     opened = os.open(path, os.O_RDONLY)
@@ -41,6 +31,21 @@ def sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _written(path: Path) -> float:
+    """When a file was written; that of one that is gone by now is never."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return inf
+
+
+def _holds_bytes(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:  # not there, or it cannot be read
+        return False
 
 
 class Pictures:
@@ -59,10 +64,8 @@ class Pictures:
         self._deleting = Lock()  # guards the two below
         self._keepers = 0
         self._unwanted: set[str] = set()
-        # A photo of 50 megapixels takes 700 MiB until it is cut or small: no more at a time than processors.
-        self._shrinking = Semaphore(os.cpu_count() or 1)
         self._durable: set[Path] = set()  # folders of copies whose names are on the disk, as far as is known
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder_within(folder)
 
     def path(self, sha256: str) -> Path:
         """The file of a copy, there or not, which never changes; raises ValueError for what is no SHA-256.
@@ -79,20 +82,32 @@ class Pictures:
         with self._deleting:
             return sha256 not in self._unwanted and path.exists()
 
+    def sound(self, sha256: str, copy_sha256: str | None) -> bool:
+        """Whether `holds`, and the copy is `intact`; errors as for `path`."""
+        return self.holds(sha256) and self.intact(sha256, copy_sha256)
+
+    def intact(self, sha256: str, copy_sha256: str | None) -> bool:
+        """Whether a copy, even one that waits for its removal, is what was written, where its own SHA-256 is known."""
+        try:
+            return bool(self.read(sha256, copy_sha256))
+        except (NotFound, OSError):  # a sector that cannot be read is as good as lost
+            return False
+
     def make_folders(self, sha256s: Collection[str]) -> None:
         """Have the folders in which these copies lie, durable on return; raises OSError where one cannot be made."""
         # Also those that are there: another thread or process may have made one a moment ago.
         if new := {self.path(sha256).parent for sha256 in sha256s} - self._durable:
             for folder in new:
-                folder.mkdir(exist_ok=True)
+                make_folder_within(folder)
             sync(self._folder)
             sync(self._folder.parent)
             self._durable |= new
 
     def save(self, copies: Mapping[str, bytes]) -> None:
-        """Keep copies as `copy_of` makes them, by their SHA-256, durable on return; those that are there already stay.
+        """Keep copies as `copy_of` makes them, by the SHA-256 of their photos, durable on return.
 
-        Raises ValueError for what is no SHA-256 and OSError, naming the file, when one cannot be written.
+        One that is there already and has other bytes is replaced: nobody knew it, or it is damaged. Raises
+        ValueError for what is no SHA-256 and OSError, naming the file, when one cannot be written.
         """
         paths = {sha256: self.path(sha256) for sha256 in copies}
         with self._deleting:
@@ -103,9 +118,10 @@ class Pictures:
             self.make_folders(copies)
             # Step by step for all: the first fsync of each step takes along what the next ones ask for.
             for sha256, path in paths.items():
-                if not path.exists():
+                if not _holds_bytes(path, copies[sha256]):
                     written[path] = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-                    written[path].write_bytes(copies[sha256])
+                    with open(written[path], "xb", opener=as_its_folder) as file:
+                        file.write(copies[sha256])
             for path in written:
                 sync(written[path])
             for path, temporary in written.items():
@@ -118,39 +134,18 @@ class Pictures:
             for temporary in written.values():
                 temporary.unlink(missing_ok=True)
 
-    def read(self, sha256: str) -> bytes:
-        """The file of a copy, as `copy_of` made it.
+    def read(self, sha256: str, copy_sha256: str | None = None) -> bytes:
+        """The file of a copy, as `copy_of` made it, whose own SHA-256 is `copy_sha256`, where that is known.
 
-        Raises NotFound where there is none and ValueError for what is no SHA-256.
+        Raises NotFound where there is none, or one with other bytes, and ValueError for what is no SHA-256.
         """
         try:
-            return self.path(sha256).read_bytes()
+            data = self.path(sha256).read_bytes()
         except FileNotFoundError:
-            raise NotFound(f"picture {sha256}: no copy of it is kept") from None
-
-    def crop(self, item: Item, *, profiles: bool = True) -> Image.Image:
-        """What an item shows: with the `profiles` of its model, the very pixels that were embedded at first.
-
-        Raises as `read` and `decode`.
-        """
-        return cut(decode(self.read(item.medium.sha256), profiles=profiles), item.region)
-
-    def picture(self, item: Item) -> bytes:
-        """What an item shows as a file that `lossless` makes; errors as for `crop`."""
-        with self._shrinking:
-            return lossless(self.crop(item, profiles=False))
-
-    def thumbnail(self, item: Item, side: int = 256) -> bytes:
-        """The crop of an item as a JPEG file of at most `side` x `side` pixels, never enlarged; errors as for `crop`.
-
-        Made anew each time: 2 ms for a photo of one subject, 0.5 s for one of 12 megapixels.
-        """
-        written = io.BytesIO()
-        with self._shrinking:
-            image = self.crop(item)
-            image.thumbnail((side, side))
-            image.save(written, "JPEG", quality=85)
-        return written.getvalue()
+            raise NotFound(f"picture {sha256}: no copy of it is kept; enrolling the photo again keeps one") from None
+        if copy_sha256 is not None and hashlib.sha256(data).hexdigest() != copy_sha256:
+            raise NotFound(f"picture {sha256}: the copy of it is damaged; enrolling the photo again mends it")
+        return data
 
     def delete(self, sha256: str) -> None:
         """Remove a copy, while some are `kept` later; one that is not there is none. Errors as for `path`."""
@@ -179,31 +174,36 @@ class Pictures:
                     self.path(self._unwanted.pop()).unlink(missing_ok=True)
 
     def sweep(
-        self, known: Container[str], deletions: Callable[[Collection[str]], Mapping[str, datetime]]
+        self,
+        known: Container[str],
+        deletions: Callable[[Collection[str]], Mapping[str, datetime]],
+        before: datetime | None = None,
     ) -> list[Path]:
         """Bring back `known` copies that were set aside, and set aside those that are not known by their SHA-256.
 
         Nothing is lost where a database is older than its pictures: a copy goes to `orphans`, to one of the paths that
         are returned, unless `deletions`, asked about all of them and all set aside before, says that it was to go after
-        it was written. What a kill left half written goes too. For the start of a service, before anything is saved: a
-        picture is saved before it is known.
+        it was written. What a kill left half written goes too. What was written since a time `before` stays as it is,
+        for a picture is saved before it is known.
         """
-        before = self._bring_back(known)
+        limit = inf if before is None else before.timestamp()
+        set_aside = self._bring_back(known)
         unknown = dict[str, Path]()
         for path in self._folder.glob("??/*"):
             copy = _COPY.fullmatch(path.name)
-            if copy and copy["sha256"] not in known:
+            if copy and copy["sha256"] not in known and _written(path) < limit:
                 unknown[copy["sha256"]] = path
-            elif _LEFT_OVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)  # another process may have just made a copy of it
-        deleted = deletions({path.stem for path in before} | unknown.keys()) if before or unknown else {}
+            elif _LEFT_OVER.fullmatch(path.name) and _written(path) < limit:
+                path.unlink(missing_ok=True)
+        deleted = deletions({path.stem for path in set_aside} | unknown.keys()) if set_aside or unknown else {}
         day = self._folder / ORPHANS / f"{datetime.now(UTC):%Y-%m-%d}"
         aside = list[Path]()
-        for path in (*before, *unknown.values()):
+        for path in (*set_aside, *unknown.values()):
             if path.stem in deleted and path.stat().st_mtime <= deleted[path.stem].timestamp():
                 path.unlink()
             elif path is unknown.get(path.stem):
-                day.mkdir(parents=True, exist_ok=True)
+                make_folder_within(day.parent)
+                make_folder_within(day)
                 aside.append(path.rename(day / path.name))
         return aside
 
@@ -232,6 +232,6 @@ class Pictures:
             elif (place := self.path(copy["sha256"])).exists():
                 path.unlink()
             else:
-                place.parent.mkdir(exist_ok=True)
+                make_folder_within(place.parent)
                 path.rename(place)
         return others

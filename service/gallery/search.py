@@ -1,18 +1,23 @@
 """What a query wants, and the answer that comes of what the index finds."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from reid.retrieval.identities import CANDIDATES
 from service.fields import Filter
 from service.gallery.batcher import Batcher
+from service.gallery.identifying import Identifying
 from service.gallery.worker import Worker
 from service.metrics import Metrics
 from service.records import Cause, Found, Item, LoggedQuery, NotFound, Vectors
 from service.storage.queries import Queries
 from service.storage.store import EVERYTHING, Store
+
+log = logging.getLogger("reid")
 
 GROUP_FACTOR = 4  # hits first asked for each group wanted
 QUERIES_WAITING = 10_000  # for the log
@@ -22,28 +27,33 @@ QUERIES_WAITING = 10_000  # for the log
 class SearchOptions:
     """What a query wants: the `top_k` best of the items that pass the filter and score at least `min_score`.
 
-    With `by_label`, the best item alone stands for each label; items without label stand for themselves. `conditions`
-    is what the log keeps of all this, as JSON.
+    With `by_label`, the best item alone stands for each label, and with `by_identity` for each identity; items without
+    one stand for themselves. `conditions` is what the log keeps of all this, as JSON.
     """
 
     chosen: Filter = EVERYTHING
     top_k: int = 10
     min_score: float = -1.0
     by_label: bool = False
+    by_identity: bool = False
     conditions: Mapping[str, Any] | None = None
 
     @property
     def count(self) -> int:
         """The hits first asked for."""
-        return self.top_k * GROUP_FACTOR if self.by_label else self.top_k
+        return self.top_k * GROUP_FACTOR if self.by_label or self.by_identity else self.top_k
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An item found, and its cosine similarity to the query, in [-1, 1]."""
+    """An item found, and its cosine similarity to the query, in [-1, 1].
+
+    `identity_probability` is that of its identity, by all photos of it, of a query that asks by identity.
+    """
 
     item: Item
     score: float
+    identity_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,8 @@ class Search:
         self._worker = worker
         self._queries = queries
         self._metrics = metrics
+        self.trouble: str | None = None  # why the last query is not in the log
+        self._identifying = Identifying(store, worker.model_id)
         self._log: Batcher[LoggedQuery, None] = Batcher(self._append, max_batch=1000, max_waiting=QUERIES_WAITING)
 
     def by_images(self, images: Tensor, options: SearchOptions) -> Answer:
@@ -91,7 +103,8 @@ class Search:
     ) -> None:
         """Log a query by `images` of these SHA-256 or by an item; on return it is on the disk.
 
-        It is written together with those of other threads.
+        It is written together with those of other threads. One that cannot be written, say for a full disk, is counted,
+        and `trouble` says why.
         """
         matches = tuple((match.item.item_id, match.score) for match in answer.matches)
         asked = LoggedQuery(cause, images, item_id, options.conditions or {}, answer.candidates, matches)
@@ -103,7 +116,15 @@ class Search:
         self._log.close()
 
     def _append(self, asked: list[LoggedQuery]) -> list[None]:
-        self._queries.append(asked)
+        try:
+            self._queries.append(asked)
+        except OSError as error:
+            self._metrics.unlogged.inc(len(asked))
+            if self.trouble is None:
+                log.error("queries are answered and not logged: %s", error)
+            self.trouble = f"queries are not logged: {error}"
+        else:
+            self.trouble = None
         return [None] * len(asked)
 
     def _answer(
@@ -115,12 +136,16 @@ class Search:
         """
         chosen, top_k = options.chosen, options.top_k
         matches, candidates = self._matches(found, options, without)
-        wanted = min(top_k, self._store.count_groups(chosen, without)) if options.by_label else top_k
+        wanted = top_k
+        if options.by_label or options.by_identity:
+            wanted = min(top_k, self._store.count_groups(chosen, without, options.by_label))
         while len(matches) < wanted and asked < found.candidates and found.hits[-1].score >= options.min_score:
             asked *= GROUP_FACTOR
             found = self._worker.search(vector, asked, chosen)
             matches, candidates = self._matches(found, options, without)
         best = matches[0].score if matches else None
+        if options.by_identity:
+            matches = self._by_evidence(vector, matches, chosen, without)
         shown = tuple(match for match in matches[:top_k] if match.score >= options.min_score)
         return Answer(shown, candidates, best)
 
@@ -132,16 +157,29 @@ class Search:
         matches = [
             Match(items[hit.number], hit.score) for hit in found.hits if hit.number != without and hit.number in items
         ]
-        return _best_of_each_label(matches) if options.by_label else matches, candidates
+        if options.by_label:
+            matches = _best_of_each(matches, lambda item: item.details.label)
+        elif options.by_identity:
+            matches = _best_of_each(matches, lambda item: item.identity_id)
+        return matches, candidates
+
+    def _by_evidence(self, vector: Vectors, matches: list[Match], chosen: Filter, without: int | None) -> list[Match]:
+        """The same with the probabilities of the first identities, which come first by falling probability."""
+        weighed, others = matches[:CANDIDATES], matches[CANDIDATES:]
+        chances = self._identifying.probabilities(vector, [match.item for match in weighed], chosen, without)
+        if chances is None:
+            return matches
+        told = [replace(match, identity_probability=one) for match, one in zip(weighed, chances, strict=True)]
+        return sorted(told, key=lambda match: -(match.identity_probability or 0.0)) + others
 
 
-def _best_of_each_label(matches: list[Match]) -> list[Match]:
-    """The first match of each label, and all without label."""
+def _best_of_each(matches: list[Match], name: Callable[[Item], str | None]) -> list[Match]:
+    """The first match of each name, and all without one."""
     seen: set[str] = set()
     best = []
     for match in matches:
-        label = match.item.details.label
-        if label is None or label not in seen:
+        named = name(match.item)
+        if named is None or named not in seen:
             best.append(match)
-            seen |= {label} if label is not None else set()
+            seen |= {named} if named is not None else set()
     return best

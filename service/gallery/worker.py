@@ -4,7 +4,7 @@ E is the embedding size.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -16,21 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.data.images import UnusableImage, decode, upright_rgb
+from reid.data.images import UnusableImage
 from reid.inference.embedder import Embedder
 from reid.inference.predictor import Predictor
 from reid.report.attention import overlay
 from service.fields import Filter
 from service.gallery.batcher import Batcher, Closed
 from service.gallery.index import Index
-from service.gallery.pictures import cut
+from service.gallery.rendering import Order, Rendered, Want
 from service.metrics import Metrics
-from service.records import Box, Cause, Found, IndexUnavailable, ModelMismatch, NotServed, Region, Vectors
+from service.records import Cause, Found, IndexUnavailable, ModelMismatch, NotServed, Region, UnusableBox, Vectors
 from service.storage.models import Models
 
 log = logging.getLogger("reid")
-
-OVERLAY_SIDE = 1024  # pixels; the model sees less, and people need no more
 
 Result = TypeVar("Result")
 
@@ -71,8 +69,7 @@ class Worker:
         self._models = models
         self._index = index
         self._metrics = metrics
-        if self.serves:
-            index.follow()
+        if self.serves and not index.follow():  # what is left then keeps queries from being answered
             while index.tend():
                 pass
         self._batcher: Batcher[_Job, Embedded] = Batcher(self._work)
@@ -80,10 +77,9 @@ class Worker:
         self._tending = Thread(target=self._tend, name="index", daemon=True)  # a forgotten close lets the process end
         self._tending.start()
 
-    @property
-    def profiles(self) -> bool:
-        """Whether the model's pictures get their colour profiles applied, as `upright_rgb` does."""
-        return self._embedder.profiles
+    def order(self, regions: Iterable[Region | None], *wants: Want, copy: bool = False) -> Order:
+        """What is wanted of regions of a photo, as the model sees them."""
+        return order_for(self._embedder, regions, *wants, copy=copy)
 
     @property
     def serves(self) -> bool:
@@ -135,6 +131,10 @@ class Worker:
         """Find the `count` best items that pass, for a vector (E,) that is there already; raises IndexUnavailable."""
         return self.run(lambda: self._index.search(vector[None], count, chosen)[0]).result()
 
+    def search_many(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
+        """The same for several vectors (n, E) at once."""
+        return self.run(lambda: self._index.search(vectors, count, chosen)).result()
+
     def publish(self) -> bool:
         """Have queries know of all that is committed, and tell whether they do.
 
@@ -152,24 +152,30 @@ class Worker:
 
         return self.run(portion).result()
 
-    def adopt(self, cause: Cause) -> None:
-        """Give the gallery to the model that is loaded, and serve it; raises ValueError as `Models.switch` does."""
+    def adopt(self, cause: Cause, left_out: Collection[int] = ()) -> None:
+        """Give the gallery to the model that is loaded, and serve it; errors and `left_out` as for `Models.switch`."""
 
         def switch() -> None:  # on the thread, so that no query meets an engine without vectors
-            self._models.switch(self.model_id, cause)
+            self._models.switch(self.model_id, cause, left_out)
             self._index.follow()
 
         self.run(switch).result()
+        self._models.drop_former()
 
     def size(self) -> int:
         """The number of items that can be found; raises IndexUnavailable."""
         return self.run(lambda: len(self._index)).result()
+
+    def give_up(self) -> None:
+        """Have photos that wait for the model, and those that come, raise `Closed`."""
+        self._batcher.give_up()
 
     def close(self) -> None:
         """Finish what waits."""
         self._closing.set()
         self._batcher.close()
         self._tending.join()
+        self._index.close()
 
     def _tend(self) -> None:
         """Have the thread do, between other work, what the index has left to do."""
@@ -227,23 +233,30 @@ def describe_model(embedder: Embedder) -> dict[str, Any]:
     return {"features": embedder.features, "flip_test": embedder.flip_test}
 
 
-def read_upload(data: bytes, box: Box | None = None, *, profiles: bool) -> Image.Image:
-    """The picture of an upload, or what a box in it shows; raises as `decode` does, and UnusableBox."""
-    region = None if box is None else Region.around(*box)
-    return cut(decode(data, profiles=profiles), region)
+def order_for(predictor: Predictor, regions: Iterable[Region | None], *wants: Want, copy: bool = False) -> Order:
+    """What is wanted of regions of a photo, as a model sees them."""
+    return Order(wants, tuple(regions), predictor.resized, predictor.decoding, copy)
+
+
+def of_the_only_region(rendered: Rendered) -> Sequence[Any]:
+    """What was wanted of the one region of an order; raises UnusableBox."""
+    (part,) = rendered.parts
+    if isinstance(part, UnusableBox):
+        raise part
+    return part
 
 
 def draw_attention(
-    predictor: Predictor, read: Callable[[], Image.Image], run: Callable[[Callable[[], Any]], "Future[Any]"]
+    predictor: Predictor, view: Image.Image, shown: Image.Image, run: Callable[[Callable[[], Any]], "Future[Any]"]
 ) -> Image.Image:
-    """The picture that `read` gives, of at most OVERLAY_SIDE pixels, with the model's attention over it.
+    """The picture that people are `shown`, with the attention over it that the model pays to its `view` of it.
 
-    `run` has the thread that owns the model call a function. Raises NotServed where there is no map, and what `read`
-    raises.
+    `run` has the thread that owns the model call a function.
     """
+    return overlay(shown, run(lambda: predictor.attention([view])[0]).result())
+
+
+def require_attention(predictor: Predictor) -> None:
+    """Raise NotServed where a model has no map of its attention."""
     if not predictor.model.rolls_out:
         raise NotServed("the backbone of this model has no class token, whose attention could be shown")
-    image = read()
-    found = run(lambda: predictor.attention([image])[0]).result()
-    image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
-    return overlay(upright_rgb(image), found)

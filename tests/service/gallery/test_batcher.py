@@ -119,6 +119,22 @@ def test_a_job_that_runs_cannot_be_cancelled(held, start):
     assert future.result(PATIENCE) == 2
 
 
+def test_jobs_are_given_up_and_functions_are_not(held, start):
+    batcher = start()
+    waiting = [batcher.submit(1), batcher.submit(2, urgent=False)]
+    before = batcher.run(lambda: "before")
+    batcher.give_up()
+    for future in waiting:
+        with pytest.raises(Closed, match="the service stops"):
+            future.result(PATIENCE)
+    with pytest.raises(Closed, match="the service stops"):
+        batcher.submit(3)
+    after = batcher.run(lambda: "after")
+    held.open()
+    assert results([before, after]) == ["before", "after"]
+    assert held.batches == [[0]]
+
+
 def test_what_waits_is_counted_by_kind(held, start):
     batcher = start()
     batcher.submit(1)

@@ -8,11 +8,14 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from reid.data.images import decode
+from reid.data.preprocessing import AS_SHOWN, Decoding
 from service.gallery.copies import WEBP_SIDE, copy_of
 
 pillow_heif.register_heif_opener()  # also writes HEIC
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SECRETS = (b"maker-of-cameras", b"at home", b"hidden", b"GPS", b"http")
+
+STORED = Decoding(profiles=False)
 
 
 def noise(size=(31, 21), seed=0):
@@ -38,9 +41,22 @@ def chatty_png(**save):
     return encode("PNG", pnginfo=words, exif=exif(), **save) + b"hidden words"
 
 
-def with_gamma(data):
-    chunk = b"gAMA" + struct.pack(">I", 100_000)
+def with_chunk(data, chunk):
+    """A PNG file with a chunk of four bytes more."""
     return data[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+
+
+def with_gamma(data):
+    return with_chunk(data, b"gAMA" + struct.pack(">I", 100_000))
+
+
+P3 = b"cICP" + bytes([12, 13, 0, 1])
+
+
+def wide_avif():
+    data = encode("AVIF")
+    place = data.index(b"colrnclx") + 8
+    return data[:place] + struct.pack(">HH", 12, 13) + data[place + 4 :]
 
 
 KEPT = {
@@ -55,6 +71,7 @@ KEPT = {
     "chatty.png": chatty_png,
     "profile.png": lambda: chatty_png(icc_profile=SRGB),
     "gamma.png": lambda: with_gamma(chatty_png()),
+    "coded.png": lambda: with_chunk(chatty_png(), P3),
     "animated.png": lambda: encode("PNG", save_all=True, append_images=[noise(seed=1)]),
     "chatty.webp": lambda: encode("WEBP", exif=exif(), xmp=b"<x>http</x>", icc_profile=SRGB),
     "lossless.webp": lambda: encode("WEBP", exif=exif(), lossless=True),
@@ -69,6 +86,7 @@ ANEW = {
     "animated.webp": lambda: encode("WEBP", save_all=True, append_images=[noise(seed=1)], lossless=True),
     "photo.heic": lambda: encode("HEIF", noise((80, 64)), exif=exif().tobytes()),
     "photo.avif": lambda: encode("AVIF", exif=exif()),
+    "coded.avif": wide_avif,
     "moving.gif": lambda: encode("GIF", save_all=True, append_images=[noise(seed=1)]),
     "photo.bmp": lambda: encode("BMP"),
     "photo.tif": lambda: encode("TIFF", exif=exif().tobytes()),
@@ -77,7 +95,7 @@ ANEW = {
 
 def require_alike(copy, data):
     for profiles in (True, False):
-        kept, sent = decode(copy, profiles=profiles), decode(data, profiles=profiles)
+        kept, sent = decode(copy, Decoding(profiles)), decode(data, Decoding(profiles))
         assert np.array_equal(np.asarray(kept), np.asarray(sent))
     assert not any(secret in copy for secret in SECRETS)
 
@@ -85,20 +103,20 @@ def require_alike(copy, data):
 @pytest.mark.parametrize("name", KEPT)
 def test_what_a_browser_shows_is_kept_less_its_metadata(name):
     data = KEPT[name]()
-    copy = copy_of(data, decode(data), profiles=True)
+    copy = copy_of(data, decode(data), AS_SHOWN)
     require_alike(copy, data)
     assert (len(copy) <= len(data) + 40 and copy[:4] == data[:4]) or name.startswith("turned")
     with Image.open(io.BytesIO(copy)) as opened:
         assert opened.format == {"jpg": "JPEG", "mpo": "JPEG", "png": "PNG", "webp": "WEBP"}[name.rpartition(".")[2]]
         assert set(dict(opened.getexif())) <= {0x0112}
         assert getattr(opened, "n_frames", 1) == 1
-    assert copy_of(copy, decode(copy), profiles=True) == copy
+    assert copy_of(copy, decode(copy), AS_SHOWN) == copy
 
 
 @pytest.mark.parametrize("name", ANEW)
 def test_other_pictures_are_written_anew(name):
     data = ANEW[name]()
-    copy = copy_of(data, decode(data), profiles=True)
+    copy = copy_of(data, decode(data), AS_SHOWN)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(copy))), np.asarray(decode(data)))
     assert copy[:4] == b"RIFF" and not any(secret in copy for secret in SECRETS)
 
@@ -106,20 +124,27 @@ def test_other_pictures_are_written_anew(name):
 def test_the_scan_of_a_jpeg_is_untouched():
     data = KEPT["chatty.jpg"]()
     scan = data[data.index(b"\xff\xda") : data.index(b"hidden words")]
-    assert copy_of(data, decode(data), profiles=True).endswith(scan)
+    assert copy_of(data, decode(data), AS_SHOWN).endswith(scan)
 
 
 def test_a_picture_too_wide_for_webp_is_written_as_png():
     data = encode("TIFF", Image.new("RGB", (WEBP_SIDE + 1, 2), "red"))
-    copy = copy_of(data, decode(data), profiles=True)
+    copy = copy_of(data, decode(data), AS_SHOWN)
     assert copy.startswith(b"\x89PNG")
     require_alike(copy, data)
 
 
 def test_a_profile_that_was_not_applied_stays_with_what_is_written_anew():
     swapped = encode("TIFF", icc_profile=SRGB)
-    copy = copy_of(swapped, decode(swapped, profiles=False), profiles=False)
+    copy = copy_of(swapped, decode(swapped, STORED), STORED)
     assert Image.open(io.BytesIO(copy)).info["icc_profile"] == SRGB
+
+
+@pytest.mark.parametrize("data", [wide_avif(), with_chunk(encode("PNG", noise().convert("RGBA")), P3)])
+def test_colours_named_by_number_stay_where_they_were_not_applied(data):
+    copy = copy_of(data, decode(data, STORED), STORED)
+    assert P3 in copy
+    require_alike(copy, data)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of much on the way to its errors
@@ -131,5 +156,5 @@ def test_damage_behind_the_header_costs_no_more_than_a_new_file():
         for _ in range(100):
             damaged = bytearray(data)
             damaged[chance.integers(12, len(data))] = chance.integers(256)
-            copy = copy_of(bytes(damaged), image, profiles=True)
+            copy = copy_of(bytes(damaged), image, AS_SHOWN)
             assert np.array_equal(np.asarray(decode(copy)), np.asarray(image))

@@ -1,12 +1,16 @@
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from reid.data.images import UnknownFormat, UnusableImage, decode
+from reid.data.images import UnknownFormat, UnusableImage, decode, read_image
 from reid.inference.embedder import Embedder
 from service.engines.memory import MemoryEngine
 from service.gallery.gallery import Gallery
@@ -211,6 +215,7 @@ def test_a_restart_keeps_everything_and_sweeps_what_a_kill_left(checkpoint, pict
         orphan.parent.mkdir(exist_ok=True)
         orphan.write_bytes(b"")
     with open_gallery(folder, checkpoint, "cpu") as gallery:
+        gallery.inspected.result()
         assert gallery.query([picture(2)], SearchOptions(top_k=3)) == before
         assert gallery.store.page(EVERYTHING, 0, 10) == [first, third]
         assert gallery.pictures.read(first.medium.sha256).startswith(b"\x89PNG")
@@ -231,12 +236,93 @@ def test_an_older_database_that_is_put_back_costs_no_picture(checkpoint, picture
     kept = {item.medium.sha256: gallery.pictures.read(item.medium.sha256) for item in more[1:]}
     (folder / GALLERY_FILE).write_bytes(older)
     with caplog.at_level("WARNING"), open_gallery(folder, checkpoint, "cpu") as gallery:
+        gallery.inspected.result()
         assert len(gallery.store.page(EVERYTHING, 0, 100)) == 5
     assert "19 pictures in" in caplog.text and "reid-gallery sweep" in caplog.text
     (folder / GALLERY_FILE).write_bytes(newer)
     with open_gallery(folder, checkpoint, "cpu") as gallery:
+        gallery.inspected.result()
         assert {sha256: gallery.pictures.read(sha256) for sha256 in kept} == kept
     assert not list((folder / "pictures" / "orphans").glob("*/*"))
+
+
+def test_what_is_on_its_way_in_is_not_set_aside_and_a_killed_processes_half_is_removed(gallery, picture):
+    [one] = enrolled(gallery, upload(picture(0)))
+    holdings, now = gallery.holdings, datetime.now(UTC)
+    gallery.inspected.result()
+    with holdings.saved({"c" * 64: b"on its way"}):
+        half = gallery.pictures.path("d" * 64).with_name(f".{'d' * 64}.webp.{'0' * 32}.tmp")
+        half.parent.mkdir(exist_ok=True)
+        half.write_bytes(b"of another process")
+        holdings.sweep(now - timedelta(hours=1))
+        assert gallery.pictures.holds("c" * 64) and half.exists()
+        holdings.sweep(now + timedelta(hours=1))
+        assert not half.exists() and not gallery.pictures.holds("c" * 64)
+    assert gallery.pictures.holds(one.medium.sha256)
+
+
+def test_a_damaged_database_is_read_and_nothing_is_changed_or_swept(checkpoint, picture, tmp_path, caplog):
+    folder = tmp_path / "gallery"
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        first, *_ = enrolled(gallery, *(upload(picture(i), camera=f"c{i}") for i in range(3)))
+    with closing(sqlite3.connect(folder / GALLERY_FILE)) as connection:
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'items_by_identity'")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    data = bytearray((folder / GALLERY_FILE).read_bytes())
+    data[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
+    (folder / GALLERY_FILE).write_bytes(data)
+    orphan = folder / "pictures" / "ab" / f"{'ab' * 32}.webp"
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"")
+    with open_gallery(folder, checkpoint, "cpu") as gallery:
+        gallery.inspected.result()
+        assert gallery.store.page(EVERYTHING, 0, 1) == [first]
+        for change in (lambda: gallery.enrol([upload(picture(9))]), lambda: gallery.delete([first.item_id])):
+            with pytest.raises(
+                OSError, match="damaged .*nothing is changed; put back a backup, with reid-gallery rest"
+            ):
+                change()
+    assert "put back a backup" in caplog.text
+    assert orphan.exists() and not (folder / "pictures" / "orphans").exists()
+
+
+@pytest.mark.parametrize("harm", ["lost", "flipped", "cut", "of another version"])
+def test_a_copy_that_is_lost_or_damaged_is_put_back_by_enrolling_again(gallery, picture, harm):
+    [one] = gallery.enrol([Upload("0.png", picture(0), Details(key="k"))])
+    medium = one.item.medium
+    path, kept = gallery.pictures.path(medium.sha256), gallery.pictures.read(medium.sha256)
+    assert medium.copy_sha256 == sha256(kept).hexdigest()
+    if harm == "lost":
+        path.unlink()
+    elif harm == "flipped":
+        path.write_bytes(kept[:-20] + bytes([kept[-20] ^ 1]) + kept[-19:])
+    elif harm == "cut":
+        path.write_bytes(kept[: len(kept) // 2])
+    else:  # lost, and written by another encoder before
+        path.unlink()
+        gallery.store.keep_checksums({medium.sha256: "0" * 64})
+    with pytest.raises(NotFound, match="enrolling the photo again"):
+        gallery.picture(gallery.store.get(one.item.item_id))
+    [again] = gallery.enrol([Upload("0.png", picture(0), Details(key="k"))])
+    assert (again.item.item_id, again.created) == (one.item.item_id, False)
+    assert gallery.store.get(one.item.item_id) == one.item
+    assert gallery.pictures.read(medium.sha256, medium.copy_sha256) == kept
+    assert gallery.picture(one.item)
+
+
+def test_a_new_box_of_a_photo_puts_back_its_copy(gallery, picture):
+    [one] = gallery.enrol([Upload("0.png", picture(0), Details())])
+    gallery.pictures.path(one.item.medium.sha256).write_bytes(b"RIFF")
+    [box] = gallery.enrol([Upload("0.png", picture(0), Details(), box=(0, 0, 5, 5))])
+    assert box.created and box.item.medium == one.item.medium
+    assert decode(gallery.picture(box.item)).size == (5, 5)
+
+
+def test_what_a_kill_left_of_another_encoder_is_not_taken_for_the_copy(gallery, picture):
+    photo = sha256(picture(0)).hexdigest()
+    gallery.pictures.save({photo: b"another encoder's"})
+    [one] = gallery.enrol([Upload("0.png", picture(0), Details())])
+    assert gallery.picture(one.item)
 
 
 def test_a_gallery_keeps_to_its_model(checkpoint, picture, tmp_path):
@@ -292,7 +378,7 @@ def test_queries_are_in_the_log_when_they_are_answered(gallery, picture):
     cause = Cause("key-1", "request-1")
     answer = gallery.query([picture(1), picture(3)], SearchOptions(top_k=1, conditions={"top_k": 1}), cause)
     gallery.query_item(second.item_id, SearchOptions())
-    by_image, by_item = gallery.queries.page(0, 10)
+    by_image, by_item = gallery.queries.page()
     assert by_image.asked.cause == cause
     assert by_image.asked.images == (sha256(picture(1)).hexdigest(), sha256(picture(3)).hexdigest())
     assert (by_image.asked.conditions, by_image.asked.candidates) == ({"top_k": 1}, 2)
@@ -321,3 +407,30 @@ def test_many_threads_that_enrol_and_delete_the_same_photos_leave_one_truth(gall
     items = gallery.store.page(EVERYTHING, 0, 10)
     assert {item.medium.sha256 for item in items} == pictures_of(gallery, tmp_path)
     assert sorted(found(gallery.query([photos[0]], SearchOptions(top_k=10)))) == sorted(item.item_id for item in items)
+
+
+def test_what_is_decoded_smaller_is_the_same_everywhere(checkpoint, tmp_path):
+    """From a file, a gallery's query, its items and their copies; a box in a photo is cut from all its pixels."""
+    trained, described = Embedder.from_checkpoint(checkpoint)
+    preprocessing = replace(described.preprocessing, profiles=True, enough=(128, 64))
+    embedder = Embedder(trained.model, preprocessing, features=trained.features)
+    box = (300, 100, 200, 300)
+    photos = {}
+    for seed in range(3):
+        rough = np.random.default_rng(seed).integers(0, 256, (45, 60, 3), dtype=np.uint8)
+        path = tmp_path / f"{seed}.jpg"
+        Image.fromarray(rough).resize((601, 451), Image.Resampling.BICUBIC).save(path, quality=95)
+        photos[path] = path.read_bytes()
+    whole = embedder.embed(list(photos))
+    cropped = embedder.embed([read_image(path, box) for path in photos])
+    assert (np.abs(whole - trained.embed(list(photos))).max(axis=1) > 1e-5).all()  # or nothing would be shown here
+    with opened(tmp_path / "gallery", embedder, "one") as gallery:
+        for rows, place in ((whole, None), (cropped, box)):
+            uploads = [Upload(path.name, data, Details(), box=place) for path, data in photos.items()]
+            items = enrolled(gallery, *uploads)
+            for row, item, data in zip(rows, items, photos.values(), strict=True):
+                assert (item.medium.width, item.medium.height) == (601, 451)
+                (match,) = gallery.query([data], SearchOptions(top_k=1), boxes=[place]).matches
+                assert match.item == item and match.score == pytest.approx(1, abs=1e-6)
+                shown = embedder.embed(gallery.views([item], "test"))[0]
+                np.testing.assert_allclose(shown, row, atol=1e-6)

@@ -3,7 +3,6 @@ import io
 import os
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +12,10 @@ import pytest
 from PIL import Image
 
 from reid.data.images import MAX_SIDE, decode, read_image
-from service.gallery import pictures as pictures_module
 from service.gallery.copies import WEBP_SIDE, lossless
 from service.gallery.pictures import Pictures
-from service.records import Details, Item, Medium, NotFound, Region, UnusableBox
+from service.records import NotFound
 from tests.drawn import SRGB, clear_palette, encode, frames, noise, oriented, pixels, sixteen_bit, zip_archive
-
-
-def item_of(sha256, region=None):
-    return Item(1, "one", Medium(sha256, 31, 21), Details(), None, datetime.now(UTC), region)
-
 
 ACCEPTED = (
     {
@@ -86,17 +79,32 @@ def test_a_copy_sheds_what_the_picture_still_carries(tmp_path):
     pictures.save({"a" * 64: lossless(image)})
     kept = Image.open(io.BytesIO(pictures.read("a" * 64)))
     assert "exif" not in kept.info and kept.info["icc_profile"] == SRGB
-    assert not Image.open(io.BytesIO(pictures.thumbnail(item_of("a" * 64)))).getexif()
     assert {"exif", "icc_profile"} <= set(image.info)  # the caller's picture is as it was
 
 
-def test_saving_again_changes_nothing(tmp_path):
-    pictures = Pictures(tmp_path)
-    pictures.save({"a" * 64: lossless(noise(seed=0))})
-    first = pictures.read("a" * 64)
-    pictures.save({"a" * 64: lossless(noise(seed=1))})
-    assert pictures.read("a" * 64) == first
-    assert Pictures(tmp_path).read("a" * 64) == first
+def test_saving_again_changes_nothing_but_replaces_other_bytes(tmp_path):
+    pictures, copy = Pictures(tmp_path), lossless(noise(seed=0))
+    pictures.save({"a" * 64: copy})
+    before = pictures.path("a" * 64).stat().st_ino
+    pictures.save({"a" * 64: copy})
+    assert pictures.path("a" * 64).stat().st_ino == before
+    pictures.path("a" * 64).write_bytes(copy[:-1] + b"x")
+    pictures.save({"a" * 64: copy})
+    assert Pictures(tmp_path).read("a" * 64) == copy
+
+
+def test_a_copy_is_given_only_as_it_was_written(tmp_path):
+    pictures, copy = Pictures(tmp_path), lossless(noise())
+    pictures.save({"a" * 64: copy})
+    checksum = sha256_of(copy)
+    assert pictures.read("a" * 64, checksum) == copy
+    assert pictures.sound("a" * 64, checksum) and pictures.sound("a" * 64, None)
+    damaged = bytearray(copy)
+    damaged[len(copy) // 2] ^= 1
+    pictures.path("a" * 64).write_bytes(damaged)
+    with pytest.raises(NotFound, match="damaged; enrolling the photo again mends it"):
+        pictures.read("a" * 64, checksum)
+    assert not pictures.sound("a" * 64, checksum) and not pictures.sound("b" * 64, None)
 
 
 def test_many_threads_may_save_the_same_picture(tmp_path):
@@ -146,63 +154,13 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert pictures.read("a" * 64)
 
 
-@pytest.mark.parametrize(
-    ("size", "side", "expected"),
-    [((400, 200), 256, (256, 128)), ((100, 300), 30, (10, 30)), ((40, 30), 256, (40, 30)), ((900, 1), 90, (90, 1))],
-)
-def test_thumbnails_are_small_jpeg_files(tmp_path, size, side, expected):
-    pictures = Pictures(tmp_path)
-    flat = Image.new("RGB", size, (200, 30, 60))
-    pictures.save({"a" * 64: lossless(flat)})
-    thumbnail = Image.open(io.BytesIO(pictures.thumbnail(item_of("a" * 64), side)))
-    assert (thumbnail.format, thumbnail.size) == ("JPEG", expected)
-    assert np.abs(pixels(thumbnail).astype(int) - (200, 30, 60)).max() < 5
-
-
-def test_the_crop_of_an_item_is_the_very_pixels_of_its_box(tmp_path):
-    pictures, photo = Pictures(tmp_path), noise()
-    pictures.save({"a" * 64: lossless(photo)})
-    whole, box = item_of("a" * 64), item_of("a" * 64, Region(3, 5, 20, 16))
-    assert np.array_equal(pixels(pictures.crop(whole)), pixels(photo))
-    assert np.array_equal(pixels(pictures.crop(box)), pixels(photo)[5:21, 3:23])
-    assert Image.open(io.BytesIO(pictures.thumbnail(box))).size == (20, 16)
-    for outside in (Region(12, 0, 20, 21), Region(0, 6, 31, 16), Region(-1, 0, 5, 5), Region(0, 0, 0, 5)):
-        with pytest.raises(UnusableBox, match=f"^{outside} is not within the picture of 31x21 pixels$"):
-            pictures.crop(item_of("a" * 64, outside))
-
-
-@pytest.mark.parametrize("made", [Pictures.picture, Pictures.thumbnail])
-def test_no_more_pictures_are_made_at_a_time_than_there_are_processors(tmp_path, monkeypatch, made):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    pictures = Pictures(tmp_path)
-    pictures.save({"a" * 64: lossless(Image.new("RGB", (9, 9)))})
-    working, most, changing = 0, 0, threading.Lock()
-
-    def watched(data, **how):
-        nonlocal working, most
-        with changing:
-            working += 1
-            most = max(most, working)
-        time.sleep(0.02)  # so that the others come meanwhile
-        image = decode(data, **how)
-        with changing:
-            working -= 1
-        return image
-
-    monkeypatch.setattr(pictures_module, "decode", watched)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(made, [pictures] * 8, [item_of("a" * 64)] * 8))
-    assert most <= 2
-
-
 def test_a_deleted_copy_is_gone(tmp_path):
     pictures = Pictures(tmp_path)
     pictures.save({"a" * 64: lossless(noise())})
     pictures.delete("a" * 64)
     pictures.delete("a" * 64)
-    for ask in (pictures.read, lambda sha256: pictures.thumbnail(item_of(sha256))):
-        with pytest.raises(NotFound, match=f"picture {'a' * 64}: no copy of it is kept"):
-            ask("a" * 64)
+    with pytest.raises(NotFound, match=f"picture {'a' * 64}: no copy of it is kept"):
+        pictures.read("a" * 64)
 
 
 def test_a_sweep_takes_orphans_and_what_a_kill_left(tmp_path):
@@ -334,7 +292,7 @@ def test_threads_may_keep_save_and_delete_at_once(tmp_path):
 def test_only_a_sha256_names_a_copy(tmp_path, sha256):
     pictures = Pictures(tmp_path / "images")
     before = sorted(tmp_path.rglob("*"))
-    for ask in (pictures.path, pictures.holds, pictures.read, pictures.delete, lambda one: pictures.crop(item_of(one))):
+    for ask in (pictures.path, pictures.holds, pictures.read, pictures.delete):
         with pytest.raises(ValueError, match="expected a SHA-256 of 64 hexadecimal digits in lower case"):
             ask(sha256)
     with pytest.raises(ValueError, match="expected a SHA-256"):

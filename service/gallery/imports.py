@@ -1,0 +1,480 @@
+"""Imports: files that are sent to be enrolled, as far as they came, and what became of each photo in them."""
+
+import fcntl
+import hashlib
+import json
+import lzma
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+from uuid import uuid4
+
+from service.gallery.pictures import sync
+from service.gallery.space import LOW, LOW_SHARE
+from service.records import Cause, Conflict, NotFound
+from service.storage.database import Database
+from service.storage.folder import as_its_folder, make_folder_within
+from service.storage.transaction import Transaction
+
+IMPORTS_FOLDER = "imports"  # of a gallery
+FILES = "files"  # of an import: what was sent, by its names
+RECORD, ANNOUNCED, RESULTS, LOCK = "import.json", "files.jsonl", "results.jsonl", "lock"
+UNPACKING = "unpacking"
+MOST_FILES = 100_000  # of an import
+LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes
+MOST_BYTES_OF_TABLE = 64 * 2**20
+TABLES = (".csv", ".tsv")
+ARCHIVE = ".zip"
+
+Became = Literal["created", "existing", "duplicate", "deleted", "failed", "outage"]
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+# What zipfile raises for an archive that is damaged or encrypted.
+DAMAGED = (zipfile.BadZipFile, OSError, RuntimeError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError)
+
+
+class UnusableFile(ValueError):
+    """A file that is not taken into an import; the message says why, in the sender's words."""
+
+
+class Sent(NamedTuple):
+    """A file of an import by its name, its size, and how many bytes of it have come."""
+
+    name: str
+    size: int
+    received: int
+
+
+class Result(NamedTuple):
+    """What became of a photo; `detail` is why there is no item, and for a duplicate which photo it is the same as."""
+
+    name: str
+    became: Became
+    item_id: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import; `cameras` are those that its maker sees, None for all, `wanted` is how it is to be read.
+
+    `report` are the counts of the last job that ended; once it is `settled`, its files are gone. `files` and `bytes`
+    tell how many came, once it was started.
+    """
+
+    import_id: str
+    actor: str
+    cameras: frozenset[str] | None
+    wanted: Mapping[str, Any]
+    created_at: datetime
+    changed_at: datetime
+    started_at: datetime | None = None
+    job_id: str | None = None
+    report: Mapping[str, Any] | None = None
+    settled: bool = False
+    files: int = 0
+    bytes: int = 0
+
+
+class Imports:
+    """The imports of a gallery, in a folder beside it; threads and processes may share it.
+
+    It is no part of a backup. Methods raise NotFound for an import that is not there, and OSError where the disk cannot
+    be read or written.
+    """
+
+    def __init__(self, database: Database, most_bytes: int, most_bytes_of_photo: int) -> None:
+        """All imports together take up to `most_bytes`; a photo has up to `most_bytes_of_photo`."""
+        self._database = database
+        self._folder = database.folder / IMPORTS_FOLDER
+        self._most_bytes, self._most_bytes_of_photo = most_bytes, most_bytes_of_photo
+        self._known: tuple[tuple[str, int, int], dict[str, int]] = ("", 0, 0), {}  # the files last asked for
+
+    def create(self, wanted: Mapping[str, Any], cameras: frozenset[str] | None, cause: Cause) -> Import:
+        """Make an import without files."""
+        now = datetime.now(UTC)
+        made = Import(uuid4().hex, cause.actor, cameras, wanted, now, now)
+        make_folder_within(self._folder)
+        folder = self._folder / f".{made.import_id}.tmp"
+        make_folder_within(folder)
+        make_folder_within(folder / FILES)
+        _write(folder, made)
+        folder.rename(self._folder / made.import_id)
+        self._log("import.create", made.import_id, cause)
+        return made
+
+    def all(self) -> list[Import]:
+        """All of them, the newest first."""
+        found = (_read(folder) for folder in _folders(self._folder))
+        return sorted((one for one in found if one is not None), key=lambda one: one.created_at, reverse=True)
+
+    def get(self, import_id: str) -> Import:
+        """The import of a public id."""
+        found = _read(self._folder / import_id) if _ID.fullmatch(import_id) else None
+        if found is None:
+            raise NotFound(f"no import {import_id!r}: it was never there, or its time is over")
+        return found
+
+    def change(self, import_id: str, **values: Any) -> Import:
+        """Give fields of an import other values."""
+        with self._alone(import_id):
+            after = replace(self.get(import_id), changed_at=datetime.now(UTC), **values)
+            _write(self._folder / import_id, after)
+        return after
+
+    def files_folder(self, import_id: str) -> Path:
+        """Where its files are."""
+        return self._folder / import_id / FILES
+
+    def announce(self, import_id: str, wanted: Sequence[tuple[str, int]]) -> list[Sent | UnusableFile]:
+        """Take note of files that will be sent, by name and size, with how much of each is there already.
+
+        One that was announced before with the same size stays as it is.
+        """
+        with self._alone(import_id):
+            known = dict(self._announced(import_id))
+            folders = {str(above) for name in known for above in PurePosixPath(name).parents}
+            room, new, found = self._room(), list[tuple[str, int]](), list[Sent | UnusableFile]()
+            for given, size in wanted:
+                try:
+                    name = safe_name(given)
+                    if known.get(name, size) != size:
+                        raise UnusableFile(f"{size:,} bytes, where {known[name]:,} were announced before")
+                    if name not in known:
+                        self._require_room(name, size, room, len(known))
+                        above = {str(one) for one in PurePosixPath(name).parents}
+                        if name in folders or known.keys() & above:
+                            raise UnusableFile("a folder and a file have this name")
+                        folders |= above
+                        room -= size
+                        known[name] = size
+                        new.append((name, size))
+                    found.append(self._sent(import_id, name, size))
+                except UnusableFile as error:
+                    found.append(error)
+            lines = "".join(json.dumps({"name": name, "size": size}) + "\n" for name, size in new)
+            self._append(import_id, ANNOUNCED, lines)
+        return found
+
+    def files(self, import_id: str) -> list[Sent]:
+        """All files that were announced, in their order, with how much of each is there."""
+        announced = self._announced(import_id).items()
+        if self.get(import_id).settled:
+            return [Sent(name, size, size) for name, size in announced]
+        return [self._sent(import_id, name, size) for name, size in announced]
+
+    def file(self, import_id: str, name: str) -> Sent:
+        """One of its files; raises NotFound for one that was not announced."""
+        size, settled = self._announced(import_id).get(name), self.get(import_id).settled
+        if size is None:
+            raise NotFound(f"import {import_id} has no file {name!r}: announce it first")
+        return Sent(name, size, size) if settled else self._sent(import_id, name, size)
+
+    def open(self, import_id: str, name: str, offset: int) -> "Writing":
+        """Begin to write a part of a file at `offset`, which is how much of it is there.
+
+        Raises NotFound, and Conflict for another offset, for a file that another request is writing, and once the
+        import was started.
+        """
+        sent = self.file(import_id, name)
+        if self.get(import_id).job_id is not None:
+            raise Conflict(f"import {import_id} was started, and takes no more files")
+        path = self.files_folder(import_id) / name
+        for above in reversed(PurePosixPath(name).parents[:-1]):
+            make_folder_within(self.files_folder(import_id) / above)
+        return Writing(path, sent, offset)
+
+    def drop_missing(self, import_id: str) -> None:
+        """Forget the files that have not come whole."""
+        with self._alone(import_id):
+            kept = []
+            for sent in self.files(import_id):
+                if sent.received == sent.size:
+                    kept.append({"name": sent.name, "size": sent.size})
+                else:
+                    (self.files_folder(import_id) / sent.name).unlink(missing_ok=True)
+            _replace(self._folder / import_id / ANNOUNCED, "".join(json.dumps(one) + "\n" for one in kept).encode())
+
+    def replace_file(self, import_id: str, name: str, files: Iterable[tuple[str, int]]) -> None:
+        """Have files, which lie there already, in the place of an archive that held them."""
+        with self._alone(import_id):
+            there = {**dict(files), **self._announced(import_id)}
+            lines = "".join(json.dumps({"name": one, "size": there[one]}) + "\n" for one in there if one != name)
+            _replace(self._folder / import_id / ANNOUNCED, lines.encode())
+            (self.files_folder(import_id) / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def unpacking(self, import_id: str) -> Iterator[None]:
+        """Let no other thread or process unpack archives of an import; raises NotFound."""
+        self.get(import_id)
+        with open(self._folder / import_id / UNPACKING, "ab", opener=as_its_folder) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def room_to_unpack(self) -> int:
+        """Bytes that more files may take."""
+        return self._room()
+
+    def results(self, import_id: str) -> dict[str, Result]:
+        """What became of its photos by now, by their names, in the order in which they came first."""
+        try:
+            lines = (self._folder / import_id / RESULTS).read_text().splitlines()
+        except FileNotFoundError:
+            return {}
+        found: dict[str, Result] = {}
+        for line in lines:
+            with suppress(ValueError):  # the last one, after a kill
+                one = Result(*json.loads(line))
+                found[one.name] = one
+        return found
+
+    def add_results(self, import_id: str, results: Iterable[Result]) -> None:
+        """Keep what became of some photos, in the place of what became of them before."""
+        self._append(import_id, RESULTS, "".join(json.dumps(list(one)) + "\n" for one in results))
+
+    def count(self, import_id: str) -> None:
+        """Note how many files and bytes there are, since no more will come."""
+        sizes = self._announced(import_id).values()
+        self.change(import_id, files=len(sizes), bytes=sum(sizes))
+
+    def settle(self, import_id: str, report: Mapping[str, Any]) -> None:
+        """Keep the counts of a job that ended; where no photo waits for another one, the files go."""
+        done = not report.get("outage")
+        self.change(import_id, report=dict(report), settled=done)  # first: a kill leaves files behind, not half of them
+        if done:
+            shutil.rmtree(self.files_folder(import_id), ignore_errors=True)
+
+    def delete(self, import_id: str, cause: Cause) -> None:
+        """Remove an import with its files and its report, and no item."""
+        self.get(import_id)
+        _remove(self._folder / import_id)
+        self._log("import.delete", import_id, cause)
+
+    def prune(self, keep: timedelta, running: Collection[str]) -> int:
+        """Remove those that nothing happened to for so long, and tell how many; those that are running stay."""
+        gone, latest = 0, datetime.now(UTC) - keep
+        for folder in _folders(self._folder):
+            one = _read(folder)
+            if folder.name in running or (one is not None and one.changed_at >= latest):
+                continue
+            newest = max((path.stat().st_mtime for path in [folder, *_below(folder)]), default=0.0)
+            if newest < latest.timestamp():
+                _remove(folder)
+                gone += 1
+        return gone
+
+    @contextmanager
+    def _alone(self, import_id: str) -> Iterator[None]:
+        """Let no other thread or process change what is said of an import; raises NotFound."""
+        self.get(import_id)
+        with open(self._folder / import_id / LOCK, "ab", opener=as_its_folder) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _announced(self, import_id: str) -> dict[str, int]:
+        """The sizes of its files by their names, read anew where they have changed."""
+        path = self._folder / import_id / ANNOUNCED
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            return {}
+        told = (import_id, state.st_ino, state.st_size)
+        if self._known[0] != told:
+            found: dict[str, int] = {}
+            for line in path.read_text().splitlines():
+                with suppress(ValueError):  # the last one, after a kill
+                    one = json.loads(line)
+                    found[one["name"]] = one["size"]
+            self._known = told, found
+        return self._known[1]
+
+    def _sent(self, import_id: str, name: str, size: int) -> Sent:
+        try:
+            received = (self.files_folder(import_id) / name).stat().st_size
+        except FileNotFoundError:
+            received = 0
+        return Sent(name, size, received)
+
+    def _room(self) -> int:
+        """Bytes that more files may take: those of other imports count in full, also before they have come."""
+        announced = there = 0
+        for folder in _folders(self._folder):
+            one = _read(folder)
+            if one is None or one.settled:
+                continue
+            for sent in (self._sent(folder.name, *file) for file in self._announced(folder.name).items()):
+                announced += sent.size
+                there += sent.received
+        disk = shutil.disk_usage(self._database.folder)
+        free = disk.free - int(min(LOW, LOW_SHARE * disk.total)) - (announced - there)
+        return min(self._most_bytes - announced, free)
+
+    def _require_room(self, name: str, size: int, room: int, files: int) -> None:
+        kind = PurePosixPath(name).suffix.lower()
+        most = MOST_BYTES_OF_TABLE if kind in TABLES else self._most_bytes_of_photo
+        if kind != ARCHIVE and size > most:
+            raise UnusableFile(f"{size:,} bytes, expected at most {most:,}")
+        if files >= MOST_FILES:
+            raise UnusableFile(f"beyond the {MOST_FILES:,} files of one import: send it in another one")
+        if size > room:
+            raise UnusableFile(
+                f"{size:,} bytes, and {max(0, room):,} are left for imports, by REID_IMPORT_MB and the disk"
+            )
+
+    def _append(self, import_id: str, name: str, lines: str) -> None:
+        if lines:
+            path = self._folder / import_id / name
+            with open(path, "ab+", opener=as_its_folder) as file:
+                if file.tell() and not _ends_a_line(path):  # after a kill
+                    file.write(b"\n")
+                file.write(lines.encode())
+                file.flush()
+                os.fdatasync(file.fileno())
+
+    def _log(self, kind: str, import_id: str, cause: Cause) -> None:
+        with self._database.transaction() as connection:
+            Transaction(connection, cause).log(kind, import_id, None, {})
+
+
+class Writing:
+    """A file that is being written from a place on; nobody else writes it meanwhile, and what came stays."""
+
+    def __init__(self, path: Path, sent: Sent, offset: int) -> None:
+        """Raises Conflict where the file does not end at `offset`, and while another request writes it."""
+        self._file = open(path, "ab", opener=as_its_folder)  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = self._file.tell()
+            if offset != there:
+                raise Conflict(f"{sent.name}: offset {offset:,}, but {there:,} bytes are there; go on from these")
+        except BlockingIOError:
+            self._file.close()
+            raise Conflict(f"{sent.name}: another request is sending it; ask how much is there by then") from None
+        except Conflict:
+            self._file.close()
+            raise
+        self._sent, self._there = sent, there
+
+    def write(self, data: bytes) -> None:
+        """Write what comes next; raises UnusableFile, and writes none of it, for more than was announced."""
+        if self._there + len(data) > self._sent.size:
+            raise UnusableFile(f"{self._sent.name}: more than the {self._sent.size:,} bytes that were announced")
+        self._file.write(data)
+        self._there += len(data)
+
+    def close(self) -> Sent:
+        """Have what was written on the disk, and tell how much is there."""
+        self._file.flush()
+        if self._there == self._sent.size:
+            os.fdatasync(self._file.fileno())
+        self._file.close()
+        return self._sent._replace(received=self._there)
+
+
+def safe_name(given: str) -> str:
+    """A path as it is kept below the folder of an import; raises UnusableFile for one that might lead elsewhere."""
+    name = given.replace("\\", "/")
+    parts = name.split("/")
+    try:
+        long = len(name.encode()) > LONGEST_NAME or any(len(part.encode()) > LONGEST_PART for part in parts)
+    except UnicodeEncodeError:
+        raise UnusableFile("its name is no text") from None
+    if any(part in ("", ".", "..") for part in parts):
+        raise UnusableFile("expected a name, or a path below a folder, as north/1.jpg")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        raise UnusableFile("its name has characters that cannot be shown")
+    if long:
+        raise UnusableFile(f"its name is longer than {LONGEST_NAME} bytes, or a part of it than {LONGEST_PART}")
+    return name
+
+
+def counts_of(results: Iterable[Result]) -> dict[str, int]:
+    """How many photos became what."""
+    counts = Counter(one.became for one in results)
+    return {name: counts[name] for name in ("created", "existing", "duplicate", "deleted", "failed", "outage")}
+
+
+def erase_imports(gallery: Path, item_ids: Collection[str], sha256s: Collection[str]) -> int:
+    """Remove from the folder of a gallery the imports with one of these items or photos, and tell how many."""
+    ids, wanted, gone = set(item_ids), set(sha256s), 0
+    for folder in _folders(gallery / IMPORTS_FOLDER):
+        told = folder / RESULTS
+        text = told.read_text() if told.exists() else ""
+        named = any(one in text for one in ids)
+        if named or any(not wanted.isdisjoint(_hashes(path)) for path in _below(folder / FILES)):
+            _remove(folder)
+            gone += 1
+    return gone
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _hashes(path: Path) -> Iterator[str]:
+    """The SHA-256 of a file, or of the files in an archive that is whole."""
+    with open(path, "rb") as file:
+        yield hashlib.file_digest(file, "sha256").hexdigest()
+    with suppress(*DAMAGED), zipfile.ZipFile(path) as archive:
+        for one in archive.infolist():
+            with archive.open(one) as inside:
+                yield hashlib.file_digest(inside, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _ends_a_line(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _folders(imports: Path) -> list[Path]:
+    return [path for path in imports.iterdir() if path.is_dir()] if imports.exists() else []
+
+
+def _remove(folder: Path) -> None:
+    (folder / RECORD).unlink(missing_ok=True)  # first, so that nobody finds half of it
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(folder: Path) -> Import | None:
+    """The import in a folder; None where there is none, or not all of it."""
+    try:
+        told: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    for name in ("created_at", "changed_at", "started_at"):
+        told[name] = None if told[name] is None else datetime.fromisoformat(told[name])
+    cameras = None if told["cameras"] is None else frozenset(told["cameras"])
+    return Import(**{**told, "cameras": cameras})
+
+
+def _write(folder: Path, one: Import) -> None:
+    times = {name: getattr(one, name) for name in ("created_at", "changed_at", "started_at")}
+    told = {
+        **asdict(one),
+        "cameras": None if one.cameras is None else sorted(one.cameras),
+        **{name: None if time is None else time.isoformat() for name, time in times.items()},
+    }
+    _replace(folder / RECORD, json.dumps(told).encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        with open(unfinished, "xb", opener=as_its_folder) as file:
+            file.write(data)
+        sync(unfinished)
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
