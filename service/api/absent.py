@@ -6,15 +6,30 @@ from fastapi import APIRouter
 
 from service.records import NotServed
 
-METHODS = ["GET", "POST", "PATCH", "DELETE"]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 GALLERY_PATHS = (
     "/",
+    "/docs",
     "/query",
     "/v1/query",
     "/v1/items",
     "/v1/items/{rest:path}",
     "/v1/cameras",
+    "/v1/days",
     "/v1/labels",
+    "/v1/neighbours",
+    "/v1/imports",
+    "/v1/imports/{rest:path}",
+    "/v1/shortlists",
+    "/v1/shortlists/{rest:path}",
+    "/v1/subjects",
+    "/v1/subjects/{rest:path}",
+    "/v1/review/{rest:path}",
+    "/v1/decisions",
+    "/v1/decisions/{rest:path}",
+    "/v1/catalogue",
+    "/v1/identities",
+    "/v1/identities/{rest:path}",
     "/v1/jobs",
     "/v1/jobs/{rest:path}",
     "/v1/admin/{rest:path}",

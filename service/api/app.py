@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
 
 from reid.retrieval.calibration import Calibration
 from service.api import access, description, problems
@@ -9,21 +10,32 @@ from service.api.absent import without_classifier, without_gallery
 from service.api.access import FindKey
 from service.api.attention import attention
 from service.api.audit import audit
+from service.api.catalogue import catalogue
 from service.api.classes import classes
+from service.api.erasure import erasure
 from service.api.health import health
+from service.api.identities import identities_router
+from service.api.imports import imports
 from service.api.items import items
 from service.api.jobs import jobs
+from service.api.json_depth import ShallowJson
 from service.api.keys import keys_router
 from service.api.metrics import Observed, metrics
+from service.api.neighbours import neighbours
 from service.api.page import page
 from service.api.pictures import pictures
+from service.api.problems import REQUEST_ID
 from service.api.queries import queries
+from service.api.review import review
 from service.api.session import session
-from service.api.uploads import MAX_JSON, Utf8Forms
+from service.api.shortlists import shortlists
+from service.api.subjects import subjects
+from service.api.uploads import MAX_JSON, Drained, Heads, Utf8Forms
 from service.classification import Classification
 from service.gallery.gallery import Gallery
 from service.metrics import Metrics
-from service.settings import Settings
+from service.review.reviews import Reviews
+from service.settings import BACKUPS_FOLDER, Settings
 from service.storage.keys import AdminKey, Keys
 from service.upkeep.jobs import JobRunner
 
@@ -34,22 +46,31 @@ def create_app(
     settings: Settings,
     calibration: Calibration | None = None,
     classification: Classification | None = None,
+    reviews: Reviews | None = None,
 ) -> FastAPI:
     """The application that serves an open gallery and runs its jobs; who opened them closes them.
 
     `calibration` is that of the gallery's model, if it has one; without it, probabilities and verdicts are null.
-    A classifier may be served beside the gallery.
+    A classifier may be served beside the gallery. `reviews` are those whose jobs the runner does.
     """
     keys = Keys(gallery.database, settings.admin_secret)
     app = _app("Re-ID gallery", "Find the same person, vehicle or animal again.", keys.find, gallery.metrics, settings)
     app.include_router(queries(gallery, settings, calibration))
     app.include_router(without_classifier() if classification is None else classes(classification, settings))
-    app.include_router(items(gallery, settings))
+    app.include_router(items(gallery, settings, runner))
     app.include_router(pictures(gallery))
     app.include_router(attention(gallery.attention, settings))
+    app.include_router(neighbours(gallery, calibration))
+    app.include_router(subjects(gallery, settings))
+    app.include_router(shortlists(gallery))
+    app.include_router(imports(gallery, settings, runner))
+    app.include_router(review(gallery, runner, reviews or Reviews(gallery.database, gallery.worker.publish)))
+    app.include_router(identities_router(gallery))
+    app.include_router(catalogue(gallery))
     app.include_router(keys_router(keys))
     app.include_router(audit(gallery.store, gallery.queries))
     app.include_router(jobs(runner, gallery.model_id))
+    app.include_router(erasure(gallery, settings.backups or gallery.folder / BACKUPS_FOLDER))
     app.include_router(health(gallery, classification))
     app.include_router(page())
     return app
@@ -75,16 +96,30 @@ def _app(title: str, summary: str, find_key: FindKey, measured: Metrics, setting
         title=title,
         summary=summary,
         version="1",
-        docs_url=None,  # these pages would fetch scripts from elsewhere
+        redirect_slashes=False,  # by an address with whatever host it was asked by
+        docs_url=None,  # these pages would fetch scripts from elsewhere; `page` has one that does not
         redoc_url=None,
     )
     # Of middleware, what is added last is asked first: a refusal for want of a key reads no body and has the one shape.
+    app.add_middleware(Heads)
     app.add_middleware(Utf8Forms)
+    app.add_middleware(ShallowJson, max_size=MAX_JSON)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_JSON)
-    access.install(app, find_key, settings.keys_required, settings.allowed_hosts)
+    hosts = settings.allowed_hosts + ([settings.public_host] if settings.public_host else [])
+    origins = settings.cors_origins + ([settings.public_origin] if settings.public_origin else [])
+    access.install(app, find_key, settings.keys_required, hosts, origins=origins, behind_proxy=settings.behind_proxy)
     problems.install(app)
     description.install(app)
     app.add_middleware(Observed, metrics=measured)
+    app.add_middleware(Drained)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key"],
+            expose_headers=[REQUEST_ID, "Retry-After", "Location"],
+        )
     app.include_router(session(find_key))
     app.include_router(metrics(measured))
     return app

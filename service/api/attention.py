@@ -5,16 +5,17 @@ from collections.abc import Callable
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 from PIL import Image
 
 from service.api import forms
-from service.api.problems import documented
+from service.api.access import cause_of
+from service.api.problems import documented, pictures_as
 from service.api.uploads import QUERYING, read
-from service.records import Box
+from service.records import Box, Cause
 from service.settings import Settings
 
-Look = Callable[[bytes, Box | None], Image.Image]
+Look = Callable[[bytes, Box | None, Cause], Image.Image]
 
 
 def attention(look: Look, settings: Settings) -> APIRouter:
@@ -25,15 +26,18 @@ def attention(look: Look, settings: Settings) -> APIRouter:
     @router.post(
         "/v1/attention",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, **documented(400, 404, 413, 415, 422, 503)},
+        responses={200: pictures_as("image/png"), **documented(400, 404, 413, 415, 422, 503)},
         max_body_size=settings.max_body_bytes,
         form_limits={"max_files": 1},
     )
-    async def attention_of(form: Annotated[forms.AttentionForm, Form(media_type="multipart/form-data")]) -> Response:
+    async def attention_of(
+        form: Annotated[forms.AttentionForm, Form(media_type="multipart/form-data")], request: Request
+    ) -> Response:
         """Where the model looks in a photo, or in a box in it; it is not kept."""
 
         def answer() -> Response:
-            return Response(png(look(read(form.image, settings), form.region())), media_type="image/png")
+            shown = look(read(form.image, settings), form.region(), cause_of(request))
+            return Response(png(shown), media_type="image/png")
 
         return await to_thread.run_sync(answer, limiter=threads)
 

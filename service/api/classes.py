@@ -7,10 +7,11 @@ from typing import Annotated
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, Form, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 
 from reid.data.images import UnknownFormat, UnusableImage
 from service.api import forms
+from service.api.access import cause_of
 from service.api.problems import TooLarge, documented, file_error
 from service.api.uploads import QUERYING, read, refuse_query, source
 from service.classification import Classification
@@ -24,7 +25,7 @@ def classes(classification: Classification, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["classify"])
     threads = CapacityLimiter(QUERYING)
 
-    def answer(form: forms.ClassifyForm) -> schemas.ClassifyAnswer:
+    def answer(form: forms.ClassifyForm, request: Request) -> schemas.ClassifyAnswer:
         begun = perf_counter()
         images: dict[int, bytes] = {}
         results: dict[int, Vectors | TooLarge | UnknownFormat | UnusableImage] = {}
@@ -33,7 +34,7 @@ def classes(classification: Classification, settings: Settings) -> APIRouter:
                 images[place] = read(file, settings)
             except TooLarge as error:
                 results[place] = error
-        results |= zip(images, classification.classify(list(images.values())), strict=True)
+        results |= zip(images, classification.classify(list(images.values()), cause_of(request)), strict=True)
         told = []
         for place, file in enumerate(form.image):
             result = results[place]
@@ -58,10 +59,12 @@ def classes(classification: Classification, settings: Settings) -> APIRouter:
         form_limits={"max_files": settings.max_images},
     )
     async def classify(
-        form: Annotated[forms.ClassifyForm, Form(media_type="multipart/form-data")], response: Response
+        form: Annotated[forms.ClassifyForm, Form(media_type="multipart/form-data")],
+        request: Request,
+        response: Response,
     ) -> schemas.ClassifyAnswer:
         """Find the most probable classes of each photo; none is kept."""
-        found = await to_thread.run_sync(partial(answer, form), limiter=threads)
+        found = await to_thread.run_sync(partial(answer, form, request), limiter=threads)
         if any(result.error for result in found.results):
             response.status_code = 207
         return found

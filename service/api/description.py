@@ -7,7 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from reid.data.formats import READ
+from service.api.import_examples import import_examples
 from service.api.problems import MEDIA_TYPE
+from service.api.review_examples import review_examples
+from service.api.work_examples import work_examples
 from service.fields import FIELDS, LONGEST
 
 _REQUEST_ID = "b51f0c2e6d8f4a7e9c3b1a5d7f9e0c2b"
@@ -44,10 +47,11 @@ _ITEM = {
     "thumbnail_url": f"/v1/items/{_ITEM_ID}/thumbnail",
 }
 _MATCH = {
-    **{name: _ITEM[name] for name in ("item_id", "key", "identity_id", "box", *_SAID)},
+    **{name: _ITEM[name] for name in ("item_id", "key", "identity_id", "latitude", "longitude", "box", *_SAID)},
     "rank": 1,
     "score": 0.93,
     "probability": 0.97,
+    "identity_probability": 0.95,
     "thumbnail_url": _ITEM["thumbnail_url"],
 }
 _BOX = {"box": [120, 64, 96, 240], "label": "ada", "key": "visit-0412"}
@@ -142,8 +146,33 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ClassifyForm": {"image": ["(the bytes of a photo)"], "top_k": 3},
     "AttentionForm": {"image": "(the bytes of a photo)"},
     "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_BOXED])},
-    "ItemChanges": {"label": "ada", "camera": None},
+    "ItemChanges": {"label": "ada", "camera": None, "latitude": -28.0, "longitude": 32.1},
     "Deletion": {"filter": {"cameras": ["gate"], "to": "2025-01-01T00:00:00Z"}, "dry_run": False, "expected": 12},
+    "ItemsEdit": {
+        "filter": {"cameras": ["gate"]},
+        "named": False,
+        "shift_seconds": 3600,
+        "dry_run": False,
+        "expected": 12,
+    },
+    "EditUndo": {"batch_id": "8e6c4a2f0d1b4395a7b9c1d3e5f70819", "dry_run": True},
+    "EditAnswer": {"dry_run": False, "items": 12, "changed": 9, "batch_id": "8e6c4a2f0d1b4395a7b9c1d3e5f70819"},
+    "Days": {"days": [{"day": "2025-03-01", "items": 117}, {"day": "2025-03-04", "items": 8}]},
+    "Erasure": {"item_ids": [_ITEM["item_id"]]},
+    "Receipt": {
+        "erased_at": "2025-06-01T12:00:00Z",
+        "gallery": {
+            "items": 1,
+            "pictures": 1,
+            "operations": 2,
+            "queries": 3,
+            "replies": 0,
+            "decisions": 1,
+            "labels": 1,
+        },
+        "backups": {"20250501T000000Z-nightly": {"items": 1, "pictures": 1, "operations": 2}},
+        "not_reached": ["the logs that the service printed"],
+    },
     "KeyForm": {name: _KEY[name] for name in ("name", "scopes", "cameras", "requests_per_minute")},
     "Credentials": {"key": "(the secret of a key)"},
     "QueryAnswer": {
@@ -152,17 +181,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "filter": _FILTER,
         "candidates": 1200,
         "verdict": "known",
+        "identity_id": _ITEM["identity_id"],
+        "identity_probability": 0.95,
         "matches": [_MATCH],
     },
     "EnrolAnswer": {"model_id": _MODEL_ID, "results": [_CREATED, _REFUSED]},
     "Item": _ITEM,
     "ItemPage": {"items": [_ITEM], "next_cursor": 117},
-    "DeletionAnswer": {"dry_run": False, "items": 12},
+    "DeletionAnswer": {"dry_run": False, "items": 12, "job_id": None},
     "Cameras": {"cameras": [{"name": "gate", "items": 1200}, {"name": "yard", "items": 45}]},
     "Labels": {"labels": [{"name": "ada", "items": 31}, {"name": "bob", "items": 4}]},
     "Live": {"status": "live"},
     "Ready": {
         "status": "ready",
+        "reasons": [],
         "model_id": _MODEL_ID,
         "items": 1245,
         "trained_on": "msmt17",
@@ -180,6 +212,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "QueryPage": {"queries": [_LOGGED_QUERY], "next_cursor": None},
     "Job": _JOB,
     "JobPage": {"jobs": [_JOB], "next_cursor": None},
+    **review_examples(_ITEM, _JOB_ID, _KEY_ID, _MODEL_ID),
+    **work_examples(_ITEM, _REFUSED),
+    **import_examples(_ITEM, _JOB_ID),
 }
 # By the status of a problem: its code, and what it tells.
 _PROBLEMS: dict[int, tuple[str, str]] = {
@@ -197,7 +232,10 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
 
 
 def install(app: FastAPI) -> None:
-    """Have the description of `app` show a summary of each operation, and examples of what comes in and goes out."""
+    """Have the description of `app` show a summary of each operation, and examples of what comes in and goes out.
+
+    Files are told in the words of OpenAPI 3.0 as well, which are those that makers of clients look for.
+    """
     describe = app.openapi
 
     def with_examples() -> dict[str, Any]:
@@ -205,6 +243,10 @@ def install(app: FastAPI) -> None:
         for name, schema in description["components"]["schemas"].items():
             if name in EXAMPLES:
                 schema["examples"] = [EXAMPLES[name]]
+            for field in schema.get("properties", {}).values():
+                for told in (field, field.get("items", {})):
+                    if told.get("contentMediaType") == "application/octet-stream":
+                        told["format"] = "binary"
         for operations in description["paths"].values():
             for operation in operations.values():
                 operation["summary"] = operation["description"].partition("\n")[0].removesuffix(".")

@@ -1,11 +1,13 @@
 """Forms that bring files."""
 
+from datetime import tzinfo
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import UploadFile
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 
+from service.api.json_depth import MAX_DEPTH, depth
 from service.records import Box, Details
 from service.settings import MAX_FILES
 from service.wire.schemas import MAX_TOP_K, Metadata, Name, Strict, Wanted
@@ -15,6 +17,8 @@ def _from_one_field(values: list[str]) -> Any:
     """The JSON value of a form field, which arrives in a list because a list is what comes out."""
     if len(values) != 1:
         raise ValueError(f"expected one field with a JSON list, found {len(values)}")
+    if (deep := depth(values[0].encode(errors="replace"))) > MAX_DEPTH:
+        raise ValueError(f"the JSON is nested {deep:,} deep, expected at most {MAX_DEPTH}")
     try:
         return from_json(values[0])  # a box that is not finite is refused by itself
     except ValueError as error:
@@ -41,7 +45,7 @@ BoxText = Annotated[str, Field(max_length=200, json_schema_extra=_SCHEMA), After
 
 
 class QueryForm(Wanted):
-    """A query: one or several image files of one subject, or an enrolled item, and which items may be found.
+    """A query: image files of one subject, one that is kept, or an enrolled item, and which items may be found.
 
     `box` has for each image the box x,y,w,h of the subject in pixels of the upright picture, or nothing for the whole.
     """
@@ -49,14 +53,36 @@ class QueryForm(Wanted):
     image: list[UploadFile] = Field([])
     box: list[BoxText] = Field([], max_length=MAX_FILES)
     item_id: Name | None = None
+    subject_id: Name | None = Field(None, description="photos that are kept, as `POST /v1/subjects` answered")
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     min_score: float = Field(-1, ge=-1, le=1)
-    group_by: Literal["none", "label"] = Field("none", description="label: the best match alone stands for each label")
+    group_by: Literal["none", "label", "identity"] = Field(
+        "none", description="the best match alone stands for each label, or identity, which all its photos speak for"
+    )
 
     @model_validator(mode="after")
     def _require_one_subject(self) -> Self:
-        if bool(self.image) == bool(self.item_id):
-            raise ValueError("expected image files in the field image, or item_id, and not both")
+        if [bool(self.image), bool(self.item_id), bool(self.subject_id)].count(True) != 1:
+            raise ValueError(
+                "expected image files in the field image, or item_id, or subject_id, and one alone of these"
+            )
+        if self.box and len(self.box) != len(self.image) and not self.subject_id:
+            raise ValueError(f"{len(self.box)} box fields for {len(self.image)} images, expected one for each or none")
+        return self
+
+    def boxes(self) -> list[Box | None]:
+        """The box of each image, if it has one."""
+        return [_box_of(text) for text in self.box] or [None] * len(self.image)
+
+
+class SubjectForm(Strict):
+    """Image files of one subject, to be kept for a while, and the box of it in each, or nothing for the whole."""
+
+    image: list[UploadFile] = Field(min_length=1)
+    box: list[BoxText] = Field([], max_length=MAX_FILES)
+
+    @model_validator(mode="after")
+    def _require_as_many(self) -> Self:
         if self.box and len(self.box) != len(self.image):
             raise ValueError(f"{len(self.box)} box fields for {len(self.image)} images, expected one for each or none")
         return self
@@ -107,6 +133,10 @@ class EnrolForm(Strict):
         if (count := sum(map(len, self.parts()))) > MAX_FILES:
             raise ValueError(f"metadata has {count} boxes and whole photos, expected at most {MAX_FILES} in a request")
         return self
+
+    def zones(self) -> list[tzinfo | None]:
+        """Where the clock of each image's camera was, if that is said."""
+        return [said.zone for said in self.metadata or [Metadata()] * len(self.images)]
 
     def parts(self) -> list[list[tuple[Details, Box | None]]]:
         """What of each image is to be enrolled, with what is said of it."""

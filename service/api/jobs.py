@@ -1,11 +1,12 @@
 """Routes of long work: backup, re-index and reconciliation are started, watched and cancelled."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service.api.access import cause_of
+from service.api.access import caller_of, cause_of
 from service.api.problems import documented
+from service.records import NotFound
 from service.upkeep.jobs import JobRunner
 from service.wire.admin_schemas import Job, JobPage, JobQuery
 
@@ -13,10 +14,10 @@ JobId = Annotated[str, Path(max_length=200)]
 
 
 def jobs(runner: JobRunner, model_id: str) -> APIRouter:
-    """`/v1/jobs`, `/v1/admin/backup`, `/v1/admin/reindex` and `/v1/admin/reconcile`."""
+    """`/v1/jobs`, and those of `/v1/admin` that start one."""
     router = APIRouter(tags=["jobs"])
 
-    def start(kind: str, parameters: dict[str, str], request: Request, response: Response) -> Job:
+    def start(kind: str, parameters: dict[str, Any], request: Request, response: Response) -> Job:
         job = runner.start(kind, parameters, cause_of(request))
         response.headers["Location"] = f"/v1/jobs/{job.job_id}"
         return Job.of(job)
@@ -36,6 +37,19 @@ def jobs(runner: JobRunner, model_id: str) -> APIRouter:
         """Compare the search index on a server with the gallery, row by row, and mend what differs."""
         return start("reconcile", {}, request, response)
 
+    @router.post("/v1/admin/expire", status_code=202, responses=documented(404, 409, 422, 503))
+    def expire(request: Request, response: Response, dry_run: bool = True) -> Job:
+        """Delete the items that are kept for longer than REID_KEEP_DAYS; a dry run, the default, counts them.
+
+        Without that setting there is no such job; with it, it runs each day.
+        """
+        return start("expire", {"dry_run": dry_run}, request, response)
+
+    @router.post("/v1/admin/check", status_code=202, responses=documented(404, 409, 503))
+    def check(request: Request, response: Response) -> Job:
+        """Read all that the gallery keeps, and tell which pictures and vectors are lost or damaged."""
+        return start("check", {}, request, response)
+
     @router.get("/v1/jobs", responses=documented(422, 503))
     def page(wanted: Annotated[JobQuery, Query()]) -> JobPage:
         """List the jobs, the newest first."""
@@ -46,9 +60,12 @@ def jobs(runner: JobRunner, model_id: str) -> APIRouter:
         )
 
     @router.get("/v1/jobs/{job_id}", responses=documented(404, 422, 503))
-    def get(job_id: JobId) -> Job:
-        """One job: how far it is, or how it ended."""
-        return Job.of(runner.jobs.get(job_id))
+    def get(job_id: JobId, request: Request) -> Job:
+        """One job: how far it is, or how it ended; for who started it, and for admins."""
+        caller, job = caller_of(request), runner.jobs.get(job_id)
+        if "admin" not in caller.scopes and job.actor != caller.actor:
+            raise NotFound(f"no job {job_id!r}")
+        return Job.of(job)
 
     @router.post("/v1/jobs/{job_id}/cancel", status_code=202, responses=documented(404, 409, 422, 503))
     def cancel(job_id: JobId, request: Request) -> Job:

@@ -3,10 +3,12 @@
 import logging
 from time import perf_counter
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.access import asker_of
+from service.api.problems import Forbidden
 from service.metrics import Metrics
 
 log = logging.getLogger("reid.access")
@@ -19,7 +21,7 @@ QUIET = frozenset(
         "/health/live",
         "/health/ready",
         "/metrics",
-        "/static/{name}",
+        "/static/{name:path}",
         "/v1/items/{item_id}/image",
         "/v1/items/{item_id}/thumbnail",
     }
@@ -31,9 +33,16 @@ def metrics(measured: Metrics) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     # One format for all: that of `choose_encoder` depends on Accept, and a version such as `abc` there makes it raise.
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    def read() -> Response:
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    def read(request: Request) -> Response:
         """Measurements of the service, in the text format of Prometheus."""
+        asker = asker_of(request)
+        if asker is not None and asker.cameras is not None:
+            raise Forbidden(f"measurements count all items, and this key sees those of {sorted(asker.cameras)}")
         return Response(generate_latest(measured.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     return router

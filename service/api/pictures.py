@@ -3,29 +3,37 @@
 from collections.abc import Callable
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.access import caller_of
+from service.api.access import caller_of, cause_of
 from service.api.attention import png
 from service.api.items import ItemId, visible
-from service.api.problems import documented
+from service.api.problems import documented, pictures_as
+from service.api.uploads import QUERYING, apart
 from service.gallery.gallery import Gallery
 from service.records import Item, NotFound
 
 # By how a file begins.
 MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 
+# A page has hundreds of thumbnails, and what an item shows never changes. For a day, so that a deleted one is gone from
+# the caches of browsers soon; and for one key, which may be another tomorrow.
+KEPT = {"Cache-Control": "private, max-age=86400, immutable", "Vary": "Authorization, Cookie, X-API-Key"}
+
 
 def pictures(gallery: Gallery) -> APIRouter:
     """`/v1/items/{item_id}/image`, `/thumbnail` and `/attention`."""
     router = APIRouter(tags=["pictures"])
+    apart_from_others = apart(CapacityLimiter(QUERYING))
     unchanged = {304: {"description": "The picture is the one that If-None-Match names"}, **documented(404, 422, 503)}
 
     @router.get(
         "/v1/items/{item_id}/image",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}, "image/png": {}, "image/webp": {}}}, **unchanged},
+        responses={200: pictures_as(*MEDIA_TYPES.values()), **unchanged},
     )
+    @apart_from_others
     def image(
         item_id: ItemId,
         request: Request,
@@ -44,28 +52,34 @@ def pictures(gallery: Gallery) -> APIRouter:
         elif whole and not all(caller.sees(one.details.camera) for one in gallery.store.of_photo(sha256)):
             raise NotFound(f"no whole photo of item {item_id!r} for this key")
         if whole:
-            return _picture(request, sha256, lambda: gallery.pictures.read(sha256))
-        return _picture(request, _tag(item), lambda: gallery.pictures.picture(item))
+            return _picture(request, sha256, lambda: gallery.pictures.read(sha256, item.medium.copy_sha256))
+        return _picture(request, _tag(item), lambda: gallery.picture(item, cause_of(request)))
 
     @router.get(
         "/v1/items/{item_id}/thumbnail",
         response_class=Response,
-        responses={200: {"content": {"image/jpeg": {}}}, **unchanged},
+        responses={200: pictures_as("image/jpeg"), **unchanged},
     )
+    @apart_from_others
     def thumbnail(item_id: ItemId, request: Request) -> Response:
         """A small copy of what an item shows."""
         item = visible(gallery, item_id, caller_of(request))
-        return _picture(request, f"{_tag(item)}-thumbnail", lambda: gallery.pictures.thumbnail(item))
+        answer = _picture(request, f"{_tag(item)}-thumbnail", lambda: gallery.thumbnail(item, cause_of(request)))
+        answer.headers.update(KEPT)
+        return answer
 
     @router.get(
         "/v1/items/{item_id}/attention",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}}, **unchanged},
+        responses={200: pictures_as("image/png"), **unchanged},
     )
+    @apart_from_others
     def attention(item_id: ItemId, request: Request) -> Response:
         """Where the model looks in what an item shows: bright where most, the patches that GLCA chose outlined."""
         item = visible(gallery, item_id, caller_of(request))
-        return _picture(request, f"{_tag(item)}-{gallery.model_id}", lambda: png(gallery.item_attention(item)))
+        return _picture(
+            request, f"{_tag(item)}-{gallery.model_id}", lambda: png(gallery.item_attention(item, cause_of(request)))
+        )
 
     return router
 
@@ -77,7 +91,7 @@ def _tag(item: Item) -> str:
 
 
 def _picture(request: Request, tag: str, read: Callable[[], bytes]) -> Response:
-    # Nothing is kept without asking again, so that a deleted photo is gone from the caches of browsers, too.
+    # Photos are not kept without asking again, so that a deleted one is gone from the caches of browsers, too.
     etag = f'"{tag}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]

@@ -12,19 +12,33 @@ from fastapi.exceptions import RequestValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reid.data.images import UnknownFormat, UnusableImage
 from service.gallery.batcher import Busy, Closed
-from service.records import Conflict, IndexUnavailable, ModelMismatch, NotFound, NotServed, UnusableBox, UnusableText
+from service.gallery.decoders import OverBudget
+from service.gallery.imports import UnusableFile
+from service.records import (
+    Caller,
+    Conflict,
+    IndexUnavailable,
+    KeyTaken,
+    ModelMismatch,
+    NotFound,
+    NotServed,
+    ReviewLoading,
+    UnusableBox,
+    UnusableText,
+)
 from service.wire.schemas import FieldError, FileError, Problem
 
 log = logging.getLogger("reid")
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
-INDEX_SECONDS = 5  # after which to ask again a search index that was away
+INDEX_SECONDS = 5  # after which to ask again a search index that was away, or a review that is being made ready
 MAX_ERRORS = 20  # told of one request, which may have a million
 
 
@@ -48,29 +62,45 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     NotFound: (HTTPStatus.NOT_FOUND, "not_found"),
     NotServed: (HTTPStatus.NOT_FOUND, "not_served"),
     Conflict: (HTTPStatus.CONFLICT, "conflict"),
+    KeyTaken: (HTTPStatus.CONFLICT, "conflict"),
     TooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"),
     UnknownFormat: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unknown_format"),
     UnusableText: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_text"),
     UnusableImage: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_image"),
+    OverBudget: (HTTPStatus.UNPROCESSABLE_ENTITY, "over_budget"),
     UnusableBox: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_box"),
+    UnusableFile: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable_file"),
     Forbidden: (HTTPStatus.FORBIDDEN, "forbidden"),
     ModelMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "model_mismatch"),
     IndexUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "index_unavailable"),
+    ReviewLoading: (HTTPStatus.SERVICE_UNAVAILABLE, "review_loading"),
     Busy: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
     Closed: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
 }
 
 
-def file_error(error: Exception) -> FileError:
+def file_error(error: Exception, caller: Caller | None = None) -> FileError:
     """What one file of several is told; raises KeyError for an error that no client may cause."""
     status, code = _ERRORS[type(error)]
-    return FileError(status=status, code=code, detail=str(error))
+    return FileError(status=status, code=code, detail=_told(error, caller))
+
+
+def _told(error: Exception, caller: Caller | None) -> str:
+    """What an error says, but for what the caller may not know of."""
+    if isinstance(error, KeyTaken) and caller is not None and not caller.sees(error.camera):
+        return f"key {error.key!r} cannot be given with this key of the service"
+    return str(error)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems of a route, for its description."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def pictures_as(*media_types: str) -> dict[str, Any]:
+    """The answer that is a picture of one of some types, for the description of a route."""
+    return {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}}
 
 
 def install(app: FastAPI) -> None:
@@ -118,11 +148,11 @@ def problem(
 
 def _refused(request: Request, error: Exception) -> Response:
     status, code = _ERRORS[type(error)]
-    seconds = (
-        error.retry_after if isinstance(error, Busy) else INDEX_SECONDS if isinstance(error, IndexUnavailable) else None
-    )
+    away = isinstance(error, IndexUnavailable | ReviewLoading)
+    seconds = error.retry_after if isinstance(error, Busy) else INDEX_SECONDS if away else None
     headers = None if seconds is None else {"Retry-After": str(seconds)}
-    return problem(request.scope, status, code, str(error), headers=headers)
+    told = _told(error, getattr(request.state, "caller", None))
+    return problem(request.scope, status, code, told, headers=headers)
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -152,6 +182,8 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _plain(scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None) -> Response:
     code = _CODES.get(HTTPStatus(status), "refused")
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and (limit := scope.get(MAX_BODY_SIZE_SCOPE_KEY)):
+        detail = f"the body of the request has more than {limit:,} bytes, which is all that it may"
     return problem(scope, status, code, detail, headers=headers)
 
 

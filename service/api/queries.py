@@ -11,7 +11,9 @@ from reid.retrieval.calibration import Calibration
 from service.api import forms
 from service.api.access import caller_of, cause_of
 from service.api.problems import documented
-from service.api.uploads import QUERYING, read, refuse_query
+from service.api.proxies import root_of
+from service.api.subjects import visible_subject
+from service.api.uploads import QUERYING, read, refuse_query, source
 from service.gallery.gallery import Gallery
 from service.gallery.search import Answer, SearchOptions
 from service.records import NotFound
@@ -39,21 +41,31 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
             form.top_k,
             form.min_score,
             by_label=form.group_by == "label",
+            by_identity=form.group_by == "identity",
             conditions={**asked, **conditions.model_dump(mode="json", by_alias=True, exclude_none=True)},
         )
-        if form.item_id is None:
-            found = gallery.query([read(file, settings) for file in form.image], options, cause, form.boxes())
+        if form.subject_id is not None:
+            subject = visible_subject(gallery, form.subject_id, caller)
+            boxes = gallery.subjects.boxes(subject, form.boxes() if form.box else None)
+            images, names = gallery.subjects.data(subject), [photo.name for photo in subject.photos]
+            found = gallery.query(images, options, cause, boxes, names)
+        elif form.item_id is None:
+            images, names = [read(file, settings) for file in form.image], [source(file) for file in form.image]
+            found = gallery.query(images, options, cause, form.boxes(), names)
         elif caller.sees(gallery.store.get(form.item_id).details.camera):
             found = gallery.query_item(form.item_id, options, cause)
         else:
             raise NotFound(f"no item {form.item_id!r}")
+        first = found.matches[0] if options.by_identity and found.matches else None
         return schemas.QueryAnswer(
             model_id=gallery.model_id,
             took_ms=1000 * (perf_counter() - begun),
             filter=conditions,
             candidates=found.candidates,
             verdict=None if calibration is None or found.best_score is None else calibration.verdict(found.best_score),
-            matches=_matches(found, calibration),
+            identity_id=first and first.item.identity_id,
+            identity_probability=first and first.identity_probability,
+            matches=_matches(found, calibration, root_of(request)),
         )
 
     route = partial(
@@ -75,10 +87,10 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
     return router
 
 
-def _matches(found: Answer, calibration: Calibration | None) -> list[schemas.Match]:
+def _matches(found: Answer, calibration: Calibration | None, root: str) -> list[schemas.Match]:
     scores = [match.score for match in found.matches]
     chances = [None] * len(scores) if calibration is None else calibration.probability(scores).tolist()
     return [
-        schemas.Match.of(rank, match.item, match.score, chance)
+        schemas.Match.of(rank, match.item, match.score, chance, root, match.identity_probability)
         for rank, (match, chance) in enumerate(zip(found.matches, chances, strict=True), 1)
     ]

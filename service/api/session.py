@@ -4,6 +4,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from service.api.access import BEARER, COOKIE, FindKey, caller_of
 from service.api.problems import documented
+from service.api.proxies import root_of
 from service.wire.admin_schemas import Credentials, Session
 
 MAX_BODY = 10_000  # nobody has shown a key yet
@@ -25,13 +26,15 @@ def session(find_key: FindKey) -> APIRouter:
         key = find_key(secret)
         if key is None:
             raise HTTPException(401, "the key is unknown or revoked", BEARER)
-        secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure)
+        # A proxy may not say that it is asked by https, but the browser says where the page came from.
+        secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
+        path = root_of(request) or "/"
+        response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure, path=path)
         return Session.of(key.caller())
 
     @router.delete("", status_code=204)
-    def end(response: Response) -> None:
+    def end(request: Request, response: Response) -> None:
         """Have the browser forget the key."""
-        response.delete_cookie(COOKIE)
+        response.delete_cookie(COOKIE, path=root_of(request) or "/")
 
     return router

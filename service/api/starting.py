@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from service.api.problems import REQUEST_ID, problem
+from service.api.proxies import own_path
 from service.wire.schemas import Live
 
 log = logging.getLogger("reid")
@@ -39,7 +40,7 @@ class Starting:
         if scope["type"] != "http":
             return WebSocketClose()
         request_id = scope.setdefault("state", {})["request_id"] = uuid4().hex
-        if scope["path"] == "/health/live" and scope["method"] in ("GET", "HEAD"):
+        if own_path(scope) == "/health/live" and scope["method"] in ("GET", "HEAD"):
             return Response(Live().model_dump_json(), headers={REQUEST_ID: request_id}, media_type="application/json")
         detail = f"the service starts: {self.doing}; ask again"
         headers = {"Retry-After": str(RETRY_AFTER)}

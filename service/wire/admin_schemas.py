@@ -1,16 +1,16 @@
 """What goes over the wire about keys, sessions, logs and jobs; as `schemas`, it imports neither torch nor fastapi."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from service.records import MAX_NAME, MAX_RATE, Caller, JobState, NewKey, Scope
+from service.records import MAX_NAME, MAX_RATE, Caller, JobState, LogPart, NewKey, Scope
 from service.records import Job as StoredJob
 from service.records import Key as StoredKey
 from service.records import Operation as StoredOperation
 from service.records import Query as StoredQuery
-from service.wire.schemas import MAX_NUMBER, MAX_PAGE
+from service.wire.schemas import MAX_NUMBER, MAX_PAGE, Time
 
 
 class KeyForm(BaseModel):
@@ -96,12 +96,33 @@ class Session(BaseModel):
 
 
 class LogQuery(BaseModel):
-    """A page of a log: what was written after `cursor`, which is the `seq` of the last entry already seen."""
+    """A page of a log, the newest entries first or the oldest: those beyond `cursor`, the `seq` of the last one seen.
+
+    `actor` is who did it, and times are half open, `from` <= time < `to`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    cursor: int = Field(0, ge=0, le=MAX_NUMBER)
+    cursor: int | None = Field(None, ge=0, le=MAX_NUMBER)
     limit: int = Field(100, ge=1, le=MAX_PAGE)
+    order: Literal["newest", "oldest"] = "newest"
+    actor: str | None = Field(None, max_length=200)
+    since: Time | None = Field(None, alias="from")
+    until: Time | None = Field(None, alias="to")
+
+    def part(self) -> LogPart:
+        """The same as a record, with one entry more, which tells whether there is another page."""
+        return LogPart(self.cursor or None, self.limit + 1, self.order == "newest", self.actor, self.since, self.until)
+
+
+class OperationQuery(LogQuery):
+    """A page of the operation log; `kind` is one of its kinds, such as `item.edit`."""
+
+    kind: str | None = Field(None, max_length=200)
+
+    def part(self) -> LogPart:
+        """The same as a record."""
+        return super().part()._replace(kind=self.kind)
 
 
 class Operation(BaseModel):
@@ -223,3 +244,20 @@ class JobPage(BaseModel):
 
     jobs: list[Job]
     next_cursor: int | None
+
+
+class Erasure(BaseModel):
+    """Items to take every trace of away, by their public ids; those that were deleted before can be named, too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_ids: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(min_length=1, max_length=1000)]
+
+
+class Receipt(BaseModel):
+    """What an erasure removed, in numbers: from the gallery, and from each backup by the name of its folder."""
+
+    erased_at: datetime
+    gallery: dict[str, int]
+    backups: dict[str, dict[str, int]]
+    not_reached: list[str]

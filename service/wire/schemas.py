@@ -5,9 +5,10 @@ A client imports this, so that neither torch nor fastapi is imported here.
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, tzinfo
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -26,7 +27,8 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import InitErrorDetails, from_json
 
-from service.fields import FIELDS, LONGEST, Filter, Said, read_filter, said_of
+from reid.data.times import read_zone
+from service.fields import FIELDS, LONGEST, Filter, NewlySaid, Said, read_filter, said_of
 from service.records import Details, ItemEdit
 from service.records import Item as Enrolled
 
@@ -35,19 +37,26 @@ MAX_PAGE = 1000
 MAX_NUMBER = 2**63 - 1
 MAX_BOXES = 100  # of a photo
 MAX_NAMES = 10_000  # in each list
+MAX_SHIFT = 100 * 366 * 86_400  # seconds
 MOST_NAMES = 30_000  # in all of a filter; SQLite takes 32,766 values at once
 
 
-def _in_utc(written: Any, read: ValidatorFunctionWrapHandler) -> datetime:
+def _with_zone(written: Any, read: ValidatorFunctionWrapHandler) -> datetime:
     # By itself pydantic takes a number, and text such as 2024 or 20240506, for seconds since 1970.
     if isinstance(written, datetime) or (isinstance(written, str) and ":" in written):
         with suppress(ValidationError):
             time: datetime = read(written)
             try:
-                return time.astimezone(UTC)
+                time.astimezone(UTC)
+                return time
             except OverflowError:
                 raise ValueError("the time lies outside the years 1 to 9999 in UTC") from None
     raise ValueError("expected a time with its zone, as 2025-03-01T09:30:00Z")
+
+
+def _known_zone(text: str) -> str:
+    read_zone(text)
+    return text
 
 
 def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +70,8 @@ def _storable(attributes: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
-Time = Annotated[AwareDatetime, WrapValidator(_in_utc)]
+Time = Annotated[AwareDatetime, WrapValidator(_with_zone)]
+Zone = Annotated[Name, AfterValidator(_known_zone)]
 Attributes = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
@@ -168,6 +178,8 @@ class PageQuery(Wanted):
     """A page of the gallery: `cursor` is `next_cursor` of the page before, `media` leaves the items of one photo."""
 
     media: Sha256 | None = None
+    named: bool | None = Field(None, description="true leaves items with a label, false those without")
+    order: Literal["oldest", "newest"] = Field("oldest", description="by enrolment")
     cursor: int = Field(0, ge=0, le=MAX_NUMBER)
     limit: int = Field(100, ge=1, le=MAX_PAGE)
 
@@ -180,14 +192,33 @@ _said: dict[str, Any] = {
 
 
 class ItemMetadata(create_model("_Told", __base__=Strict, **_said)):  # type: ignore[misc]
-    """What is said of an item."""
+    """What is said of an item. Times keep the offset that they are written with."""
 
     key: Name | None = None
+    latitude: float | None = Field(None, ge=-90, le=90, allow_inf_nan=False, description="degrees, beside longitude")
+    longitude: float | None = Field(None, ge=-180, le=180, allow_inf_nan=False, description="degrees, beside latitude")
+    timezone: Zone | None = Field(
+        None,
+        description="where the camera's clock was, if it does not tell its zone: as Africa/Johannesburg or +02:00",
+    )
     attributes: Attributes = Field({})
+
+    @model_validator(mode="after")
+    def _require_all_of_place_and_time(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("expected latitude and longitude together, or neither")
+        if self.timezone is not None and self.captured_at is not None:
+            raise ValueError("timezone is for the camera's clock; captured_at says its zone itself")
+        return self
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The `timezone`."""
+        return None if self.timezone is None else read_zone(self.timezone)
 
     def details(self) -> Details:
         """The same as a record."""
-        return Details(**{name: value for name, value in self if name != "boxes"})
+        return Details(**{name: value for name, value in self if name not in ("boxes", "timezone")})
 
 
 class BoxMetadata(Strict):
@@ -224,21 +255,42 @@ class Metadata(ItemMetadata):
 
 
 class ItemChanges(ItemMetadata):
-    """New values for some fields of an item; null takes one away."""
+    """New values for some fields of an item; null takes one away. Latitude and longitude are changed together.
+
+    `timezone` moves a time whose zone is unknown to where the clock showed it.
+    """
+
+    @model_validator(mode="after")
+    def _require_both_of_a_place_and_one_time(self) -> Self:
+        if len(self.model_fields_set & {"latitude", "longitude"}) == 1:
+            raise ValueError("expected latitude and longitude together, or neither")
+        if self.timezone is not None and "captured_at" in self.model_fields_set:  # null takes the time away
+            raise ValueError("timezone moves the time that captured_at takes the place of; expected one of them")
+        return self
 
     def changes(self) -> ItemEdit:
-        """The fields that were given."""
-        return cast(ItemEdit, self.model_dump(exclude_unset=True))
+        """The fields that were given, but for `timezone`."""
+        return cast(ItemEdit, self.model_dump(exclude_unset=True, exclude={"timezone"}))
 
 
-class Deletion(Strict):
-    """What to delete: `item_ids`, or all that pass `filter`; an empty filter is passed by all items."""
+class Changes(NewlySaid, total=False):
+    """What `ItemChanges` takes, for those who write Python."""
+
+    key: str | None
+    latitude: float | None
+    longitude: float | None
+    timezone: str
+    attributes: Mapping[str, Any]
+
+
+class Chosen(Strict):
+    """Items that something is done to: `item_ids`, or all that pass `filter`; all items pass an empty one."""
 
     item_ids: list[Name] | None = Field(None, min_length=1, max_length=MAX_PAGE)
     filter: Wanted | None = None
     dry_run: bool = Field(True, strict=True)
     expected: int | None = Field(
-        None, strict=True, ge=0, le=MAX_NUMBER, description="the number of a dry run, to delete by filter"
+        None, strict=True, ge=0, le=MAX_NUMBER, description="the number of a dry run, where a filter chooses"
     )
 
     @model_validator(mode="after")
@@ -250,11 +302,75 @@ class Deletion(Strict):
         return self
 
 
+class Deletion(Chosen):
+    """What to delete: `item_ids`, or all that pass `filter`; an empty filter is passed by all items."""
+
+
 class DeletionAnswer(BaseModel):
-    """How many items were deleted, or would be."""
+    """How many items were deleted or would be, or will be by a job, which deletes more than 10,000."""
 
     dry_run: bool
     items: int
+    job_id: str | None = Field(None, description="of the job that deletes them")
+
+
+_names: dict[str, Any] = {field.name: (Name | None, None) for field in FIELDS if field.kind == "name"}
+
+
+class SharedChanges(create_model("_Shared", __base__=Strict, **_names)):  # type: ignore[misc]
+    """What many items can have in common; null takes it away, and what is not there stays as it is."""
+
+
+class ItemsEdit(Chosen):
+    """What to change of `item_ids`, or of all that pass `filter`, which `named` narrows to those with or without label.
+
+    `shift_seconds` are added to the times of those that have one, for a clock that was wrong.
+    """
+
+    named: bool | None = Field(None, strict=True)
+    changes: SharedChanges = Field(default_factory=SharedChanges)
+    shift_seconds: int = Field(0, strict=True, ge=-MAX_SHIFT, le=MAX_SHIFT)
+
+    @model_validator(mode="after")
+    def _require_a_change(self) -> Self:
+        if not self.changes.model_fields_set and not self.shift_seconds:
+            raise ValueError("nothing to change: expected changes or shift_seconds")
+        return self
+
+
+class EditUndo(Strict):
+    """Which step of edits to take back."""
+
+    batch_id: Name
+    dry_run: bool = Field(False, strict=True)
+
+
+class EditAnswer(Answer, frozen=True):
+    """How many items were meant, and how many are others now, or would be; `batch_id` takes it back."""
+
+    dry_run: bool
+    items: int
+    changed: int
+    batch_id: str | None
+
+
+class DaysQuery(Wanted):
+    """Which items are counted."""
+
+    named: bool | None = Field(None, description="true leaves items with a label, false those without")
+
+
+class Day(BaseModel):
+    """A day, in UTC, and how many items were captured on it."""
+
+    day: date
+    items: int
+
+
+class Days(BaseModel):
+    """The days on which items were captured, the first one first."""
+
+    days: list[Day]
 
 
 class Counted(BaseModel):
@@ -298,8 +414,8 @@ class Item(Answer, Said, frozen=True):
     thumbnail_url: str
 
     @classmethod
-    def of(cls, item: Enrolled) -> Self:
-        """The item of a record."""
+    def of(cls, item: Enrolled, root: str = "") -> Self:
+        """The item of a record; `root` is the path below which the asker sees the service."""
         medium, details = item.medium, item.details
         return cls(
             item_id=item.item_id,
@@ -316,8 +432,8 @@ class Item(Answer, Said, frozen=True):
             width=medium.width,
             height=medium.height,
             created_at=item.created_at,
-            image_url=f"/v1/items/{item.item_id}/image",
-            thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
+            image_url=f"{root}/v1/items/{item.item_id}/image",
+            thumbnail_url=f"{root}/v1/items/{item.item_id}/thumbnail",
         )
 
 
@@ -334,7 +450,11 @@ class ItemPage(BaseModel):
 
 
 class Match(Answer, Said, frozen=True):
-    """An item found. `score` is the cosine similarity; `probability` needs a calibration of the model."""
+    """An item found. `score` is the cosine similarity; `probability` needs a calibration of the model.
+
+    `identity_probability` is that of its identity by all its photos, where the query asks by identity and enough
+    identities are known.
+    """
 
     rank: int
     item_id: str
@@ -342,12 +462,23 @@ class Match(Answer, Said, frozen=True):
     score: float
     probability: float | None
     identity_id: str | None
+    identity_probability: float | None = None
+    latitude: float | None = None
+    longitude: float | None = None
     box: WholeBox | None = None
     thumbnail_url: str
 
     @classmethod
-    def of(cls, rank: int, item: Enrolled, score: float, probability: float | None) -> Self:
-        """The match of an item."""
+    def of(
+        cls,
+        rank: int,
+        item: Enrolled,
+        score: float,
+        probability: float | None,
+        root: str = "",
+        identity_probability: float | None = None,
+    ) -> Self:
+        """The match of an item; `root` is the path below which the asker sees the service."""
         return cls(
             rank=rank,
             item_id=item.item_id,
@@ -355,9 +486,12 @@ class Match(Answer, Said, frozen=True):
             score=score,
             probability=probability,
             identity_id=item.identity_id,
+            identity_probability=identity_probability,
             **said_of(item.details),
+            latitude=item.details.latitude,
+            longitude=item.details.longitude,
             box=_box(item),
-            thumbnail_url=f"/v1/items/{item.item_id}/thumbnail",
+            thumbnail_url=f"{root}/v1/items/{item.item_id}/thumbnail",
         )
 
 
@@ -365,6 +499,8 @@ class QueryAnswer(BaseModel):
     """Matches by falling score, ties by age. `candidates` items passed the filter.
 
     `verdict` says whether the subject is among them, judged by the best of them; it needs a calibration of the model.
+    A query by identity has the likeliest identities first, and tells of the first one `identity_id`, which is null for
+    an item of nobody known, and `identity_probability`, which is null where too few identities are known.
     """
 
     model_id: str
@@ -372,6 +508,8 @@ class QueryAnswer(BaseModel):
     filter: Conditions
     candidates: int
     verdict: Literal["known", "unknown", "ambiguous"] | None
+    identity_id: str | None = None
+    identity_probability: float | None = None
     matches: list[Match]
 
 
@@ -386,8 +524,8 @@ class FileError(BaseModel):
 class FileResult(BaseModel):
     """What became of one file, by its place in the request, or of one `box` in it, as it was sent.
 
-    `item` is null for an error, and for a photo that is there under a camera which the key does not show. A photo that
-    is `pending` is kept for good, and will be found once the search index is back.
+    `item` is null for an error, and for an item that was deleted before the request was repeated. A photo that is
+    `pending` is kept for good, and will be found once the search index is back.
     """
 
     index: int
@@ -473,10 +611,13 @@ class ServedClassifier(BaseModel):
 class Ready(BaseModel):
     """All that is served answers: a gallery's model, with this many items, and a classifier; null is not served.
 
-    `trained_on` is the dataset of the gallery's model; that of dataset `toy` knows drawn vehicles alone.
+    `trained_on` is the dataset of the gallery's model; that of dataset `toy` knows drawn vehicles alone. `degraded` is
+    ready, for `reasons` that somebody should look after. All but `status` is null or empty where a key is needed and
+    none was sent; `items` are those that the key shows.
     """
 
-    status: Literal["ready"] = "ready"
+    status: Literal["ready", "degraded"] = "ready"
+    reasons: list[str] = []
     model_id: str | None
     items: int | None
     trained_on: str | None

@@ -41,6 +41,7 @@ READ = [
     ("HEAD", "/v1/items"),
 ]
 WRITE = [
+    ("GET", "/v1/jobs/x"),  # which somebody started
     ("POST", "/v1/items"),
     ("POST", "/v1/items/delete"),
     ("PATCH", "/v1/items/x"),
@@ -59,7 +60,7 @@ ADMIN = [
     ("POST", "/v1/admin/reindex"),
     ("GET", "/v1/admin"),
     ("GET", "/v1/jobs"),
-    ("GET", "/v1/jobs/x"),
+    ("POST", "/v1/jobs/x/cancel"),
     ("DELETE", "/v1/jobs/x"),
     # Other ways to write a path; what decides and the router see the same.
     ("GET", "/v1/%61dmin/keys"),
@@ -100,9 +101,9 @@ def clock():
 def serve(keys, clock):
     """A function that gives a client of a service whose every route tells who asked."""
 
-    def make(require_keys=True, allowed_hosts=(), base_url="http://localhost:8000"):
+    def make(require_keys=True, allowed_hosts=(), base_url="http://localhost:8000", behind_proxy=False):
         app = FastAPI(openapi_url=None)
-        access.install(app, keys.find, require_keys, allowed_hosts, clock)
+        access.install(app, keys.find, require_keys, allowed_hosts, clock, behind_proxy=behind_proxy)
         problems.install(app)
 
         @app.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
@@ -172,7 +173,8 @@ def test_this_machine_needs_no_key_where_none_is_required(serve):
     for (method, path), needed in NEEDED.items():
         response = client.request(method, path)
         assert response.status_code == 200, (method, path)
-        assert method == "HEAD" or response.json()["actor"] == (None if needed is None else "local")
+        known = needed is not None or path == "/health/ready"  # which says more to those who may know
+        assert method == "HEAD" or response.json()["actor"] == ("local" if known else None)
 
 
 @pytest.mark.parametrize("require_keys", [True, False])
@@ -306,7 +308,7 @@ def test_a_key_may_ask_at_its_rate(keys, client, clock):
     assert codes == [200, 200, 200, 429, 429]
 
 
-def test_the_rate_of_one_key_is_its_own_and_pictures_are_free(keys, client):
+def test_the_rate_of_one_key_is_its_own_and_pictures_have_another(keys, client):
     _, slow = add(keys, requests_per_minute=1)
     _, other = add(keys, requests_per_minute=1)
     _, unlimited = add(keys)
@@ -314,6 +316,9 @@ def test_the_rate_of_one_key_is_its_own_and_pictures_are_free(keys, client):
     for path in ("/v1/items/x/image", "/v1/items/x/thumbnail", "/", "/health/live"):
         assert client.get(path, headers=bearer(slow)).status_code == 200
     require_problem(client.get("/v1/items/x/image/y", headers=bearer(slow)), 429, "too_many_requests")
+    codes = [client.get("/v1/items/x/thumbnail", headers=bearer(slow)).status_code for _ in range(49)]
+    assert codes == [200] * 48 + [429]  # after one of each above, of fifty a minute
+    assert "the key allows 50 pictures a minute" in client.get("/v1/items/x/image", headers=bearer(slow)).text
     require_problem(client.post("/v1/attention", headers=bearer(slow)), 429, "too_many_requests")
     assert client.get("/v1/items", headers=bearer(other)).status_code == 200
     assert all(client.get("/v1/items", headers=bearer(unlimited)).status_code == 200 for _ in range(20))
@@ -365,7 +370,7 @@ def test_the_description_says_of_every_operation_who_may_and_what_is_refused(key
     wanted = {
         ("get", "/health/live"): (None, {"403"}),
         ("get", "/v1/items/{item_id}"): ("read", {"401", "403", "429"}),
-        ("get", "/v1/items/{item_id}/image"): ("read", {"401", "403"}),
+        ("get", "/v1/items/{item_id}/image"): ("read", {"401", "403", "429"}),
         ("post", "/v1/query"): ("read", {"401", "403", "429"}),
         ("post", "/of/tomorrow"): ("write", {"401", "403", "429"}),
         ("delete", "/v1/jobs/{job_id}"): ("admin", {"401", "403", "429"}),
@@ -385,3 +390,22 @@ def test_the_description_says_of_every_operation_who_may_and_what_is_refused(key
     schemes = description["components"]["securitySchemes"]
     assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
     assert schemes["header"] == {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host", "X-Forwarded-Proto"]
+)
+def test_what_a_proxy_forwarded_is_not_from_this_machine(serve, header):
+    """A proxy that was forgotten would make everybody this machine, who may do everything."""
+    forwarded = {header: "203.0.113.9"}
+    client = serve(require_keys=False)
+    refused = client.get("/v1/items", headers=forwarded)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forwarded")
+    assert header in refused.json()["detail"] and "REID_REQUIRE_KEYS=true" in refused.json()["detail"]
+    assert client.get("/v1/items").json()["actor"] == "local"
+    assert client.get("/health/live", headers=forwarded).status_code == 200
+    with_key = client.get("/v1/items", headers=forwarded | bearer("the admin of the settings".ljust(32, ".")))
+    assert with_key.json()["actor"] not in (None, "local")
+    told = serve(require_keys=False, behind_proxy=True)  # one that asks for a password itself
+    assert told.get("/v1/items", headers=forwarded).json()["actor"] == "local"
+    assert serve().get("/v1/items", headers=forwarded).status_code == 401

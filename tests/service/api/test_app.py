@@ -1,13 +1,16 @@
 import io
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from threading import Event
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from reid.data.images import UnusableImage
 from reid.evaluate import evaluate
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app
@@ -21,6 +24,7 @@ from service.storage.keys import Keys
 from service.storage.replies import Replies
 from service.upkeep.jobs import JobRunner
 from service.wire import schemas
+from tests.waiting import DEADLINE, wait_until
 
 LIMITS = {"max_body_bytes": 40_000, "max_upload_bytes": 10_000, "max_images": 4, "allowed_hosts": ["testserver"]}
 
@@ -70,7 +74,8 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
     ]
     items = enrol(client, *(picture(i) for i in range(3)), said=said)
     answer = ask(client, picture(1))
-    assert answer.keys() == {"model_id", "took_ms", "filter", "candidates", "verdict", "matches"}
+    told = {"model_id", "took_ms", "filter", "candidates", "verdict", "identity_id", "identity_probability", "matches"}
+    assert answer.keys() == told
     assert (answer["model_id"], answer["candidates"], answer["verdict"]) == (gallery.model_id, 3, None)
     assert answer["filter"] == dict.fromkeys(
         name for field in FIELDS if field.kind != "attributes" for name in field.spelled
@@ -85,11 +90,14 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
         "probability": None,
         "label": "ada",
         "identity_id": items[1]["identity_id"],
+        "identity_probability": None,
         "camera": "c",
-        "captured_at": "2024-05-01T10:00:00Z",
+        "captured_at": "2024-05-01T12:00:00+02:00",
         "viewpoint": None,
         "site": None,
         "origin": None,
+        "latitude": None,
+        "longitude": None,
         "box": None,
         "thumbnail_url": f"/v1/items/{items[1]['item_id']}/thumbnail",
     }
@@ -219,6 +227,31 @@ def test_items_are_listed_in_pages_read_edited_and_deleted(client, picture):
     require_problem(client.patch(f"/v1/items/{ids[2]}", json={"key": "k"}), 409, "conflict")
 
 
+@pytest.mark.parametrize("name", ["image", "thumbnail", "attention"])
+def test_pictures_that_wait_to_be_made_keep_nothing_else_from_being_answered(
+    gallery, runner, settings, picture, monkeypatch, name
+):
+    waiting, free = [], Event()
+
+    def render(*_):
+        waiting.append(name)
+        assert free.wait(DEADLINE)
+        raise UnusableImage("so that it ends")
+
+    with TestClient(create_app(gallery, runner, settings)) as client, ThreadPoolExecutor(50) as pool:
+        (item,) = enrol(client, picture(1), said=[{"boxes": [[0, 0, 9, 9]]}])
+        monkeypatch.setattr(gallery.holdings.thumbnails, "read", lambda _: None)
+        monkeypatch.setattr(gallery.decoders, "render", render)
+        asked = [pool.submit(client.get, f"/v1/items/{item['item_id']}/{name}") for _ in range(45)]
+        try:
+            wait_until(lambda: len(waiting) >= 40)  # as many as there are threads for all routes together
+            others = [pool.submit(client.get, path) for path in ("/health/live", "/v1/items", "/")]
+            assert [other.result(20).status_code for other in others] == [200] * 3
+        finally:
+            free.set()
+        assert {one.result().status_code for one in asked} == {422}
+
+
 @pytest.mark.parametrize(
     ("name", "media_type", "size"), [("image", "png", (400, 600)), ("thumbnail", "jpeg", (171, 256))]
 )
@@ -303,7 +336,11 @@ def test_every_other_refusal_has_the_same_shape(client, gallery, runner, picture
     assert require_problem(client.get("/query"), 405, "method_not_allowed") and client.get("/query").headers["allow"]
     require_problem(client.post("/query", data={"item_id": "nobody"}), 404, "not_found")
     require_problem(client.post("/query", files=files("image", b"text")), 415, "unknown_format")
-    require_problem(client.post("/query", files=files("image", picture(0)[:-200])), 422, "unusable_image")
+    several = files("image", picture(0), picture(0)[:-200])
+    told = require_problem(client.post("/query", files=several), 422, "unusable_image")
+    assert told["detail"].startswith("1.png: the image is damaged or cut short")
+    told = require_problem(client.post("/query", files=several[:1], data={"box": "0,0,9999,9"}), 422, "unusable_box")
+    assert told["detail"].startswith("0.png: box ")
     require_problem(client.post("/query", headers={"content-type": "multipart/form-data"}), 400, "bad_request")
     require_problem(
         client.patch("/v1/items/x", content=b"{", headers={"content-type": "application/json"}), 422, "invalid_request"
@@ -343,9 +380,12 @@ def test_every_answer_carries_the_id_of_its_request_and_the_log_of_changes_too(c
     assert client.get("/health/live").headers["x-request-id"] != request_id
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_no_page_fetches_from_elsewhere(client, path):
-    assert client.get(path).status_code == 404
+def test_no_page_fetches_from_elsewhere(client):
+    assert client.get("/redoc").status_code == 404
+    for path in ("/", "/docs"):
+        page = client.get(path).raise_for_status().text
+        fetched = re.findall(r"""(?:src|href)=["']?([^"' >]+)""", page)
+        assert fetched and not [one for one in fetched if re.match(r"(\w+:)?//", one)], path
 
 
 def test_the_description_names_every_field_and_every_problem(client):
@@ -432,6 +472,25 @@ def test_a_group_is_answered_by_its_best_item(client, picture):
     assert [match["item_id"] for match in grouped["matches"]] == [match["item_id"] for match in best]
     assert [match["rank"] for match in grouped["matches"]] == [1, 2, 3]
     assert grouped["candidates"] == 4
+
+
+def test_an_identity_is_answered_by_all_its_photos(client, picture, monkeypatch):
+    monkeypatch.setattr("service.gallery.identifying.REST", 0)
+    said = [{"label": f"p{i // 4}"} for i in range(44)] + [{}]
+    for start in range(0, 45, 3):
+        enrol(client, *(picture(i) for i in range(start, start + 3)), said=said[start : start + 3])
+        if start == 0:  # of one identity nothing can be learned, and what is learned follows the gallery
+            assert ask(client, picture(1), group_by="identity")["matches"][0]["identity_probability"] is None
+    answer = ask(client, picture(1), group_by="identity", top_k=12)
+    assert len(answer["matches"]) == len({match["identity_id"] for match in answer["matches"]}) == 12
+    chances = [match["identity_probability"] for match in answer["matches"]]
+    assert chances[:10] == sorted(chances[:10], reverse=True)
+    assert chances[10:] == [None, None], "the ten best are in question"
+    assert 0 < sum(chances[:10]) < 1
+    first = answer["matches"][0]
+    assert (answer["identity_id"], answer["identity_probability"]) == (first["identity_id"], chances[0])
+    plain = ask(client, picture(1), top_k=12)
+    assert (plain["identity_probability"], plain["matches"][0]["identity_probability"]) == (None, None)
 
 
 def test_attention_of_an_item_and_of_a_photo(client, picture):
@@ -528,7 +587,7 @@ def test_a_key_for_some_cameras_shows_and_changes_their_items_alone(client, limi
     (there,) = limited.post(
         "/v1/items", files=files("images", picture(1)), data={"metadata": '[{"camera": "north"}]'}
     ).json()["results"]
-    assert (there["result"], there["item"]) == ("existing", None)
+    assert (there["result"], there["item"], there["error"]["code"]) == ("error", None, "conflict")
     (new,) = enrol(limited, picture(7), said=[{"camera": "north"}])
     assert limited.delete(f"/v1/items/{new['item_id']}").status_code == 204
     assert len(client.get("/v1/items").json()["items"]) == 3
@@ -542,6 +601,17 @@ def test_a_key_for_some_cameras_shows_no_photo_with_items_of_others(client, limi
     require_problem(limited.get(url, params={"whole": True}), 404, "not_found")
     assert Image.open(io.BytesIO(limited.get(url).content)).size == (5, 5)
     assert client.get(url, params={"whole": True}).status_code == 200
+
+
+def test_a_copy_that_is_damaged_is_not_shown(client, gallery, picture):
+    """Its bytes may still be a picture, and not the one that was enrolled."""
+    (whole,) = enrol(client, picture(1))
+    (box,) = enrol(client, picture(1), said=[{"boxes": [[1, 1, 5, 5]]}])
+    gallery.pictures.path(gallery.store.get(whole["item_id"]).medium.sha256).write_bytes(picture(2))
+    for item in (whole, box):
+        for wanted in ({}, {"whole": True}):
+            answer = client.get(f"/v1/items/{item['item_id']}/image", params=wanted)
+            assert "the copy of it is damaged" in require_problem(answer, 404, "not_found")["detail"]
 
 
 def test_the_cameras_of_a_key_are_not_counted_with_the_names_of_a_request(limited, picture, monkeypatch):

@@ -1,5 +1,6 @@
 from datetime import datetime
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -31,7 +32,8 @@ def every_page(client, path, name):
     """All entries, two at a time, each page asked for with the cursor of the one before."""
     entries, cursor = [], 0
     while cursor is not None:
-        page = client.get(path, params={"cursor": cursor, "limit": 2}).raise_for_status().json()
+        address = httpx2.URL(path).copy_merge_params({"cursor": cursor, "limit": 2})
+        page = client.get(address).raise_for_status().json()
         assert page.keys() == {name, "next_cursor"}
         assert len(page[name]) <= 2
         entries += page[name]
@@ -44,8 +46,10 @@ def test_operations(client, database):
         with database.transaction() as connection:
             transaction = Transaction(connection, Cause("key-1", f"request-{number}"))
             transaction.log("item.edit", f"item-{number}", {"label": None}, {"label": "<b>Åsa\n"})
-    entries = every_page(client, "/v1/admin/operations", "operations")
+    newest = every_page(client, "/v1/admin/operations", "operations")
+    entries = every_page(client, "/v1/admin/operations?order=oldest", "operations")
     assert [entry["request_id"] for entry in entries] == [f"request-{number}" for number in range(5)]
+    assert newest == entries[::-1]
     last = entries[-1]
     assert datetime.fromisoformat(last.pop("time")).utcoffset().total_seconds() == 0
     assert len(last.pop("batch_id")) == 32
@@ -66,8 +70,10 @@ def test_queries(client, database):
             Cause("key-1", f"request-{number}"), ("ab" * 32,), None, {"top_k": 3}, 9, (("item-1", 0.25),)
         )
         Queries(database).append([asked])
-    entries = every_page(client, "/v1/admin/queries", "queries")
+    newest = every_page(client, "/v1/admin/queries", "queries")
+    entries = every_page(client, "/v1/admin/queries?order=oldest", "queries")
     assert [entry["request_id"] for entry in entries] == [f"request-{number}" for number in range(4)]
+    assert newest == entries[::-1]
     last = entries[-1]
     assert datetime.fromisoformat(last.pop("time")).utcoffset().total_seconds() == 0
     assert last == {
@@ -93,3 +99,27 @@ def test_a_page_that_cannot_be(client, path, query):
 def test_an_empty_log_has_one_empty_page(client):
     assert client.get("/v1/admin/queries").json() == {"queries": [], "next_cursor": None}
     assert client.get("/v1/admin/operations").json() == {"operations": [], "next_cursor": None}
+
+
+def test_logs_are_filtered_by_who_what_and_when(client, database):
+    kinds = ["item.edit", "item.delete", "item.edit", "key.create"]
+    for number, kind in enumerate(kinds):
+        with database.transaction() as connection:
+            Transaction(connection, Cause(f"key-{number % 2}", "r")).log(kind, "x", None, {})
+        Queries(database).append([LoggedQuery(Cause(f"key-{number % 2}", "r"), (), "item", {}, 0, ())])
+    written = client.get("/v1/admin/operations?order=oldest").json()["operations"]
+    times = [datetime.fromisoformat(entry["time"]) for entry in written]
+
+    def found(path, **wanted):
+        (entries, _) = client.get(f"/v1/admin/{path}", params=wanted).raise_for_status().json().values()
+        return [entry["seq"] for entry in entries]
+
+    assert found("operations", kind="item.edit") == [3, 1]
+    assert found("operations", actor="key-1", kind="item.delete") == [2]
+    assert found("operations", actor="nobody") == []
+    whose, since = [1, 3], times[2]
+    expected = [entry["seq"] for entry, time in zip(written, times, strict=True) if time >= since][::-1]
+    assert found("operations", **{"from": since.isoformat()}) == expected
+    assert found("operations", to=since.isoformat(), order="oldest") == [n for n in (1, 2, 3, 4) if n not in expected]
+    assert found("queries", actor="key-0", order="oldest") == whose
+    assert client.get("/v1/admin/queries?kind=item.edit").status_code == 422

@@ -181,7 +181,7 @@ def test_what_is_not_served_says_so_and_is_not_described(alone, without, picture
 
 def test_ready_tells_what_is_served(alone, both, without, classification, gallery):
     one = {"model_id": classification.model_id, "classes": 6}
-    nothing = {"status": "ready", "model_id": None, "items": None, "trained_on": None}
+    nothing = {"status": "ready", "reasons": [], "model_id": None, "items": None, "trained_on": None}
     assert alone.get("/health/ready").json() == {**nothing, "classifier": one}
     held = {**nothing, "model_id": gallery.model_id, "items": 0}
     assert both.get("/health/ready").json() == {**held, "classifier": one}

@@ -146,6 +146,9 @@ def test_a_real_gallery_is_backed_up_and_reindexed(gallery, picture, tmp_path):
         backup = ended(client, client.post("/v1/admin/backup").headers["location"])
         reindex = ended(client, client.post("/v1/admin/reindex").headers["location"])
     assert (backup["state"], backup["result"]["items"]) == ("done", 3)
-    assert (reindex["state"], reindex["result"]) == ("done", {"model_id": gallery.model_id, "items": 3})
+    assert (reindex["state"], reindex["result"]) == (
+        "done",
+        {"model_id": gallery.model_id, "items": 3, "left_out": []},
+    )
     with Database(tmp_path / "backups" / backup["result"]["folder"]) as copy:
         assert Store(copy).contents() == gallery.store.contents()

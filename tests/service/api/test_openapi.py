@@ -30,7 +30,7 @@ from service.records import Details, Upload
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.upkeep.jobs import JobRunner
-from service.wire import admin_schemas, schemas
+from service.wire import admin_schemas, import_schemas, review_schemas, schemas, work_schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -59,6 +59,7 @@ def app(checkpoint, classifier, tmp_path_factory):
     with open_gallery(folder, checkpoint, "cpu") as gallery:
         gallery.enrol([Upload(f"{i}.png", encoded("PNG", 100 + i), Details(camera="a", label="x")) for i in range(20)])
         kinds = {"backup": lambda job, progress: {"folder": "b"}, "reindex": lambda job, progress: {}}
+        kinds |= dict.fromkeys(["suggest", "check", "expire", "import"], lambda job, progress: {})
         kinds["reconcile"] = lambda job, progress: {"rows": 20, "missing": 0, "ghosts": 0, "wrong": 0}
         served = {"checkpoint": checkpoint, "gallery": folder, "classifier": classifier}
         settings = Settings(**served, allowed_hosts=["testserver"])
@@ -83,16 +84,41 @@ def description(app):
 
 @pytest.fixture(scope="module")
 def schema(app):
-    return schemathesis.openapi.from_asgi("/openapi.json", app, config=CONFIG)
+    loaded = schemathesis.openapi.from_asgi("/openapi.json", app, config=CONFIG)
+    without_binary(loaded.raw_schema)
+    return loaded
+
+
+def without_binary(part):
+    """Take `format: binary` away, beside which Schemathesis cannot make up what is wrong; `contentMediaType` stays."""
+    if isinstance(part, dict):
+        if part.get("format") == "binary":
+            del part["format"]
+        part = [*part.values()]
+    for one in part if isinstance(part, list) else []:
+        without_binary(one)
 
 
 # By itself the check for wrong data takes no 413 for a refusal, which a filter of 10,001 names may get.
 CONFIG = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": ["4xx", "5xx"]}}})
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # Of these a request has one, which its schema does not say.
-EITHER = [("image", "item_id"), ("item_ids", "filter")]
+EITHER = [("image", "item_id"), ("image", "subject_id"), ("item_id", "subject_id"), ("item_ids", "filter")]
 # No job runs long enough to be cancelled, and nobody guesses a key.
-NEVER_DONE = {("post", "/v1/jobs/{job_id}/cancel"), ("post", "/v1/session")}
+# Nor does anybody guess what an identity has, or which step to take back.
+NEVER_DONE = {
+    ("post", "/v1/jobs/{job_id}/cancel"),
+    ("post", "/v1/session"),
+    ("post", "/v1/decisions/undo"),
+    ("post", "/v1/items/edit/undo"),
+    ("get", "/v1/review/next"),  # nor is a review sure to be ready by then
+    ("get", "/v1/review/status"),
+    # Nor does an import have more to take, run or be tried again.
+    ("put", "/v1/imports/{import_id}/files/{name}"),
+    ("post", "/v1/imports/{import_id}/cancel"),
+    ("post", "/v1/imports/{import_id}/retry"),
+    *(("post", f"/v1/identities/{{identity_id}}/{act}") for act in ("merge", "unmerge", "split")),
+}
 
 
 def with_files(form):
@@ -111,6 +137,15 @@ def with_sense(body, ids):
     """The same body about an item that is there, without one of two fields that exclude each other."""
     without = {chosen(body, pair) for pair in EITHER if body.keys() >= set(pair)}
     kept = {name: value for name, value in body.items() if name not in without}
+    if isinstance(kept.get("image"), list) and kept.get("box"):
+        kept["box"] = [""] * len(kept["image"])
+    if isinstance(kept.get("item_ids"), list) and "count" in kept:
+        kept["item_ids"] = ids[:2]
+    if isinstance(kept.get("item_ids"), list) and "name" in kept:
+        kept |= {"item_ids": [], "name": kept["name"] or "someone"}
+    if isinstance(kept.get("decisions"), list):
+        pair = dict(zip("ab", ids[:2], strict=True))
+        kept["decisions"] = [{**pair, "answer": one["answer"]} for one in kept["decisions"][:1]]
     return {**kept, "item_id": chosen(kept, ids)} if "item_id" in kept else kept
 
 
@@ -135,8 +170,17 @@ def ask(operation, mode, examples, client):
             case.body = with_files(case.body)
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
             case.body = with_sense(case.body, ids)
+            if operation.path == "/v1/items/edit":  # which needs something to change, and what to change it of
+                case.body = {"item_ids": ids[:2], "changes": {"site": "here"}}
+            if operation.path.startswith("/v1/imports"):  # no zone, nor any camera, is called as it comes
+                case.body = {name: value for name, value in case.body.items() if name not in ("timezone", "said")}
+            if "shortlist" in operation.path:  # whose items are there
+                some = [item["item_id"] for item in client.get("/v1/items").json()["items"][:2]]
+                known = {"item_ids": some, "entries": [{"item_id": item_id, "note": "n"} for item_id in some]}
+                case.body |= {name: value for name, value in known.items() if name in case.body}
         for name, value in case.path_parameters.items():
-            case.path_parameters[name] = chosen(value, [value, *ids])
+            known = {"index": [0], "name": ["1.png"]}.get(name, ids)
+            case.path_parameters[name] = chosen(value, [value, *known])
         statuses.add(case.call_and_validate(checks=checks).status_code)
 
     check()
@@ -145,9 +189,24 @@ def ask(operation, mode, examples, client):
 
 def there(client, operation):
     """The ids of what the service holds of the kind that an operation is about."""
-    for kind, path, field in [("job", "jobs", "jobs"), ("key", "admin/keys", "keys"), ("", "items", "items")]:
+    if "shortlist" in operation.path:
+        return 5 * [client.post("/v1/shortlists", json={"name": "a"}).json()["shortlist_id"]]
+    if "imports" in operation.path:
+        made = client.post("/v1/imports", json={}).json()["import_id"]
+        client.post(f"/v1/imports/{made}/files", json={"files": [{"name": "1.png", "size": len(FILES[0])}]})
+        client.put(f"/v1/imports/{made}/files/1.png", content=FILES[0])
+        return 5 * [made]
+    if "subject" in operation.path:
+        return 5 * [client.post("/v1/subjects", files={"image": FILES[0]}).json()["subject_id"]]
+    for kind, path, of in [
+        ("job", "jobs", "jobs"),
+        ("key", "admin/keys", "keys"),
+        ("identit", "identities", "identities"),
+        ("", "items", "items"),
+    ]:
         if kind in operation.path:
-            return [one[f"{field[:-1]}_id"] for one in client.get(f"/v1/{path}").json().get(field, ())]
+            name = {"identities": "identity_id"}.get(of, f"{of[:-1]}_id")
+            return [one[name] for one in client.get(f"/v1/{path}").json().get(of, ())]
 
 
 def answers(description):
@@ -164,8 +223,9 @@ def contents(description):
             yield where, content
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
-            for content in operation.get("requestBody", {}).get("content", {}).values():
-                yield f"{method} {path}", content
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                if kind != "application/octet-stream":
+                    yield f"{method} {path}", content
 
 
 def resolved(description, schema):
@@ -223,7 +283,7 @@ def test_what_is_sent_and_what_is_answered_has_an_example_that_is_valid(descript
 
 def test_the_examples_are_what_the_models_take(description):
     for name, example in EXAMPLES.items():
-        for module in (schemas, admin_schemas):
+        for module in (schemas, admin_schemas, import_schemas, review_schemas, work_schemas):
             if model := getattr(module, name, None):
                 again = model.model_validate(example).model_dump(mode="json", by_alias=True, exclude_unset=True)
                 assert again == example or name == "Credentials"  # which hides its secret
@@ -252,6 +312,8 @@ def test_whatever_is_sent_the_answer_is_one_that_is_described(app, schema, subte
         with subtests.test(f"{operation.method} {operation.path}"):
             statuses = ask(operation, mode, 5, TestClient(app))
             if mode is GenerationMode.POSITIVE and (operation.method, operation.path) not in NEVER_DONE:
+                if min(statuses) >= 300:  # of so few, all may have contradicted what is there
+                    statuses |= ask(operation, mode, 40, TestClient(app))
                 assert min(statuses) < 300, "no request succeeded, which shows little"
 
 

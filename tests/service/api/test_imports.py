@@ -1,0 +1,512 @@
+"""Imports: files come part by part, are looked at, enrolled by a job, and each is told of."""
+
+import errno
+import io
+import zipfile
+from datetime import timedelta
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from service.api.app import create_app
+from service.bulk.import_work import import_work
+from service.fields import Filter
+from service.gallery import imports as imports_module
+from service.gallery.imports import Imports, UnusableFile, safe_name
+from service.import_client import ImportClient
+from service.records import Cause, Details, NewKey, Upload
+from service.settings import Settings
+from service.storage.jobs import Jobs
+from service.storage.keys import Keys
+from service.upkeep.erase import erase
+from service.upkeep.jobs import JobRunner
+from tests.waiting import wait_until
+
+ADMIN = "k" * 32
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def ask(gallery, runner):
+    """A function that sends a request with a key: of an admin, a reader, a writer of all cameras, or of one."""
+    made = {"reader": ("read", None), "writer": ("write", None), "north": ("write", {"north"})}
+    keys = Keys(gallery.database)
+    secrets = {
+        name: keys.add(NewKey(name, frozenset({scope}), cameras and frozenset(cameras)))[1]
+        for name, (scope, cameras) in made.items()
+    }
+    settings = Settings(checkpoint="unused", gallery="unused", require_keys=True, admin_key=ADMIN)
+    with TestClient(create_app(gallery, runner, settings)) as client:
+
+        def send(method, path, key="writer", **sent):
+            headers = {"X-API-Key": {**secrets, "admin": ADMIN}[key], **sent.pop("headers", {})}
+            return client.request(method, f"/v1/imports{path}", headers=headers, **sent)
+
+        yield send
+
+
+@pytest.fixture
+def begun(ask):
+    """A function that makes an import with files that have come whole, and gives its id."""
+
+    def run(files, key="writer", **settings):
+        made = ask("POST", "", key, json=settings)
+        assert made.status_code == 201, made.text
+        import_id = made.json()["import_id"]
+        announced = [{"name": name, "size": len(data)} for name, data in files.items()]
+        told = ask("POST", f"/{import_id}/files", key, json={"files": announced})
+        assert [file["error"] for file in told.json()["files"]] == [None] * len(files), told.text
+        for name, data in files.items():
+            answer = ask("PUT", f"/{import_id}/files/{name}", key, content=data, headers=BYTES)
+            assert answer.json() == {"name": name, "size": len(data), "received": len(data)}
+        return import_id
+
+    return run
+
+
+@pytest.fixture
+def done(ask, begun):
+    """The same, which also starts it and waits for its end, and gives the import."""
+
+    def run(files, key="writer", **settings):
+        import_id = begun(files, key, **settings)
+        answer = ask("POST", f"/{import_id}/start", key)
+        assert answer.status_code == 202, answer.text
+        return ended(ask, import_id)
+
+    return run
+
+
+def ended(ask, import_id):
+    wait_until(lambda: ask("GET", f"/{import_id}").json()["state"] not in ("queued", "running"))
+    return ask("GET", f"/{import_id}").json()
+
+
+def became(ask, import_id, *kinds):
+    photos = ask("GET", f"/{import_id}/photos", params={"became": kinds}).json()["photos"]
+    return {photo["name"]: (photo["became"], photo["detail"]) for photo in photos}
+
+
+def counts(report):
+    return {name: number for name, number in report.items() if number}
+
+
+def table(*rows):
+    return "\n".join(rows).encode()
+
+
+def test_a_folder_and_its_table_become_named_items(ask, done, gallery, picture):
+    files = {
+        "photos.csv": table(
+            "File;Animal;When;Coat", "north/1.png;ada;12/05/2024 14:00;red", "north/2.png;;13/05/2024;"
+        ),
+        "photos/north/1.png": picture(1),
+        "photos/north/2.png": picture(2),
+        "photos/north/3.png": picture(3),
+    }
+    settings = {"timezone": "+02:00", "camera_from": "folder", "columns": {"identity": "Animal", "captured_at": "When"}}
+    one = done(files, **settings, said={"site": "shore"})
+    assert (one["state"], one["error"], one["retryable"]) == ("done", None, False)
+    assert counts(one["report"]) == {"created": 2, "left_out": {"not in the table": 1}}
+    first, second = gallery.store.page(Filter(), 0, 100)
+    assert (first.details.label, first.details.camera, first.details.site) == ("ada", "north", "shore")
+    assert first.details.captured_at.isoformat() == "2024-05-12T14:00:00+02:00"
+    assert first.details.attributes["Coat"] == "red"
+    assert (second.details.label, second.medium.source) == (None, "north/2.png")
+    assert not list((gallery.folder / "imports" / one["import_id"] / "files").glob("**/*.png"))
+
+
+def test_each_photo_is_told_of_and_what_was_there_deleted_or_twice(ask, done, gallery, picture):
+    there, gone = (one.item for one in gallery.enrol([Upload("x", picture(number), Details()) for number in (1, 2)]))
+    gallery.delete([gone.item_id])
+    files = {
+        "1.png": picture(1), "2.png": picture(2), "3.png": picture(3), "4.png": picture(3),
+        "5.png": b"no picture", "notes.txt": b"words",
+    }  # fmt: skip
+    one = done(files)
+    assert counts(one["report"]) == {
+        "created": 1, "existing": 1, "duplicate": 1, "deleted": 1, "failed": 1, "left_out": {".txt": 1},
+    }  # fmt: skip
+    told = became(ask, one["import_id"])
+    assert told["3.png"] == ("created", "") and told["4.png"] == ("duplicate", "3.png")
+    assert told["2.png"][0] == "deleted" and "JPEG, PNG" in told["5.png"][1]
+    assert became(ask, one["import_id"], "existing") == {"1.png": ("existing", "")}
+    page = ask("GET", f"/{one['import_id']}/photos", params={"limit": 2, "cursor": 1}).json()
+    assert (len(page["photos"]), page["next_cursor"]) == (2, 3)
+    assert counts(done({"2.png": picture(2)}, again=True)["report"]) == {"created": 1}
+    assert gallery.store.find([there.item_id])
+
+
+def test_a_file_comes_in_parts_and_goes_on_where_it_stopped(ask, picture):
+    data = picture(1)
+    import_id = ask("POST", "", json={}).json()["import_id"]
+    path = f"/{import_id}/files/a b/1.png"
+    assert ask("PUT", path, content=data, headers=BYTES).status_code == 404  # not announced
+    announce = {"files": [{"name": "a b/1.png", "size": len(data)}]}
+    assert ask("POST", f"/{import_id}/files", json=announce).json()["files"][0]["received"] == 0
+    assert ask("PUT", path, content=data[:100], headers=BYTES).json()["received"] == 100
+    wrong = ask("PUT", path, content=data[50:], headers=BYTES, params={"offset": 50})
+    assert (wrong.status_code, wrong.json()["detail"]) == (
+        409, "a b/1.png: offset 50, but 100 bytes are there; go on from these",
+    )  # fmt: skip
+    for method in ("GET", "HEAD"):
+        assert ask(method, path).status_code == 200
+    assert ask("GET", path).json()["received"] == 100
+    assert ask("POST", f"/{import_id}/files", json=announce).json()["files"][0]["received"] == 100
+    assert ask("GET", f"/{import_id}/files", params={"missing": True}).json()["files"][0]["name"] == "a b/1.png"
+    assert ask("POST", f"/{import_id}/start").json()["detail"].startswith(f"import {import_id} has no file yet")
+    more = ask("PUT", path, content=data[100:] + b"!", headers=BYTES, params={"offset": 100})
+    assert (more.status_code, more.json()["code"]) == (413, "too_large")
+    assert ask("PUT", path, content=data[100:], headers=BYTES, params={"offset": 100}).json()["received"] == len(data)
+    assert ask("GET", f"/{import_id}/files", params={"missing": True}).json()["files"] == []
+    assert ask("GET", f"/{import_id}").json()["bytes_received"] == len(data)
+    form = ask("PUT", path, files={"a": b"x"})
+    assert form.status_code == 415
+
+
+def test_bytes_are_not_read_as_json(ask, begun):
+    """However many brackets lie in each other in the bytes of a photo."""
+    begun({"1.jpg": b"[" * 200})
+
+
+def test_it_starts_without_what_did_not_come_where_that_is_wanted(ask, begun, picture):
+    import_id = begun({"1.png": picture(1)})
+    ask("POST", f"/{import_id}/files", json={"files": [{"name": "2.png", "size": 9}, {"name": "3.png", "size": 9}]})
+    ask("PUT", f"/{import_id}/files/2.png", content=b"half", headers=BYTES)
+    refused = ask("POST", f"/{import_id}/start")
+    assert refused.status_code == 409 and refused.json()["detail"].startswith("2.png and 1 more: not sent whole")
+    assert ask("POST", f"/{import_id}/start", params={"incomplete": True}).status_code == 202
+    one = ended(ask, import_id)
+    assert counts(one["report"]) == {"created": 1}
+    assert one["files"] == 1
+    assert ask("POST", f"/{import_id}/start").json()["state"] == "done"  # nothing is done twice
+    late = ask("PUT", f"/{import_id}/files/1.png", content=b"", headers=BYTES)
+    assert late.status_code == 409
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../1.png", "/etc/passwd", "a/../../1.png", "a//b", ".", "a\\..\\..\\b", "a\nb", "x" * 300, "a/" * 600 + "b"],
+)
+def test_a_name_that_leads_elsewhere_is_refused(name):
+    with pytest.raises(UnusableFile):
+        safe_name(name)
+
+
+def test_names_keep_their_folders(ask, begun):
+    assert safe_name("north\\day 1\\ä.png") == "north/day 1/ä.png"
+    import_id = begun({"north/1.png": b"x"})
+    told = ask("POST", f"/{import_id}/files", json={"files": [
+        {"name": "north", "size": 1}, {"name": "north/1.png/2.png", "size": 1}, {"name": "north/1.png", "size": 2},
+        {"name": "../x", "size": 1}, {"name": "big.jpg", "size": 2**40}, {"name": "big.zip", "size": 2**50},
+    ]}).json()["files"]  # fmt: skip
+    assert [file["error"]["detail"].split(",")[0][:40] for file in told] == [
+        "a folder and a file have this name", "a folder and a file have this name", "2 bytes",
+        "expected a name", "1", "1",
+    ]  # fmt: skip
+
+
+def test_a_table_is_looked_at_before(ask, begun, picture):
+    when = "12/05/2024 14:00"
+    files = {
+        "t.csv": table("bild;Animal;When", f"1.png;ada;{when}", f"2.png;;{when}", f"../../x.png;;{when}"),
+        "1.png": picture(1),
+        "3.png": picture(3),
+    }
+    import_id = begun(files)
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert seen["needs"] == ["columns"] and seen["problems"] == []
+    assert [(one["heading"], one["taken_for"]) for one in seen["columns"]] == [
+        ("bild", ""),
+        ("Animal", ""),
+        ("When", ""),
+    ]
+    assert seen["columns"][1]["samples"] == ["ada", "", ""]
+    columns = {"path": "bild", "identity": "Animal", "captured_at": "When"}
+    assert ask("PATCH", f"/{import_id}", json={"columns": columns}).status_code == 200
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert seen["needs"] == ["dates", "timezone"] and seen["problems"] == []
+    assert "UTC" not in seen["understood"], "which nobody has said"
+    assert (seen["photos"], seen["missing"], seen["unlisted"], seen["labels"]) == (3, 2, 1, 1)
+    assert seen["missing_names"] == ["2.png", "../../x.png"]
+    assert [one["taken_for"] for one in seen["columns"]] == ["path", "identity", "captured_at"]
+    failed = ask("POST", f"/{import_id}/start").json()
+    assert failed["import_id"] == import_id
+    assert ended(ask, import_id)["error"] == "dates, timezone: has to be said first"
+    ask("PATCH", f"/{import_id}", json={"dates": "day-first", "timezone": "UTC"})
+    assert ask("POST", f"/{import_id}/preview").json()["needs"] == []
+    assert ask("POST", f"/{import_id}/retry").status_code == 202
+    assert counts(ended(ask, import_id)["report"])["created"] == 1
+    assert ask("PATCH", f"/{import_id}", json={"name": "late"}).status_code == 409
+
+
+def test_what_was_asked_for_is_not_asked_again(ask, begun, picture):
+    files = {"t.csv": table("path;date", "1.png;12/05/2024 14:00"), "1.png": picture(1)}
+    import_id = begun(files, timezone="Africa/Johannesburg", dates="day-first")
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert seen["needs"] == [] and "day-first dates" in seen["understood"] and str(import_id) not in seen["understood"]
+
+
+def test_photos_tell_whether_their_clock_has_a_zone(ask, begun):
+    def taken(**tags):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769).update({0x9003: "2024:05:12 14:00:00", **tags.pop("more", {})})
+        written = io.BytesIO()
+        Image.new("RGB", (20, 30), tags["colour"]).save(written, "JPEG", exif=exif)
+        return written.getvalue()
+
+    files = {"1.jpg": taken(colour="red"), "2.jpg": taken(colour="blue", more={0x9011: "+02:00"})}
+    import_id = begun(files)
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert (seen["photos"], seen["looked_at"], seen["zoneless"]) == (2, 2, 1)
+    ask("PATCH", f"/{import_id}", json={"timezone": "+02:00"})
+    assert ask("POST", f"/{import_id}/preview").json()["zoneless"] == 0
+
+
+def packed(files, **how):
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return written.getvalue()
+
+
+def test_an_archive_is_one_file_to_send(ask, begun, gallery, picture):
+    inside = {"photos/t.csv": table("path,identity", "north/1.png,ada"), "photos/north/1.png": picture(1)}
+    import_id = begun({"all.zip": packed({**inside, "__MACOSX/photos/._t.csv": b"x"})})
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert (seen["table"], seen["photos"], seen["missing"]) == ("photos/t.csv", 1, 0)
+    ask("POST", f"/{import_id}/start")
+    assert counts(ended(ask, import_id)["report"])["created"] == 1
+    assert gallery.store.page(Filter(), 0, 100)[0].details.label == "ada"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PK no archive", "all.zip: it cannot be unpacked (File is not a zip file)"),
+        (
+            packed({"../../1.png": b"x"}),
+            "all.zip: '../../1.png': expected a name, or a path below a folder, as north/1.jpg",
+        ),
+        (packed({"1.png": bytes(3 * 2**20)}), "all.zip: 3,145,728 bytes unpacked, and"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_is_named(gallery, runner, data, message, tmp_path):
+    settings = Settings(checkpoint="unused", gallery="unused", import_mb=2, allowed_hosts=["testserver"])
+    with TestClient(create_app(gallery, runner, settings)) as client:
+        imports = ImportClient(lambda model, *sent, once=False, **more: model.model_validate(
+            client.request(*sent, **more).raise_for_status().json()), client.request)  # fmt: skip
+        import_id = imports.create().import_id
+        (tmp_path / "all.zip").write_bytes(data)
+        assert imports.send(import_id, tmp_path / "all.zip") == []
+        answer = client.post(f"/v1/imports/{import_id}/preview")
+        assert (answer.status_code, answer.json()["code"]) == (422, "unusable_file")
+        assert answer.json()["detail"].startswith(message)
+    outside = {path.name for path in gallery.folder.rglob("*.png")}
+    assert outside == set()
+
+
+def test_what_an_outage_kept_out_is_tried_again_alone(ask, done, gallery, picture, monkeypatch):
+    real, full = gallery.enrol, [True]
+
+    def enrol(uploads, *given, **more):
+        if full[0] and uploads[0].name.startswith("b"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(uploads, *given, **more)
+
+    monkeypatch.setattr(gallery, "enrol", enrol)
+    files = {f"a{number:02}.png": picture(number) for number in range(32)}
+    one = done({**files, "b1.png": picture(50), "b2.png": b"no picture"})
+    assert (one["state"], one["retryable"]) == ("done", True)
+    assert counts(one["report"]) == {"created": 32, "outage": 2}
+    assert "No space left" in became(ask, one["import_id"], "outage")["b1.png"][1]
+    full[0] = False
+    assert ask("POST", f"/{one['import_id']}/retry").status_code == 202
+    one = ended(ask, one["import_id"])
+    assert counts(one["report"]) == {"created": 33, "failed": 1} and not one["retryable"]
+    assert ask("POST", f"/{one['import_id']}/retry").status_code == 409
+
+
+def test_a_cancelled_import_goes_on_with_the_rest(ask, begun, gallery, picture, monkeypatch):
+    real, reached = gallery.enrol, []
+    import_id = begun({f"{number:03}.png": picture(number) for number in range(200)})
+
+    def enrol(*given, **more):
+        if not reached:
+            reached.append(ask("POST", f"/{import_id}/cancel").status_code)
+        return real(*given, **more)
+
+    monkeypatch.setattr(gallery, "enrol", enrol)
+    ask("POST", f"/{import_id}/start")
+    one = ended(ask, import_id)
+    assert reached[0] == 202 and (one["state"], one["retryable"]) == ("cancelled", True)
+    assert one["report"]["created"] < 200
+    ask("POST", f"/{import_id}/retry")
+    assert counts(ended(ask, import_id)["report"]) == {"created": 200}
+
+
+def test_a_service_that_stops_goes_on_at_the_next_start(ask, begun, gallery, picture, monkeypatch):
+    import_id = begun({f"{number:03}.png": picture(number) for number in range(200)})
+    kept = Imports(gallery.database, 2**40, 2**30)
+    work = import_work(gallery, kept, 2**30)
+    Jobs(gallery.database).create("import", {"import_id": import_id})
+    job = Jobs(gallery.database, running=False).claim()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(done, total):
+        if done:
+            raise Killed
+
+    with pytest.raises(Killed):
+        work(job, killed)
+    assert 0 < len(kept.results(import_id)) < 200
+    with JobRunner(Jobs(gallery.database), {"import": work}):
+        one = ended(ask, import_id)
+    assert (one["state"], counts(one["report"])) == ("done", {"created": 200})
+
+
+def test_one_import_runs_at_a_time(ask, begun, gallery, picture, monkeypatch):
+    first, second = (begun({"1.png": picture(number)}) for number in (1, 2))
+    told = []
+    real = gallery.enrol
+
+    def enrol(*given, **more):
+        told.append(ask("POST", f"/{second}/start").status_code)
+        told.append(ask("DELETE", f"/{first}").status_code)
+        return real(*given, **more)
+
+    monkeypatch.setattr(gallery, "enrol", enrol)
+    ask("POST", f"/{first}/start")
+    ended(ask, first)
+    assert told == [409, 409]
+    monkeypatch.setattr(gallery, "enrol", real)
+    assert ask("POST", f"/{second}/start").status_code == 202
+    ended(ask, second)
+    assert [one["import_id"] for one in ask("GET", "").json()["imports"]] == [second, first]
+    assert ask("DELETE", f"/{first}").status_code == 204
+    assert ask("GET", f"/{first}").status_code == 404
+
+
+def test_who_may_do_what(ask, begun, picture):
+    assert ask("POST", "", "reader", json={}).status_code == 403
+    everything = begun({"1.png": picture(1)})
+    assert ask("GET", f"/{everything}", "reader").status_code == 200
+    for method, path in (("GET", ""), ("GET", "/files"), ("GET", "/photos"), ("POST", "/start"), ("DELETE", "")):
+        assert ask(method, f"/{everything}{path}", "north").status_code == 404
+    assert ask("GET", "", "north").json()["imports"] == []
+    assert ask("POST", "", "north", json={"camera_from": "device"}).status_code == 403
+    assert ask("POST", "", "north", json={"said": {"camera": "south"}}).status_code == 403
+
+
+def test_a_key_for_one_camera_enrols_its_own_alone(ask, done, gallery, picture):
+    gallery.enrol([Upload("x", picture(4), Details(camera="south"))])
+    one = done(
+        {
+            "in/north/1.png": picture(1),
+            "in/south/2.png": picture(2),
+            "in/north/4.png": picture(4),
+            "in/5.png": picture(5),
+        },
+        "north",
+        camera_from="folder",
+    )
+    assert counts(one["report"]) == {"created": 1, "failed": 3}
+    told = became(ask, one["import_id"], "failed")
+    assert told["south/2.png"][1] == "this key may not write items of camera 'south', only of ['north']"
+    assert told["north/4.png"][1] == "this cannot be enrolled with this key"
+    assert "camera None" in told["5.png"][1]
+
+
+def test_a_repeated_request_makes_one_import(ask):
+    headers = {"Idempotency-Key": "once"}
+    first, again = (ask("POST", "", json={"name": "May"}, headers=headers).json() for _ in range(2))
+    assert first["import_id"] == again["import_id"]
+    assert ask("POST", "", json={"name": "June"}, headers=headers).status_code == 409
+
+
+def test_an_erasure_and_time_remove_it(ask, begun, done, gallery, picture, tmp_path):
+    gone = done({"1.png": picture(1)})["import_id"]
+    sent, zipped = begun({"1.png": picture(1)}), begun({"1.zip": packed({"1.png": picture(1)})})
+    stays = begun({"2.png": picture(2)})
+    item = gallery.store.page(Filter(), 0, 100)[0]
+    receipt = erase(gallery.database, gallery.holdings, [item.item_id], tmp_path / "backups", Cause("admin"))
+    assert receipt["gallery"]["imports"] == 3
+    assert [ask("GET", f"/{one}").status_code for one in (gone, sent, zipped, stays)] == [404, 404, 404, 200]
+    kept = Imports(gallery.database, 2**40, 2**30)
+    assert kept.prune(timedelta(days=1), ()) == 0
+    assert kept.prune(timedelta(0), {stays}) == 0
+    assert kept.prune(timedelta(0), ()) == 1
+    assert list((gallery.folder / "imports").iterdir()) == []
+
+
+def test_it_takes_no_more_room_than_there_is(ask, monkeypatch):
+    class Disk:
+        total, free = 10 * 2**30, 2**30 // 2 + 1000
+
+    monkeypatch.setattr(imports_module.shutil, "disk_usage", lambda folder: Disk)
+    import_id = ask("POST", "", json={}).json()["import_id"]
+    wanted = [{"name": f"{size}.jpg", "size": size} for size in (600, 500, 300)]
+    told = ask("POST", f"/{import_id}/files", json={"files": wanted}).json()["files"]
+    assert [file["error"] is None for file in told] == [True, False, True]
+    assert "are left for imports" in told[1]["error"]["detail"]
+
+
+def test_archives_whose_files_have_the_same_names_lose_none(ask, done, picture):
+    first, second = picture(1), picture(2)
+    cards = {"card1.zip": packed({"DCIM/1.png": first}), "card2.zip": packed({"DCIM/1.png": second})}
+    told = done({**cards, "1.png": picture(3), "flat.zip": packed({"1.png": picture(4)})})
+    assert told["report"]["created"] == 4
+    assert sorted(became(ask, told["import_id"], "created")) == [
+        "1.png",
+        "DCIM/1.png",
+        "card2/DCIM/1.png",
+        "flat/1.png",
+    ]
+
+
+def test_a_name_in_an_archive_is_utf_8_also_where_that_is_not_said(ask, done, picture):
+    data = packed({"Wasserloch S\u00fcd/1.png": picture(1)})
+    unsaid = bytearray(data)
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        unsaid[unsaid.index(signature) + place + 1] &= ~0x08  # the flag of UTF-8
+    with zipfile.ZipFile(io.BytesIO(bytes(unsaid))) as archive:
+        assert archive.namelist() == ["Wasserloch S\u251c\u255dd/1.png"]
+    told = done({"all.zip": bytes(unsaid)}, camera_from="folder")
+    assert list(became(ask, told["import_id"], "created")) == ["Wasserloch S\u00fcd/1.png"]
+
+
+def damaged(picture):
+    """An archive whose compressed bytes are damaged."""
+    data = bytearray(packed({"1.bmp": bytes(50_000), "2.png": picture(1)}))
+    data[60:70] = b"\xff" * 10
+    return bytes(data)
+
+
+def test_a_damaged_archive_is_told_in_a_line_and_keeps_no_erasure_from_its_end(ask, begun, gallery, picture, tmp_path):
+    import_id = begun({"all.zip": damaged(picture)})
+    refused = ask("POST", f"/{import_id}/preview")
+    assert (refused.status_code, refused.json()["detail"].split(" (")[0]) == (422, "all.zip: it cannot be unpacked")
+    item = gallery.enrol([Upload("5.png", picture(5), Details())])[0].item
+    receipt = erase(gallery.database, gallery.holdings, [item.item_id], tmp_path / "backups", Cause("admin"))
+    assert receipt["gallery"]["items"] == 1
+
+
+def test_a_start_that_is_refused_forgets_no_file(ask, begun, gallery, picture):
+    import_id = begun({"1.png": picture(1)})
+    half = picture(2)
+    ask("POST", f"/{import_id}/files", json={"files": [{"name": "2.png", "size": len(half)}]})
+    ask("PUT", f"/{import_id}/files/2.png", content=half[:50], headers=BYTES)
+    Jobs(gallery.database, running=False).create("import", {"import_id": "another"}, Cause("writer"))
+    assert ask("POST", f"/{import_id}/start", params={"incomplete": True}).status_code == 409
+    there = {one["name"]: one["received"] for one in ask("GET", f"/{import_id}/files").json()["files"]}
+    assert there["2.png"] == 50
+
+
+def test_a_table_does_not_tell_what_lies_on_the_machine(ask, begun, picture):
+    rows = table("path,identity", "1.png,ada", "/ETC/HOSTNAME,eve", "/ETC/NOTTHERE,eve")
+    seen = ask("POST", f"/{begun({'t.csv': rows, '1.png': picture(1)})}/preview").json()
+    assert sorted(name.rsplit("/", 1)[1] for name in seen["missing_names"]) == ["hostname", "notthere"]
