@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -22,15 +23,20 @@ from torch import Tensor
 
 from reid.device import choose_device
 from reid.inference.embedder import Embedder
+from reid.inference.pretrained import ModelSource
+from reid.names import counted
 from reid.progress import Progress
 from service.bulk.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
 from service.bulk.sources import Photo, Source, reason
-from service.gallery.worker import describe_model, read_upload
+from service.gallery.decoders import Decoders
+from service.gallery.worker import describe_model, order_for
 from service.opening import load_embedder
-from service.records import Vectors
+from service.records import Region, UnusableBox, Vectors
+from service.settings import Backend, load
 
 log = logging.getLogger("reid")
 
+BOXES_AT_ONCE = 32  # of a photo, which is decoded once for them
 INFINITE = "the model's embedding of this image is not finite"
 
 
@@ -61,17 +67,32 @@ class Share:
         return f"rank {self.rank} of {self.world}: " if self.world > 1 else ""
 
 
+class _Seen(NamedTuple):
+    """What the model sees of a photo or a box in it, and the SHA-256 of the photo's bytes."""
+
+    image: Tensor
+    sha256: bytes
+
+
 class _Read(NamedTuple):
-    """A photo by its place, and what `_read` gives of it."""
+    """A photo by its place, and by its place in what `_read` gives of its file."""
 
     number: int
     line: int
     photo: Photo
-    done: "Future[tuple[Tensor, bytes]]"
+    done: "Future[list[_Seen | ValueError]]"
+    place: int
+
+    def result(self) -> _Seen:
+        """Waits for the file; raises why there is nothing of the photo."""
+        seen = self.done.result()[self.place]
+        if isinstance(seen, ValueError):
+            raise seen
+        return seen
 
 
 def embed_sources(
-    checkpoint: Path,
+    model: ModelSource,
     sources: Sequence[Source],
     folder: Path,
     share: Share,
@@ -80,7 +101,7 @@ def embed_sources(
     shard_size: int = SHARD_SIZE,
     retry: bool = False,
 ) -> tuple[int, list[str]]:
-    """Make this process's shards of all photos of the sources, with the model of a checkpoint; returns as `embed`.
+    """Make this process's shards of all photos of the sources, with a model; returns as `embed`.
 
     Rank 0 lists the photos where `folder` has no list yet, and the others wait for it. Raises what loading a model,
     `FeatureFolder` and `embed` raise, and KeyboardInterrupt saying how to go on.
@@ -89,7 +110,7 @@ def embed_sources(
     if device == "cuda":  # of more processes than cards, several share one
         device = f"cuda:{share.local_rank % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
-    embedder, trained, model_id = load_embedder(checkpoint, device)
+    embedder, trained, model_id = load_embedder(model, device)
     embedding = Embedding(
         model_id=model_id,
         dimension=embedder.size,
@@ -103,7 +124,7 @@ def embed_sources(
         features = FeatureFolder.wait(folder)
     features.require(sources, embedding)
     if share.rank == 0:
-        log.info("%s: %s photos in %s shards", folder, f"{features.manifest.photos:,}", f"{len(features):,}")
+        log.info("%s: %s in %s", folder, counted(features.manifest.photos, "photo"), counted(len(features), "shard"))
     try:
         return embed(embedder, features, share, retry=retry)
     except KeyboardInterrupt:
@@ -139,9 +160,12 @@ def embed(embedder: Embedder, features: FeatureFolder, share: Share, *, retry: b
         done += photos
         progress(done, total)
 
-    with ThreadPoolExecutor(threads, "decoding") as pool:
+    with (
+        Decoders(threads + 1, load(Backend).decode_seconds) as decoders,
+        ThreadPoolExecutor(threads, "reading") as pool,
+    ):
         # One batch beyond that which the model works on, so that it never waits for a disk that is fast enough.
-        reads = _ahead(embedder, features, missing, pool, embedder.batch_size + threads)
+        reads = _ahead(partial(_read, embedder, decoders), features, missing, pool, embedder.batch_size + threads)
         try:
             for number, run in groupby(reads, key=attrgetter("number")):
                 shard = _embed_shard(embedder, number, run, advance)
@@ -155,23 +179,44 @@ def embed(embedder: Embedder, features: FeatureFolder, share: Share, *, retry: b
 
 
 def _ahead(
-    embedder: Embedder, features: FeatureFolder, numbers: Iterable[int], pool: ThreadPoolExecutor, most: int
+    read: Callable[[Sequence[Photo]], list[_Seen | ValueError]],
+    features: FeatureFolder,
+    numbers: Iterable[int],
+    pool: ThreadPoolExecutor,
+    most: int,
 ) -> Iterator[_Read]:
     """The photos of shards in their order, while `most` that come after are read and decoded."""
     waiting: deque[_Read] = deque()
     for number in numbers:
-        for line, photo in enumerate(features.photos(number)):
-            waiting.append(_Read(number, line, photo, pool.submit(_read, embedder, photo)))
-            if len(waiting) > most:
-                yield waiting.popleft()
+        listed = enumerate(features.photos(number))
+        for _, boxes in groupby(listed, key=lambda one: one[1].path):  # which tables list one after the other
+            while run := list(islice(boxes, BOXES_AT_ONCE)):
+                done = pool.submit(read, [photo for _, photo in run])
+                waiting.extend(_Read(number, line, photo, done, place) for place, (line, photo) in enumerate(run))
+                while len(waiting) > most:
+                    yield waiting.popleft()
     yield from waiting
 
 
-def _read(embedder: Embedder, photo: Photo) -> tuple[Tensor, bytes]:
-    """What the model sees of a photo or its box, and the SHA-256 of its bytes; refuses whatever a gallery would."""
-    upload = photo.upload()
-    image = read_upload(upload.data, upload.box, profiles=embedder.profiles)
-    return embedder.prepare(image), hashlib.sha256(upload.data).digest()
+def _read(embedder: Embedder, decoders: Decoders, photos: Sequence[Photo]) -> list[_Seen | ValueError]:
+    """What the model sees of boxes in one file, which is decoded once; refuses whatever a gallery would.
+
+    Raises OSError for a file that cannot be read, and as `decode`.
+    """
+    data = photos[0].path.read_bytes()
+    regions: dict[int, Region | None] = {}
+    seen: dict[int, _Seen | ValueError] = {}
+    for place, photo in enumerate(photos):
+        try:
+            photo.details()
+            regions[place] = photo.region()
+        except ValueError as error:
+            seen[place] = error
+    rendered = decoders.render("reid-embed", data, order_for(embedder, regions.values(), "view"))
+    sha256 = hashlib.sha256(data).digest()
+    for place, part in zip(regions, rendered.parts, strict=True):
+        seen[place] = part if isinstance(part, UnusableBox) else _Seen(embedder.prepare(part[0]), sha256)
+    return [seen[place] for place in range(len(photos))]
 
 
 def _embed_shard(embedder: Embedder, number: int, run: Iterable[_Read], advance: Callable[[int], None]) -> Shard:
@@ -192,7 +237,7 @@ def _embed_shard(embedder: Embedder, number: int, run: Iterable[_Read], advance:
     for read in run:
         count += 1
         try:
-            image, sha256 = read.done.result()
+            image, sha256 = read.result()
             batch.append((read.line, sha256, image))
         except (OSError, ValueError) as error:
             failures[read.line] = reason(error)

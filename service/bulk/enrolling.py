@@ -15,7 +15,19 @@ from service.bulk.sources import Photo, reason
 from service.fields import Filter, said_of
 from service.gallery.capture import ZONE_UNKNOWN
 from service.gallery.gallery import Gallery
-from service.records import ANY_CAMERA, Cameras, Cause, Details, Enrolled, Item, ItemEdit, Upload
+from service.records import (
+    ANY_CAMERA,
+    Cameras,
+    Cause,
+    Conflict,
+    DeletedBefore,
+    Details,
+    Enrolled,
+    Item,
+    ItemEdit,
+    UnusableText,
+    Upload,
+)
 from service.settings import Backend, load
 from service.storage.database import Database
 from service.storage.models import Models
@@ -29,13 +41,19 @@ CAUSE = Cause(actor="reid-enrol")
 
 
 def enrol(
-    gallery: Gallery, photos: Sequence[Photo], *, update: bool = False, cameras: Cameras = ANY_CAMERA
+    gallery: Gallery,
+    photos: Sequence[Photo],
+    *,
+    update: bool = False,
+    cameras: Cameras = ANY_CAMERA,
+    again: bool = False,
 ) -> Counter[str]:
     """Enrol photos and count those `created`, `existing` and `failed`; each failure is logged, with its reason.
 
     Of those that are there already, `other` counts the ones of which something else is said here than in the gallery;
     `update` has the gallery say it too. `pending` are those that wait for the search index, which is away; `zoneless`
-    are new, and of a clock whose zone neither they nor `cameras` tell.
+    are new, and of a clock whose zone neither they nor `cameras` tell. Those that were `deleted` from the gallery
+    before are left out, unless they are wanted `again`.
 
     Which of several photos with the same bytes or key is the first is left to chance. An interrupt lets the batches
     under way finish, and is raised again as KeyboardInterrupt with the counts.
@@ -44,7 +62,7 @@ def enrol(
     progress = Progress("enrolling")
     pool = ThreadPoolExecutor(AT_ONCE)
     batches = [photos[start : start + BATCH] for start in range(0, len(photos), BATCH)]
-    waiting = deque(pool.submit(_enrol_batch, gallery, batch, update, cameras) for batch in batches)
+    waiting = deque(pool.submit(_enrol_batch, gallery, batch, update, cameras, again) for batch in batches)
     try:
         try:
             for found in _results(waiting):
@@ -68,6 +86,7 @@ def enrol_features(
     *,
     update: bool = False,
     cameras: Cameras = ANY_CAMERA,
+    again: bool = False,
 ) -> tuple[Counter[str], int]:
     """Enrol photos that have features into the gallery of a folder, without the model, and count as `enrol` does.
 
@@ -83,8 +102,8 @@ def enrol_features(
         Models(database).bind(embedding.model_id, embedding.dimension, embedding.description, CAUSE)
         edit = partial(store.edit, cause=CAUSE)
         try:
-            for outcomes in import_features(database, features, roots, CAUSE, cameras):
-                found, failures = _count(outcomes, edit, update)
+            for imported in import_features(database, features, roots, CAUSE, cameras, again=again):
+                found, failures = _count(imported, edit, update)
                 for failure in failures:
                     log.warning("%s", failure)
                 counts += found
@@ -99,30 +118,44 @@ def enrol_features(
 
 
 def _enrol_batch(
-    gallery: Gallery, photos: Sequence[Photo], update: bool, cameras: Cameras
+    gallery: Gallery, photos: Sequence[Photo], update: bool, cameras: Cameras, again: bool
 ) -> tuple[Counter[str], list[str]]:
     """The counts of a batch, and a line for each failure."""
-    outcomes: list[Outcome] = []
+    return _count(
+        outcomes(gallery, photos, CAUSE, cameras=cameras, again=again),
+        lambda item_id, changes: gallery.edit(item_id, changes, CAUSE),
+        update,
+    )
+
+
+def outcomes(
+    gallery: Gallery, photos: Sequence[Photo], cause: Cause, *, cameras: Cameras = ANY_CAMERA, again: bool = False
+) -> list[Outcome]:
+    """Enrol the photos of one batch, and tell what became of each; raises as `Gallery.enrol`.
+
+    Those that cannot be read come first.
+    """
+    found: list[Outcome] = []
     uploads: list[tuple[Photo, Upload]] = []
     read = cache(Path.read_bytes)  # boxes of one photo mostly follow one another
     for photo in photos:
         try:
             uploads.append((photo, photo.upload(cameras, read)))
         except (OSError, ValueError) as error:
-            outcomes.append(Outcome(str(photo), error))
-    results = gallery.enrol([upload for _, upload in uploads], CAUSE)
+            found.append(Outcome(str(photo), error))
+    results = gallery.enrol([upload for _, upload in uploads], cause, again=again)
     for (photo, upload), result in zip(uploads, results, strict=True):
-        outcomes.append(Outcome(str(photo), result, upload.details))
-    return _count(outcomes, lambda item_id, changes: gallery.edit(item_id, changes, CAUSE), update)
+        found.append(Outcome(str(photo), result, upload.details))
+    return found
 
 
 def _count(
-    outcomes: Iterable[Outcome], edit: Callable[[str, ItemEdit], Item], update: bool
+    found: Iterable[Outcome], edit: Callable[[str, ItemEdit], Item], update: bool
 ) -> tuple[Counter[str], list[str]]:
     """The counts of photos, and a line for each failure; `update` edits those of which something else is said now."""
     counts: Counter[str] = Counter()
     failures = []
-    for name, result, details in outcomes:
+    for name, result, details in found:
         if isinstance(result, Enrolled):
             counts["created" if result.created else "existing"] += 1
             counts["pending"] += result.pending
@@ -131,7 +164,13 @@ def _count(
             if not result.created and (changes := _changes(result.item.details, details)):
                 counts["other"] += 1
                 if update:
-                    edit(result.item.item_id, changes)
+                    try:
+                        edit(result.item.item_id, changes)
+                    except (Conflict, UnusableText) as error:
+                        counts["existing"] -= 1
+                        failures.append(f"{name}: {reason(error)}")
+        elif isinstance(result, DeletedBefore):
+            counts["deleted"] += 1
         else:
             failures.append(f"{name}: {reason(result)}")
     counts["failed"] = len(failures)
@@ -158,9 +197,10 @@ def _results(batches: "deque[Future[tuple[Counter[str], list[str]]]]") -> Iterat
 
 
 def _done(counts: Counter[str]) -> int:
-    return counts["created"] + counts["existing"] + counts["failed"]
+    return counts["created"] + counts["existing"] + counts["deleted"] + counts["failed"]
 
 
 def told(counts: Counter[str]) -> str:
     """The counts of photos in words."""
-    return f"{counts['created']} enrolled, {counts['existing']} there before, {counts['failed']} failed"
+    deleted = f", {counts['deleted']} deleted before, left out" if counts["deleted"] else ""
+    return f"{counts['created']} enrolled, {counts['existing']} there before, {counts['failed']} failed{deleted}"

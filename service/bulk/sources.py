@@ -1,6 +1,5 @@
 """Where photos come from: folders, tables and datasets, for every command that takes in many."""
 
-import argparse
 import hashlib
 import logging
 import os
@@ -8,19 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 
-from reid import cli
-from reid.data.custom import SPLITS
-from reid.data.datasets import DATASETS, choose_protocol, load_dataset
+from reid.data.datasets import load_dataset
 from reid.data.folders import EVERYTHING, LeftOut, Patterns, pictures_below
 from reid.data.formats import HEAD, is_picture, recognise, refusal
 from reid.data.images import UnknownFormat
 from reid.data.samples import is_image
-from reid.data.tables import AS_IT_IS, BOX_COLUMNS, Reading, known_name, open_table, parse_columns, read_box
-from reid.data.times import Clock, DateOrder, choose_clock, read_zone
+from reid.data.tables import AS_IT_IS, BOX_COLUMNS, NOBODY, Reading, known_name, open_table, read_box, written_time
+from reid.data.times import EXPECTED, Clock, choose_clock
 from service.fields import SAID
 from service.records import ANY_CAMERA, Box, Cameras, Details, Region, Upload
 from service.wire.schemas import Metadata
@@ -28,7 +24,8 @@ from service.wire.schemas import Metadata
 log = logging.getLogger("reid")
 
 DISTRACTORS = ("market1501", "toy")  # datasets whose identity 0 is many subjects, each of them nobody
-COLUMNS = ("path", "key", "identity", *SAID, *BOX_COLUMNS)
+PLACE = ("latitude", "longitude")
+COLUMNS = ("path", "key", "identity", *SAID, *PLACE, *BOX_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +65,16 @@ class Photo:
     def details(self) -> Details:
         """What its cells say of it; raises ValueError for some that cannot be used."""
         cells = {name: cell for name, cell in self.cells.items() if cell}
+        if written := known_name(cells.get("captured_at", "")):
+            try:
+                Clock().read(written)
+            except ValueError:
+                raise ValueError(f"captured_at {written!r}: {EXPECTED}") from None
         said = {
             "key": cells.get("key"),
             **{name: known_name(cells.get(name, "")) for name in SAID},
             "label": known_name(cells.get("label", cells.get("identity", ""))),
+            **{name: _degrees(cells.get(name, "")) for name in PLACE},
             "attributes": {name: cell for name, cell in cells.items() if name not in COLUMNS},
         }
         metadata: Metadata = Metadata.model_validate(said)
@@ -92,67 +95,11 @@ class Source:
     left_out: LeftOut = field(default_factory=LeftOut, compare=False)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a command the arguments that name sources."""
-    parser.add_argument(
-        "sources",
-        metavar="SOURCE",
-        type=Path,
-        nargs="*",
-        help="a folder of images, an image, or a table (CSV): path and optionally identity, key, "
-        f"{', '.join(SAID)}, and a box x,y,w,h in pixels of the upright picture, each box a row; other columns become "
-        "attributes",
-    )
-    cli.add_patterns(parser)
-    parser.add_argument(
-        "--columns",
-        metavar="NAME=HEADING,...",
-        type=_usable(parse_columns),
-        default={},
-        help="headings of a table that are not understood by themselves, as path=image_path,identity=name",
-    )
-    parser.add_argument(
-        "--timezone", metavar="ZONE", type=_usable(read_zone), help="where clocks were whose times do not say it"
-    )
-    parser.add_argument(
-        "--camera-from",
-        choices=["folder", "device"],
-        help="name the cameras of photos by the folder below SOURCE in which they lie, or (reid-enrol) by their device",
-    )
-    parser.add_argument(
-        "--dates", choices=get_args(DateOrder), help="how a table writes 05/03/2026, if it does not show it"
-    )
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME[:VERSION]",
-        type=_usable(_dataset),
-        help=f"instead of SOURCE, a dataset with its identities and cameras: {', '.join(DATASETS)}",
-    )
-    parser.add_argument("--data-root", metavar="DIR", type=Path, help="its folder, one above it, or the CSV file")
-    parser.add_argument("--split", choices=SPLITS, nargs="+", default=["gallery"], help="of it (default: gallery)")
+def source_of(path: Path, reading: Reading, wanted: Patterns = EVERYTHING, *, by_folder: bool = False) -> Source:
+    """What a folder, a table or an image file holds; `by_folder` names cameras by the folders below a folder.
 
-
-def chosen_sources(arguments: argparse.Namespace) -> list[Source]:
-    """The sources that the arguments name; raises UsageError where they are none, FileNotFoundError, and ValueError.
-
-    Of a dataset all photos are read here.
+    Raises FileNotFoundError, and ValueError for a file that is none of these.
     """
-    if bool(arguments.sources) == bool(arguments.dataset) or bool(arguments.dataset) != bool(arguments.data_root):
-        raise cli.UsageError("give either SOURCE or --dataset NAME with --data-root DIR")
-    reading = Reading(arguments.columns, arguments.timezone, arguments.dates)
-    if not arguments.dataset:
-        wanted = Patterns(tuple(arguments.include), tuple(arguments.exclude))
-        by_folder = arguments.camera_from == "folder"
-        return [_source(path, reading, wanted, by_folder=by_folder) for path in arguments.sources]
-    if arguments.include or arguments.exclude:
-        raise cli.UsageError("--include and --exclude choose among the files of folders, not of a dataset")
-    photos = dataset_photos(arguments.dataset, arguments.data_root, arguments.split, reading)
-    root = arguments.data_root.absolute()
-    words = f"{' and '.join(arguments.split)} of {arguments.dataset} in {root}"
-    return [Source(words, root if root.is_dir() else root.parent, lambda: photos)]
-
-
-def _source(path: Path, reading: Reading, wanted: Patterns = EVERYTHING, *, by_folder: bool = False) -> Source:
     path = path.absolute()
     if path.is_dir():
         left_out = LeftOut()
@@ -182,12 +129,12 @@ def find_photos(source: Path, reading: Reading = AS_IT_IS) -> list[Photo]:
     """The photos that a table lists, or all images below a folder, in the order of their names, or one image file.
 
     Columns of a table: `path`, relative to the file, and optionally `key`, `label` (or `identity`), `camera` (empty or
-    -1: unknown), the other fields that are searched, and a box `x,y,w,h` in pixels of the upright picture (empty: the
-    whole of it), of which a photo may have several, each in a row of its own; others become attributes. Raises
-    FileNotFoundError where there is none, and ValueError for a file that is no such table, for times that need to be
-    told more of, and where there is no photo.
+    -1: unknown), the other fields that are searched, `latitude` and `longitude` in degrees, and a box `x,y,w,h` in
+    pixels of the upright picture (empty: the whole of it), of which a photo may have several, each in a row of its own;
+    others become attributes. Raises FileNotFoundError where there is none, and ValueError for a file that is no such
+    table, for times that need to be told more of, and where there is no photo.
     """
-    return list(_source(source, reading).photos())
+    return list(source_of(source, reading).photos())
 
 
 def _some(source: Path, photos: Iterator[Photo], left_out: LeftOut | None = None) -> Iterator[Photo]:
@@ -215,7 +162,10 @@ def _listed(path: Path, reading: Reading) -> Iterator[Photo]:
 def _with_zone(cells: Mapping[str, str], clock: Clock) -> dict[str, str]:
     """The cells with their time in full, if they have one that can be read."""
     with suppress(ValueError):  # told when it is the photo's turn
-        return {**cells, "captured_at": clock.read(cells.get("captured_at", "")).isoformat()}
+        written = written_time(cells)
+        used = ("time",) if written != cells.get("captured_at", "") else ()
+        plain = {name: cell for name, cell in cells.items() if name not in used}
+        return {**plain, "captured_at": clock.read(written).isoformat()}
     return dict(cells)
 
 
@@ -232,7 +182,7 @@ def dataset_photos(name: str, root: Path, splits: Sequence[str], reading: Readin
     for warning in dataset.warnings:
         log.warning("warning: %s", warning)
     chosen = [sample for split in splits for sample in dataset.splits[split]]
-    clock = choose_clock((s.extra.get("captured_at", "") for s in chosen), reading.zone, reading.dates)
+    clock = choose_clock((written_time(sample.extra) for sample in chosen), reading.zone, reading.dates)
     photos = []
     for sample in chosen:
         cells = _with_zone(sample.extra, clock)
@@ -250,20 +200,20 @@ def dataset_photos(name: str, root: Path, splits: Sequence[str], reading: Readin
     return photos
 
 
-def tell_left_out(sources: Iterable[Source]) -> None:
-    """Log, for each source whose photos have been listed, what lies there and was not taken."""
-    for source in sources:
-        if source.left_out:
-            log.warning("%s: %s", source.root, source.left_out)
-
-
 def reason(error: Exception) -> str:
     """Why a photo cannot be used, in one line."""
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{one['loc'][0]} {one['input']!r}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+            f"{one['loc'][0]} {one['input']!r}: {told}" if one["loc"] else told
+            for one in error.errors()
+            if (told := one["msg"].removeprefix("Value error, "))
         )
     return getattr(error, "strerror", None) or str(error)
+
+
+def _degrees(cell: str) -> str | None:
+    """The number in a cell, with a decimal comma as a point; None where it is empty or NA."""
+    return None if cell in NOBODY - {"-1"} else cell.replace(",", ".")
 
 
 def _is_number(cell: str) -> bool:
@@ -276,24 +226,3 @@ def _is_number(cell: str) -> bool:
 
 def _name(path: Path) -> str:
     return os.fsencode(path).decode(errors="replace")  # names of files may hold bytes that are no text
-
-
-Value = TypeVar("Value")
-
-
-def _usable(read: Callable[[str], Value]) -> Callable[[str], Value]:
-    """The reader of an argument, whose own words argparse is to show."""
-
-    def parse(text: str) -> Value:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse
-
-
-def _dataset(text: str) -> str:
-    name, _, version = text.partition(":")
-    choose_protocol(name, version=version or None)
-    return text

@@ -13,10 +13,12 @@ from service.bulk import importing
 from service.bulk.importing import BATCH
 from service.embed import main as embed_main
 from service.enrol import main
+from service.gallery.decoders import OverBudget
 from service.gallery.pictures import Pictures
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Filter
+from service.storage.store import Store
 
 SHARD = 20
 PHOTOS = 2 * BATCH + 5
@@ -118,9 +120,32 @@ def test_given_again_it_reads_no_photo(run, table, checkpoint, tmp_path, monkeyp
     assert held(tmp_path / "gallery", checkpoint)[0] == before
 
 
-def _refuse(one):
-    assert one.photo.name == "new.png"  # which the gallery does not have
+def _refuse(boxes, _):
+    assert [one.photo.name for one in boxes] == ["new.png"]  # which the gallery does not have
     raise FileNotFoundError(2, "No such file or directory")
+
+
+def test_a_photo_that_takes_too_much_is_refused_by_the_decoders_and_others_are_enrolled(
+    run, table, monkeypatch, capsys
+):
+    slow = (table.parent / "007.png").read_bytes()
+
+    class Strict:
+        def __init__(self, decoders):
+            self.close, self._render = decoders.close, decoders.render
+
+        def render(self, who, data, order):
+            if data == slow:
+                raise OverBudget("the image takes more than 5 s")
+            return self._render(who, data, order)
+
+    shared = importing.Decoders
+    monkeypatch.setattr(importing, "Decoders", lambda **given: Strict(shared(**given)))
+    capsys.readouterr()
+    assert run() == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{PHOTOS - 1} enrolled, 1 there before, 5 failed")
+    assert "007.png: the image takes more than 5 s\n" in shown.err
 
 
 def test_a_photo_that_changed_since_is_refused(run, table, picture, tmp_path, capsys):
@@ -192,7 +217,7 @@ def test_what_is_said_otherwise_is_taken_over_on_demand(run, checkpoint, tmp_pat
 
 def test_a_kill_between_batches_is_made_good(run, checkpoint, tmp_path, monkeypatch, capsys):
     """Pictures are saved and the commit never comes, as if the process were killed there."""
-    enrol, calls = importing.Store.enrol, []
+    enrol, calls = Store.enrol, []
 
     def killed(self, photos, cause, embedded_by):
         calls.append(len(photos))
@@ -201,13 +226,37 @@ def test_a_kill_between_batches_is_made_good(run, checkpoint, tmp_path, monkeypa
         return enrol(self, photos, cause, embedded_by)
 
     with monkeypatch.context() as patched:
-        patched.setattr(importing.Store, "enrol", killed)
+        patched.setattr(Store, "enrol", killed)
         assert run() == 1
     assert "interrupted; 38 enrolled, 1 there before, 1 failed; given again" in capsys.readouterr().err
     assert run() == 1
     assert capsys.readouterr().out.startswith(f"{PHOTOS - 38} enrolled, 39 there before, 4 failed")
     run(gallery="whole")
     assert held(tmp_path / "gallery", checkpoint)[0] == held(tmp_path / "whole", checkpoint)[0]
+
+
+def test_what_was_deleted_does_not_come_back_by_itself(run, checkpoint, tmp_path, capsys):
+    run()
+    with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery:
+        item, *_ = gallery.store.page(Filter())
+        gallery.delete([item.item_id])
+    assert capsys.readouterr() and run() == 1
+    assert "1 deleted before, left out" in capsys.readouterr().out
+    assert run("--again") == 1
+    assert capsys.readouterr().out.startswith("1 enrolled")
+
+
+def test_a_copy_that_was_lost_is_put_back(run, checkpoint, tmp_path, capsys):
+    run()
+    with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery:
+        item, *_ = gallery.store.page(Filter())
+        kept = gallery.pictures.read(item.medium.sha256)
+        gallery.pictures.path(item.medium.sha256).unlink()
+    assert capsys.readouterr() and run() == 1
+    assert capsys.readouterr().out.startswith("0 enrolled")
+    with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery:
+        assert gallery.store.get(item.item_id).medium == item.medium
+        assert gallery.pictures.read(item.medium.sha256, item.medium.copy_sha256) == kept
 
 
 def test_the_log_of_operations_names_the_command(run, tmp_path):
@@ -221,12 +270,17 @@ def test_the_log_of_operations_names_the_command(run, tmp_path):
 @pytest.mark.parametrize("arguments", [["--checkpoint", "run"], ["--dataset", "csv", "--data-root", "x"]])
 def test_features_and_a_model_are_too_much(run, arguments, capsys):
     assert run(*arguments) == 2
-    assert "--features needs no --checkpoint and no --dataset" in capsys.readouterr().err
+    assert "--features needs no model and no --dataset" in capsys.readouterr().err
+
+
+def test_boxes_are_found_before_features_are_made(run, capsys):
+    assert run("--detections", "boxes.json") == 2
+    assert "--detections is for reid-embed, where features are made" in capsys.readouterr().err
 
 
 def test_neither_features_nor_a_model_is_too_little(tmp_path, capsys):
     assert main(["--gallery", str(tmp_path / "gallery"), str(tmp_path)]) == 2
-    assert "give either --checkpoint RUN with what to enrol, or --features FEATURES" in capsys.readouterr().err
+    assert "give either --checkpoint RUN, or --backbone NAME, with what to enrol" in capsys.readouterr().err
     assert main(["--gallery", str(tmp_path / "gallery"), "--features", str(tmp_path)]) == 1
     assert "no features, for there is no manifest.json in it" in capsys.readouterr().err
     assert not Path(tmp_path / "gallery").exists()

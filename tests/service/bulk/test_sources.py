@@ -11,7 +11,8 @@ from PIL import Image
 from reid.data.samples import is_image
 from reid.data.tables import AS_IT_IS, Reading
 from reid.data.times import read_zone
-from service.bulk.sources import _source, dataset_photos, find_photos, tell_left_out
+from service.bulk.choosing import tell_left_out
+from service.bulk.sources import dataset_photos, find_photos, source_of
 
 
 def below(folder):
@@ -39,7 +40,7 @@ def test_a_folder_in_the_order_of_its_parts(tmp_path):
 def test_what_is_no_photo_is_counted_and_told_last(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_bytes(b"words")
-    source = _source(tmp_path, AS_IT_IS)
+    source = source_of(tmp_path, AS_IT_IS)
     assert [photo.name for photo in source.photos()] == ["a.png"]
     tell_left_out([source])
     assert caplog.messages == [f"{tmp_path}: 1 file left out: 1 .txt"]
@@ -55,7 +56,7 @@ def test_one_image_is_a_source_whatever_its_name(tmp_path):
     ("name", "data", "message"),
     [
         ("photos.zip", b"PK\3\4" + bytes(40), "photos.zip: the file is a ZIP archive: unpack it and give the folder"),
-        ("table.xlsx", b"PK\3\4" + bytes(26) + b"[Content_Types].xml", "an office document: save its table as CSV"),
+        ("table.xlsx", b"PK\3\4" + bytes(26) + b"[Content_Types].xml", "an office document, .*: save its table as CSV"),
         ("shot.cr2", b"II*\0\x10\0\0\0CR\2\0", r"a camera RAW file \(CR2\): export it as JPEG or HEIC"),
         ("broken.jpg", b"words", "broken.jpg: the file is no JPEG, PNG"),
     ],
@@ -136,6 +137,18 @@ def test_times_as_people_write_them(tmp_path, caplog):
         "times.csv: UTF-8 text with commas between cells; month-first dates, "
         "times without a zone in Africa/Johannesburg"
     ]
+
+
+def test_a_date_and_its_time_of_day_in_two_columns(tmp_path, caplog):
+    rows = ("a.jpg;3-May-26;6:41;Tom", "b.jpg;46145,5;;Tom", "c.jpg;3-May-26;night;Tom")
+    (tmp_path / "table.csv").write_text("\n".join(("File;Date;Time;Label", *rows)))
+    caplog.set_level("INFO", "reid")
+    photos = find_photos(tmp_path / "table.csv", Reading(zone=UTC))
+    assert [photo.cells["captured_at"][:16] for photo in photos] == [
+        *("2026-05-03T06:41", "2026-05-03T12:00", "2026-05-03T00:00")
+    ]
+    assert [photo.details().attributes for photo in photos] == [{}, {}, {"time": "night"}]
+    assert "Date as captured_at" in caplog.text and "with the time of day in Time" in caplog.text
 
 
 def test_the_same_table_for_training_and_for_a_gallery(tmp_path):
