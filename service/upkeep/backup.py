@@ -1,9 +1,10 @@
 """Backups of a gallery, each a folder that can be served in its place."""
 
 import errno
+import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ from uuid import uuid4
 
 from sqlalchemy import delete, func, select, text, update
 
+from reid.names import counted
 from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures, sync
+from service.gallery.thumbnails import THUMBNAILS_FOLDER
 from service.records import Job
 from service.storage.copying import TABLES
 from service.storage.database import Database
-from service.storage.folder import GALLERY_FILE
+from service.storage.folder import GALLERY_FILE, make_folder, make_folder_within
 from service.storage.jobs import cancel_all
 from service.storage.tables import gallery, indexes, items, media
 from service.upkeep.jobs import Progress, Work
 
 PICTURES_AT_ONCE = 1000
-NAMED = 5  # items in an error
+MARK = "INCOMPLETE"  # in a backup that lacks pictures
+
+log = logging.getLogger("reid")
 
 # A hard link is not to be had: another disk, a file system without links, too many links.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -47,8 +52,10 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
     NAME.partial and is removed when something goes wrong; a kill leaves it to be written anew. Pictures are linked to,
     or copied where that cannot be.
 
-    The result is `folder`, its name, and the number of `items` and `bytes` in it. Raises FileExistsError for a folder
-    that is there, OSError when it cannot be written, and ValueError for a gallery that is damaged or lacks pictures.
+    Pictures that are lost or damaged are left out, and then the folder has a file INCOMPLETE that names their items.
+    The result is `folder`, its name, the number of `items` and `bytes` in it, and the public ids of items whose picture
+    is `missing`. Raises FileExistsError for a folder that is there, OSError when it cannot be written, and ValueError
+    for a gallery whose database is damaged.
     """
     if folder.exists():
         raise FileExistsError(f"{folder}: is there already; expected a new folder")
@@ -56,7 +63,7 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
     try:
         if partial.exists():
             shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        make_folder(partial)
         with pictures.kept():
             ((expected,),) = database.read(select(func.count()).select_from(media))
             steps = 0
@@ -72,10 +79,16 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
                     cancel_all(connection)
                     connection.execute(update(gallery).values(gallery_id=uuid4().hex))
                     connection.execute(delete(indexes))
-                sha256s = sorted(set(_sha256s(copy).values()))
+                checksums = dict(copy.read(select(media.c.sha256, media.c.copy_sha256).order_by(media.c.sha256)))
+                sha256s = list(checksums)
             kept = Pictures(partial / PICTURES_FOLDER)
-            _link_all(pictures, kept, sha256s, lambda done: progress(steps + done, steps + len(sha256s)))
+            _link_all(pictures, kept, checksums, lambda done: progress(steps + done, steps + len(sha256s)))
+            _link_thumbnails(database.folder, partial, set(sha256s))
         result = _checked(partial)
+        if missing := result["missing"]:
+            log.warning("warning: the backup lacks the pictures of %s, as %s says", counted(len(missing), "item"), MARK)
+            (partial / MARK).write_text("\n".join(["items without picture:", *missing, ""]))
+            sync(partial / MARK)
         for path in [partial, *partial.rglob("*")]:
             if path.is_dir():
                 sync(path)
@@ -92,10 +105,13 @@ def restore(source: Database, target: Database, progress: Progress) -> int:
     """Write a backup, or another gallery in a file that nobody changes meanwhile, to a gallery that is empty.
 
     Each is then a gallery of its own, with an id of its own; jobs are not taken over. Pictures are linked to, or copied
-    where that cannot be. After a kill it can be called again. Returns the number of items. Raises ValueError where the
-    target is not empty, or the source damaged or lacking pictures, and OSError where the target cannot be written.
+    where that cannot be. Items whose pictures the source lacks are logged. After a kill it can be called again. Returns
+    the number of items. Raises ValueError where the target is not empty, or the source's database damaged, and OSError
+    where the target cannot be written.
     """
     _require_sound(source)
+    if missing := _missing(source):
+        log.warning("warning: no pictures of %s: %s", counted(len(missing), "item"), ", ".join(missing))
     of_items = _sha256s(source)
     sha256s = sorted(set(of_items.values()))
     rows = sum(source.read(select(func.count()).select_from(table))[0][0] for table in TABLES)
@@ -108,7 +124,9 @@ def restore(source: Database, target: Database, progress: Progress) -> int:
             target.require_empty(connection)
         kept = Pictures(target.folder / PICTURES_FOLDER)
         pictures = Pictures(source.folder / PICTURES_FOLDER)
-        _link_all(pictures, kept, sha256s, lambda done: progress(done, len(sha256s) + rows))
+        checksums = dict(source.read(select(media.c.sha256, media.c.copy_sha256).order_by(media.c.sha256)))
+        _link_all(pictures, kept, checksums, lambda done: progress(done, len(sha256s) + rows))
+        _link_thumbnails(source.folder, target.folder, set(sha256s))
         for folder in {kept.path(sha256).parent for sha256 in sha256s}:
             sync(folder)
         with target.transaction() as connection:
@@ -118,23 +136,26 @@ def restore(source: Database, target: Database, progress: Progress) -> int:
 
 
 def _checked(folder: Path) -> dict[str, Any]:
-    """The size of a backup that holds all it should; raises ValueError for another."""
+    """The size of a backup, and the items whose pictures it lacks; raises ValueError for one that is damaged."""
     with Database(folder) as database:
         _require_sound(database)
+        missing = _missing(database)
         items = len(_sha256s(database))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"folder": folder.name, "items": items, "bytes": size}
+    return {"folder": folder.name, "items": items, "bytes": size, "missing": missing}
 
 
 def _require_sound(database: Database) -> None:
-    """Raise ValueError for a gallery in a file that is damaged or lacks pictures."""
+    """Raise ValueError for a gallery in a file that is damaged."""
     (found, *_), *_ = database.read(text("PRAGMA integrity_check"))
     if found != "ok":
         raise ValueError(f"{database.folder}: the gallery is damaged ({found})")
+
+
+def _missing(database: Database) -> list[str]:
+    """The public ids of the items of a gallery whose pictures are not there."""
     pictures = Pictures(database.folder / PICTURES_FOLDER)
-    if lost := [item_id for item_id, sha256 in _sha256s(database).items() if not pictures.path(sha256).exists()]:
-        first = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
-        raise ValueError(f"{len(lost)} items have no picture: {first}")
+    return [item_id for item_id, sha256 in _sha256s(database).items() if not pictures.path(sha256).exists()]
 
 
 def _sha256s(database: Database) -> dict[str, str]:
@@ -142,17 +163,31 @@ def _sha256s(database: Database) -> dict[str, str]:
     return dict(database.read(select(items.c.item_id, media.c.sha256).join_from(items, media)))
 
 
-def _link_all(source: Pictures, target: Pictures, sha256s: Sequence[str], progress: Callable[[int], None]) -> None:
+def _link_all(
+    source: Pictures, target: Pictures, checksums: Mapping[str, str | None], progress: Callable[[int], None]
+) -> None:
     """Link to pictures, which is safe since their files are never written to again, or copy them.
 
-    Those that are lost are left out, for `_require_sound` tells of all of them.
+    Those that are lost, or have another checksum, are left out.
     """
-    target.make_folders(sha256s)
-    for done, sha256 in enumerate(sha256s):
+    target.make_folders(checksums)
+    for done, (sha256, checksum) in enumerate(checksums.items()):
         if done % PICTURES_AT_ONCE == 0:
             progress(done)
         with suppress(FileNotFoundError, FileExistsError):
-            _link(source.path(sha256), target.path(sha256))
+            if source.intact(sha256, checksum):
+                _link(source.path(sha256), target.path(sha256))
+
+
+def _link_thumbnails(source: Path, target: Path, sha256s: Container[str]) -> None:
+    """Have the thumbnails of these photos, so far as they are there: others are made when they are wanted."""
+    for path in (source / THUMBNAILS_FOLDER).glob("??/*.jpg"):
+        if path.name[:64] in sha256s:
+            linked = target / path.relative_to(source)
+            make_folder_within(linked.parent.parent)
+            make_folder_within(linked.parent)
+            with suppress(FileNotFoundError, FileExistsError):
+                _link(path, linked)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -164,6 +199,7 @@ def _link(source: Path, target: Path) -> None:
         unfinished = target.with_name(f".{target.name}.{uuid4().hex}.tmp")  # as `Pictures.sweep` knows it
         try:
             shutil.copyfile(source, unfinished)
+            shutil.copymode(source, unfinished)
             sync(unfinished)
             unfinished.replace(target)
         finally:

@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import Any, Literal, Self
 
-from service.records import NOBODY, Cause, Job, NotServed
+from service.records import NOBODY, Cause, Conflict, Job, NotServed
 from service.storage.jobs import LEASE, Jobs
 
 log = logging.getLogger("reid")
 
+ITSELF = Cause("service")  # who starts what is due
+NEVER: Mapping[str, timedelta] = {}
 PAUSE = 5.0  # seconds, until an end that could not be written is written again
 
 # Tells how many steps of how many are done; raises where the work shall end.
@@ -34,8 +38,10 @@ class JobRunner:
     An error of the work becomes that of its job, on one line, and the next job is run.
     """
 
-    def __init__(self, jobs: Jobs, kinds: Mapping[str, Work]) -> None:
+    def __init__(self, jobs: Jobs, kinds: Mapping[str, Work], every: Mapping[str, timedelta] = NEVER) -> None:
+        """Some kinds are started unasked, `every` so often since the last of them or the gallery's beginning."""
         self.jobs = jobs
+        self._every = every
         self._kinds = kinds
         self._closing = Event()
         self._wanted = Event()
@@ -71,12 +77,20 @@ class JobRunner:
             self._wanted.wait(LEASE.total_seconds())  # then a job is free again whose end could not be written
             self._wanted.clear()
             try:
+                self._start_due()
                 while not self._closing.is_set() and (job := self.jobs.claim()):
                     self._run(job)
             except (
                 Exception
             ) as error:  # the disk is full, say; the thread lives on, and the job goes on some other time
                 log.error("jobs: %s", error, exc_info=None if isinstance(error, OSError) else error)
+
+    def _start_due(self) -> None:
+        for kind, pause in self._every.items():
+            last = self.jobs.last_start(kind)
+            if last is not None and datetime.now(UTC) - last > pause:
+                with suppress(Conflict):  # another process did
+                    self.jobs.create(kind, {}, ITSELF)
 
     def _run(self, job: Job) -> None:
         def progress(done: int, total: int) -> None:

@@ -4,30 +4,37 @@ import io
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sqlalchemy import update
 
 import service.upkeep.reindex
 from reid.config import ReidConfig
 from reid.data.images import decode
+from reid.data.preprocessing import AS_SHOWN
 from reid.inference.checkpoint import load_model, save_model
 from service.engines.memory import MemoryEngine
 from service.gallery.batcher import Busy
 from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
+from service.gallery.rendering import render
 from service.gallery.search import SearchOptions
 from service.opening import open_gallery
 from service.records import Cause, Details, ModelMismatch, Upload
+from service.storage import tables
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.models import Models
 from service.storage.store import EVERYTHING, Store
+from service.upkeep.check import check, told
 from service.upkeep.jobs import JobRunner
 from service.upkeep.reindex import reindex, reindex_work
 from tests.waiting import DEADLINE, wait_until
@@ -43,7 +50,7 @@ def nothing(done, total):
 class Projection:
     """A model that is a random projection of the pixels, the same for each seed."""
 
-    size, features, flip_test, profiles = SIZE, "sa", False, True
+    size, features, flip_test, decoding, resized = SIZE, "sa", False, AS_SHOWN, (4, 4)
 
     def __init__(self, seed):
         self.matrix = np.random.default_rng(seed).standard_normal((3 * 4 * 4, SIZE))
@@ -72,10 +79,21 @@ def model_id(seed):
     return f"model-{seed}"
 
 
-def opened(folder, seed):
+def opened(folder, seed, decoders=None):
     """A gallery that the model of this seed serves, or is to serve."""
     database = Database(folder)
-    return Gallery(database, Projection(seed), model_id(seed), LocalIndex(database, MemoryEngine(), model_id(seed)))
+    index = LocalIndex(database, MemoryEngine(), model_id(seed))
+    return Gallery(database, Projection(seed), model_id(seed), index, decoders=decoders)
+
+
+class DecoderOfAFork:
+    """Renders photos itself: a fork has none of the threads of the decoders that the tests share."""
+
+    def render(self, share, data, order):
+        return render(data, order)
+
+    def close(self):
+        pass
 
 
 def vectors(store, seed):
@@ -115,7 +133,7 @@ def test_a_gallery_of_another_model_is_served_after_a_reindex(folder):
                 refused()
         steps = []
         result = reindex(gallery, lambda done, total: steps.append((done, total)), Cause("ada", "r1"))
-        assert result == {"model_id": "model-1", "items": 40}
+        assert result == {"model_id": "model-1", "items": 40, "left_out": []}
         assert steps == [(0, 40), (32, 40), (40, 40)]
         assert gallery.worker.serves
         require_exact(vectors(gallery.store, 1), range(40), 1)
@@ -137,7 +155,7 @@ def test_a_gallery_of_another_model_is_served_after_a_reindex(folder):
 def test_the_model_that_serves_finds_nothing_to_do(folder):
     with opened(folder, 0) as gallery:
         before = gallery.store.operations()
-        assert reindex(gallery, nothing) == {"model_id": "model-0", "items": 40}
+        assert reindex(gallery, nothing) == {"model_id": "model-0", "items": 40, "left_out": []}
         assert gallery.embedder.embedded == 0
         assert gallery.store.operations() == before
         assert gallery.worker.size() == 40
@@ -198,27 +216,59 @@ def test_a_reindex_that_ended_goes_on_where_it_was(folder, monkeypatch):
     assert (steps[0], steps[-1]) == ((12, 41), (41, 41))
 
 
-def test_pictures_that_cannot_be_read_are_named_and_nothing_is_switched(folder, caplog):
+def test_items_whose_pictures_cannot_be_read_are_left_out_and_named(folder, caplog):
     with opened(folder, 1) as gallery:
         items = gallery.store.page(EVERYTHING, limit=100)
         lost, damaged = items[3], items[8]
         gallery.pictures.path(lost.medium.sha256).unlink()
         gallery.pictures.path(damaged.medium.sha256).write_bytes(b"RIFF")
-        with pytest.raises(
-            ValueError, match=f"^2 items have no vector of model model-1: {lost.item_id}, {damaged.item_id}$"
-        ):
+        gone = [lost.item_id, damaged.item_id]
+        assert reindex(gallery, nothing) == {"model_id": "model-1", "items": 40, "left_out": gone}
+        assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"item {one}" for one in gone]
+        assert gallery.worker.serves and gallery.worker.size() == 38
+        require_exact(vectors(gallery.store, 1), set(range(40)) - {3, 8}, 1)
+        require_exact(vectors(gallery.store, 0), [3, 8], 0)  # the old ones are kept, and not searched
+        assert gone[0] not in found(gallery, picture(3))
+        assert reindex(gallery, nothing)["left_out"] == gone
+        gallery.enrol([Upload(str(n), picture(n), Details()) for n in (3, 8)])  # which puts the pictures back
+        assert reindex(gallery, nothing)["left_out"] == []
+        assert gallery.worker.size() == 40 and found(gallery, picture(3))[0] == gone[0]
+
+
+def test_a_gallery_without_its_pictures_keeps_its_model(folder):
+    shutil.rmtree(folder / "pictures")
+    with opened(folder, 1) as gallery:
+        with pytest.raises(ValueError, match=r"^40 items have no vector of model model-1: \w+"):
             reindex(gallery, nothing)
-        assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-            f"item {item.item_id}" for item in (lost, damaged)
-        ]
         assert not gallery.worker.serves
         require_exact(vectors(gallery.store, 0), range(40), 0)
-        assert gallery.embedder.embedded == 38
-        gallery.delete([lost.item_id, damaged.item_id])
+
+
+def test_damaged_vectors_are_named_and_made_anew(folder):
+    with opened(folder, 0) as gallery:
+        first, second, *_ = gallery.store.page(EVERYTHING, limit=3)
+        with gallery.database.transaction() as connection:
+            for item, harm in ((first, bytes(4 * SIZE)), (second, np.eye(SIZE, dtype="<f4")[0].tobytes())):
+                connection.execute(update(tables.vectors).where(owned(item)).values(vector=harm))
+    with opened(folder, 0) as gallery:  # it starts, without what cannot be compared
+        assert gallery.worker.size() == 39
+        result = check(gallery.database, gallery.pictures, nothing)
+        assert result["damaged_vectors"] == [first.item_id, second.item_id]
+        assert (result["vectors"], result["missing"], result["damaged"], result["damage"]) == (40, [], [], None)
+        assert "2 items have a damaged vector; a re-index mends it" in told(result)[0]
         reindex(gallery, nothing)
-        assert gallery.embedder.embedded == 38
-        assert gallery.worker.serves
-        assert gallery.worker.size() == 38
+        require_exact(vectors(gallery.store, 0), range(40), 0)
+        assert gallery.embedder.embedded == 2 and gallery.worker.size() == 40
+        assert found(gallery, picture(0))[0] == first.item_id
+        assert told(check(gallery.database, gallery.pictures, nothing)) == []
+
+
+def owned(item):
+    return tables.vectors.c.owner_number == item.number
+
+
+def found(gallery, data):
+    return [match.item.item_id for match in gallery.query([data], SearchOptions(top_k=40)).matches]
 
 
 def test_a_queue_that_is_full_is_waited_for(folder, monkeypatch):
@@ -281,12 +331,30 @@ def ended(jobs, job_id):
     return jobs.get(job_id)
 
 
-def reindex_by_a_job(folder, seed, ready):
-    """A child: start or go on with a re-index for the model of a seed, until it is killed."""
+def reindex_by_a_job(folder, seed, steps, ready):
+    """A child: start or go on with a re-index for the model of a seed, until it is killed.
+
+    It is ready for that once the re-index has told of its progress so many times, or ends.
+    """
     service.upkeep.reindex.PHOTOS_AT_ONCE = 1
-    with opened(folder, seed) as gallery:
-        ready.set()
-        with JobRunner(Jobs(gallery.database), {"reindex": reindex_work(gallery)}) as runner:
+    with opened(folder, seed, DecoderOfAFork()) as gallery:
+
+        def work(job, progress):
+            told = count(1)
+
+            def tell(done, total):
+                progress(done, total)
+                if next(told) == steps:
+                    ready.set()
+
+            try:
+                return reindex_work(gallery)(job, tell)
+            finally:
+                ready.set()
+
+        if not steps:
+            ready.set()
+        with JobRunner(Jobs(gallery.database), {"reindex": work}) as runner:
             if all(job.state in ("done", "failed", "cancelled") for job in runner.jobs.page(None, 1)):
                 runner.start("reindex", {})
             time.sleep(DEADLINE)
@@ -300,10 +368,10 @@ def kill_rounds(folder, rounds, seed):
         with Database(folder) as database:
             before = Models(database).count_missing(model_id(served + 1))
         ready = process.Event()
-        child = process.Process(target=reindex_by_a_job, args=(folder, served + 1, ready))
+        child = process.Process(target=reindex_by_a_job, args=(folder, served + 1, draw.randint(0, 42), ready))
         child.start()
         assert ready.wait(DEADLINE)
-        time.sleep(draw.random() * 0.4)  # only chooses the moment
+        time.sleep(draw.random() * 0.02)  # only chooses the moment within a step
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL
@@ -319,7 +387,9 @@ def kill_rounds(folder, rounds, seed):
                 met += 0 < missing < 40
             else:
                 assert models.active.model_id == model_id(served + 1)
-                assert missing == len(vectors(store, served)) == 0
+                assert missing == 0
+                former = vectors(store, served)  # a kill may have left some, which the next switch drops
+                require_exact(former, former, served)
                 served += 1
     with Database(folder) as database:
         missing = Models(database).count_missing(model_id(served + 1))
@@ -333,6 +403,7 @@ def kill_rounds(folder, rounds, seed):
         assert gallery.embedder.embedded == missing
         assert gallery.worker.serves
         require_exact(vectors(gallery.store, served + 1), range(40), served + 1)
+        assert not any(len(vectors(gallery.store, former)) for former in range(served + 1))
     return met, served
 
 
