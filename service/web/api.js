@@ -1,70 +1,10 @@
-/** The HTTP API: one function a route. Everything refused is thrown as a `Problem`, whose message is for people. */
+/** The HTTP API: one function a route. */
 
-const MOST_RETRIES = 5;
-const MOST_SECONDS = 10;
+import { json, request, ROOT } from "./http.js";
 
-/** A refusal; `status` is 0 where the service could not be reached. */
-export class Problem extends Error {
-  constructor(detail, status, code) {
-    super(detail);
-    this.status = status;
-    this.code = code;
-  }
-}
+export { onUnauthorized, Problem } from "./http.js";
 
-let signIn = async () => false;
-
-/** Say what to do about a missing key: `ask` resolves to whether there is one now. */
-export function onUnauthorized(ask) {
-  signIn = ask;
-}
-
-async function request(method, path, { body, signal, keepalive = false, asksForKey = true } = {}) {
-  const form = body instanceof FormData || body === undefined;
-  const options = {
-    ...{ method, signal, keepalive, credentials: "same-origin" },
-    body: form ? body : JSON.stringify(body),
-    headers: form ? {} : { "Content-Type": "application/json" },
-  };
-  for (let tried = 0; ; tried++) {
-    const response = await reach(path, options);
-    if (response.ok) return response;
-    if (response.status === 401 && asksForKey && (await signIn())) continue;
-    const seconds = response.headers.get("Retry-After");
-    if (seconds === null || tried === MOST_RETRIES) throw await problem(response);
-    await pause(Math.min(Number(seconds), MOST_SECONDS), signal);
-  }
-}
-
-async function reach(path, options) {
-  try {
-    return await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The service cannot be reached. Is it running?", 0, "unreachable");
-  }
-}
-
-async function problem(response) {
-  const told = await response.json().catch(() => ({}));
-  return new Problem(told.detail ?? `The service answered ${response.status}.`, response.status, told.code ?? "");
-}
-
-function pause(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const stopped = () => reject(signal.reason);
-    signal?.addEventListener("abort", stopped, { once: true });
-    setTimeout(() => {
-      signal?.removeEventListener("abort", stopped);
-      resolve();
-    }, 1000 * seconds);
-  });
-}
-
-async function json(method, path, options) {
-  return (await request(method, path, options)).json();
-}
-
+const MOST_IDS = 1000; // of one request
 const itemPath = (itemId, part = "") => `/v1/items/${encodeURIComponent(itemId)}${part}`;
 
 export const query = (form, signal) => json("POST", "/query", { body: form, signal });
@@ -72,7 +12,84 @@ export const enrol = (form) => json("POST", "/v1/items", { body: form });
 export const getItem = (itemId) => json("GET", itemPath(itemId));
 export const editItem = (itemId, changes) => json("PATCH", itemPath(itemId), { body: changes });
 export const deleteItem = (itemId) => request("DELETE", itemPath(itemId), { keepalive: true });
-export const listItems = (limit, cursor) => json("GET", `/v1/items?limit=${limit}&cursor=${cursor}`);
+/** A page of items, as the fields ask for it. */
+export const listItems = (fields, signal = undefined) => json("GET", `/v1/items?${fields}`, { signal });
+
+/** The items of all pages. */
+export async function allItems(fields) {
+  const found = [];
+  for (let cursor = 0; cursor !== null; ) {
+    fields.set("cursor", String(cursor));
+    const page = await listItems(fields);
+    found.push(...page.items);
+    cursor = page.next_cursor;
+  }
+  return found;
+}
+
+export const days = async (fields) => (await json("GET", `/v1/days?${fields}`)).days;
+
+/** Change many items, or count them; `wanted` is as the API has it. */
+export const editItems = (wanted) => json("POST", "/v1/items/edit", { body: wanted });
+
+/** Change items of any number of ids, or as many as `expected` that pass a filter; tells the steps that undo it. */
+export async function editAll(chosen, wanted, expected) {
+  const portions = chosen.item_ids ? inPortions(chosen.item_ids).map((ids) => ({ item_ids: ids })) : [{ ...chosen, expected }];
+  const steps = [];
+  let changed = 0;
+  for (const portion of portions) {
+    const done = await editItems({ ...portion, ...wanted, dry_run: false });
+    steps.push(done.batch_id);
+    changed += done.changed;
+  }
+  return { steps, changed };
+}
+
+/** Take an edit of many items back. */
+export const undoEdit = (batchId) => json("POST", "/v1/items/edit/undo", { body: { batch_id: batchId } });
+
+/** Delete items of any number of ids. */
+export async function deleteItems(itemIds) {
+  for (const ids of inPortions(itemIds)) {
+    await request("POST", "/v1/items/delete", { body: { item_ids: ids, dry_run: false }, keepalive: true });
+  }
+}
+
+/** Delete all items that pass a filter. */
+export const deleteMatching = (wanted) => json("POST", "/v1/items/delete", { body: wanted });
+
+const listPath = (id, part = "") => `/v1/shortlists/${encodeURIComponent(id)}${part}`;
+export const shortlists = async () => (await json("GET", "/v1/shortlists")).shortlists;
+export const shortlist = (id) => json("GET", listPath(id));
+export const createShortlist = (wanted) => json("POST", "/v1/shortlists", { body: wanted });
+export const editShortlist = (id, changes) => json("PATCH", listPath(id), { body: changes });
+export const deleteShortlist = (id) => request("DELETE", listPath(id));
+
+/** Put items of any number of ids at the end of a shortlist. */
+export async function addToShortlist(id, itemIds) {
+  for (const ids of inPortions(itemIds)) await json("POST", listPath(id, "/items"), { body: { item_ids: ids } });
+}
+
+/** Where a shortlist is as a file: its `table` or `report`. */
+export const shortlistUrl = (id, kind) => ROOT + listPath(id, `/${kind}`);
+
+export const jobs = async () => (await json("GET", "/v1/jobs?limit=20")).jobs;
+export const startJob = (kind) => json("POST", `/v1/admin/${kind}`);
+export const cancelJob = (jobId) => json("POST", `/v1/jobs/${encodeURIComponent(jobId)}/cancel`);
+export const keys = async () => (await json("GET", "/v1/admin/keys")).keys;
+export const addKey = (wanted) => json("POST", "/v1/admin/keys", { body: wanted });
+export const revokeKey = (keyId) => request("DELETE", `/v1/admin/keys/${encodeURIComponent(keyId)}`);
+/** The changes of the gallery that fields ask for, the newest first. */
+export const operations = async (fields) => (await json("GET", `/v1/admin/operations?${fields}`)).operations;
+/** The queries that fields ask for, the newest first. */
+export const loggedQueries = async (fields) => (await json("GET", `/v1/admin/queries?${fields}`)).queries;
+
+function inPortions(ids) {
+  const portions = [];
+  for (let start = 0; start < ids.length; start += MOST_IDS) portions.push(ids.slice(start, start + MOST_IDS));
+  return portions;
+}
+
 export const cameras = async () => (await json("GET", "/v1/cameras")).cameras;
 export const labels = async () => (await json("GET", "/v1/labels")).labels;
 export const ready = () => json("GET", "/health/ready");
@@ -81,10 +98,10 @@ export const openSession = (key) => request("POST", "/v1/session", { body: { key
 export const closeSession = () => request("DELETE", "/v1/session", { asksForKey: false });
 
 /** Where the photo of an item is. */
-export const imageUrl = (itemId) => itemPath(itemId, "/image");
+export const imageUrl = (itemId) => ROOT + itemPath(itemId, "/image");
 
 /** Where a small copy of it is. */
-export const thumbnailUrl = (itemId) => itemPath(itemId, "/thumbnail");
+export const thumbnailUrl = (itemId) => ROOT + itemPath(itemId, "/thumbnail");
 
 /** The attention over the photo of an item, as a picture. */
 export const itemAttention = async (itemId) => (await request("GET", itemPath(itemId, "/attention"))).blob();

@@ -9,8 +9,8 @@ import { may } from "./session.js";
 /** A list of matches or items. It follows edits and deletes, and one Tab reaches it. */
 export class Cards {
   /**
-   * @param {HTMLElement} list
-   * @param {function(Cards, Object): void} open what to do with a card that is clicked
+   * @param {any} list an element
+   * @param {(cards: Cards, item: any) => void} open what to do with a card that is clicked
    */
   constructor(list, open) {
     this.list = list;

@@ -1,6 +1,8 @@
 /** Finding and making elements. */
 
-/** The element of an id that index.html has. */
+import { notePath } from "./files.js";
+
+/** The element of an id that index.html has; what kind it is is said there. @returns {any} */
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -34,6 +36,11 @@ export function isTyping(target) {
   return target.matches("textarea, select, input:not([type=checkbox], [type=file])");
 }
 
+/** What was written into a field of a form, without blanks around it. */
+export function written(form, field) {
+  return String(new FormData(form).get(field) ?? "").trim();
+}
+
 /** Turn a button with `aria-pressed` on or off. */
 export function press(button, on) {
   button.setAttribute("aria-pressed", String(on));
@@ -52,7 +59,11 @@ export async function filesOf(transfer) {
 }
 
 async function filesIn(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    notePath(file, entry.fullPath);
+    return [file];
+  }
   const reader = entry.createReader();
   const found = [];
   for (;;) {

@@ -4,10 +4,15 @@ const LEAST_DIGITS = 3;
 const MOST_DIGITS = 6;
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const long = new Intl.DateTimeFormat(undefined, {
+/** @type {Intl.DateTimeFormatOptions} */
+const inFull = {
   ...{ year: "numeric", month: "long", day: "numeric" },
-  ...{ hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" },
-});
+  ...{ hour: "2-digit", minute: "2-digit", second: "2-digit" },
+};
+const long = new Intl.DateTimeFormat(undefined, { ...inFull, timeZoneName: "short" });
+// Of clocks elsewhere, whose times are moved to UTC by their offset.
+const shortThere = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
+const longThere = new Intl.DateTimeFormat(undefined, { ...inFull, timeZone: "UTC" });
 
 /** The name of the viewer's time zone, such as Europe/Oslo. */
 export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -39,14 +44,25 @@ export function percent(probability) {
   return `${value.toFixed(value > 1 && value < 99 ? 0 : 1)} %`;
 }
 
-/** A time of the API in the viewer's zone, such as "12 May 2024, 14:03". */
+/** The offset of the camera's clock that a time of the API tells, such as "+02:00"; "" for a time in UTC. */
+export function clockOf(text) {
+  return text.match(/[+-]\d\d:\d\d$/)?.[0] ?? "";
+}
+
+/** A time of the API as the camera's clock showed it, "3 May 2026, 06:41 +02:00", else in the viewer's zone. */
 export function time(text) {
-  return short.format(new Date(text));
+  const clock = clockOf(text);
+  return clock ? `${shortThere.format(asShown(text))} ${clock}` : short.format(new Date(text));
 }
 
 /** The same with seconds and zone. */
 export function timeInFull(text) {
-  return long.format(new Date(text));
+  const clock = clockOf(text);
+  return clock ? `${longThere.format(asShown(text))} ${clock}` : long.format(new Date(text));
+}
+
+function asShown(text) {
+  return new Date(`${text.slice(0, -clockOf(text).length)}Z`);
 }
 
 /** The value of a datetime-local input, in the viewer's zone, as the API takes it; null where there is none. */
@@ -57,14 +73,21 @@ export function toApiTime(value) {
 /** The other way round. */
 export function toInputTime(text) {
   const moment = new Date(text);
-  return new Date(moment - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+  return new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
-/** What an answer says about the subject, as a sentence. */
+/** What an answer says about the subject: "known", "ambiguous", "unknown", or "" where it says nothing. */
+export function verdictOf(answer) {
+  const probability = answer.matches[0]?.probability ?? null;
+  // The verdict is about the subject, the probability about one photo; "known" beside 30 % would be believed by nobody.
+  return answer.verdict === "known" && probability !== null && probability < 0.5 ? "ambiguous" : (answer.verdict ?? "");
+}
+
+/** The same as a sentence. */
 export function verdict(answer) {
   const [best] = answer.matches;
   const name = best?.label ?? "the subject of the first match";
-  switch (answer.verdict) {
+  switch (verdictOf(answer)) {
     case "known":
       return best ? `Known: most likely ${name}.` : "Known: most likely one of the photos searched.";
     case "ambiguous":
@@ -74,4 +97,9 @@ export function verdict(answer) {
     default:
       return "";
   }
+}
+
+/** The name of a photo's file, not where it lies on the server. */
+export function fileName(source) {
+  return source?.split(/[\\/]/).at(-1);
 }

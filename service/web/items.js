@@ -1,15 +1,23 @@
 /** Changes to enrolled photos, told to every list on the page by events of `changes`. */
 
 import * as api from "./api.js";
+import { count } from "./format.js";
 import { toast } from "./toasts.js";
 
 const SECONDS_TO_UNDO = 8;
+const SECONDS_TO_UNDO_EDITS = 30;
 
-/** Events `edited` (detail: the item), `removed` and `restored` (detail: its id), and `added`. */
+/**
+ * Events `edited` (detail: the item), `removed` and `restored` (detail: its id), and `added`.
+ * @type {any} a plain target knows of no details
+ */
 export const changes = new EventTarget();
 
-/** Deletes that can still be taken back, oldest first: the id of an item to how to undo and how to do it. */
-const waiting = new Map();
+/**
+ * What can still be taken back, oldest first; of deletes, `commit` does it in the end.
+ * @type {Set<{undo: () => void, hide: () => void, timer: number, commit: ?(() => Promise<void>)}>}
+ */
+const waiting = new Set();
 const removed = new Set();
 
 function tell(type, detail) {
@@ -33,31 +41,52 @@ export function tellAdded() {
   tell("added", null);
 }
 
+/** Delete items, once the time to take that back has passed. */
+export function removeItems(items) {
+  const ids = items.map((item) => item.item_id).filter((itemId) => !removed.has(itemId));
+  if (ids.length === 0) return;
+  for (const itemId of ids) {
+    removed.add(itemId);
+    tell("removed", itemId);
+  }
+  const what = ids.length === 1 ? (items[0].label ?? "a photo") : count(ids.length, "photo");
+  offerUndo(`Deleted ${what}.`, () => ids.forEach(restore), SECONDS_TO_UNDO, () => commit(ids));
+}
+
 /** Delete an item, once the time to take that back has passed. */
 export function removeItem(item) {
-  const itemId = item.item_id;
-  if (removed.has(itemId)) return;
-  removed.add(itemId);
-  tell("removed", itemId);
-  const undo = () => {
-    settle(itemId);
-    restore(itemId);
-  };
-  const hide = toast(`Deleted ${item.label ?? "a photo"}.`, { name: "Undo", run: undo }, null);
-  const timer = setTimeout(() => commit(itemId), 1000 * SECONDS_TO_UNDO);
-  waiting.set(itemId, { undo, hide, timer });
+  removeItems([item]);
 }
 
-/** Take back the last delete that can be. */
+/** Say what was done, with a button and a key that take it back for a while. */
+export function undoable(text, undo) {
+  offerUndo(text, undo, SECONDS_TO_UNDO_EDITS, null);
+}
+
+/** Take back the last that can be. */
 export function undoLast() {
-  [...waiting.values()].at(-1)?.undo();
+  [...waiting].at(-1)?.undo();
 }
 
-function settle(itemId) {
-  const { hide, timer } = waiting.get(itemId);
-  clearTimeout(timer);
-  hide();
-  waiting.delete(itemId);
+function offerUndo(text, undo, seconds, commit) {
+  const take = () => {
+    settle(one);
+    undo();
+  };
+  const hide = toast(text, { name: "Undo", run: take }, null);
+  const end = () => (commit ? one.commit() : settle(one));
+  const committed = async () => {
+    settle(one);
+    await commit();
+  };
+  const one = { undo: take, hide, timer: setTimeout(end, 1000 * seconds), commit: commit && committed };
+  waiting.add(one);
+}
+
+function settle(one) {
+  clearTimeout(one.timer);
+  one.hide();
+  waiting.delete(one);
 }
 
 function restore(itemId) {
@@ -65,17 +94,16 @@ function restore(itemId) {
   tell("restored", itemId);
 }
 
-async function commit(itemId) {
-  settle(itemId);
+async function commit(ids) {
   try {
-    await api.deleteItem(itemId);
-    tell("deleted", itemId);
+    await (ids.length === 1 ? api.deleteItem(ids[0]) : api.deleteItems(ids));
+    for (const itemId of ids) tell("deleted", itemId);
   } catch (error) {
     if (error.status === 404) return; // someone else deleted it
-    restore(itemId);
+    ids.forEach(restore);
     toast(`Not deleted: ${error.message}`);
   }
 }
 
 // The requests outlive the page, so what was shown as deleted is deleted.
-addEventListener("pagehide", () => [...waiting.keys()].forEach(commit));
+addEventListener("pagehide", () => [...waiting].forEach((one) => one.commit?.()));

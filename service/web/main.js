@@ -1,48 +1,23 @@
-/** The page: its views, what is dropped and pasted on it, and its keys. */
+/** The page: what is dropped and pasted on it, and its keys. */
 
 import * as api from "./api.js";
-import { showEnrolled, startBrowsing } from "./browse.js";
 import { byId, filesOf, isTyping } from "./dom.js";
-import { enrolFiles, showWhetherMayAdd, startEnrolment } from "./enrol.js";
 import { count } from "./format.js";
+import { takeFiles as importFiles } from "./imports/taking.js";
+import { startWatching } from "./imports/watching.js";
 import { changes, undoLast } from "./items.js";
 import { refreshNames } from "./names.js";
-import { restoreSearch, searchFiles, searchItem, startSearch } from "./search.js";
+import { currentView, drawLinks, showPlace, startViews } from "./navigation.js";
+import { goBackTo, here } from "./router.js";
 import { startSession } from "./session.js";
 import { toast } from "./toasts.js";
 import { startViewer } from "./viewer.js";
+import { searchFiles, searchItem } from "./views/search.js";
 
-const VIEWS = ["search", "add", "browse"];
 const SECONDS_UNTIL_ASKED_AGAIN = 5;
 
-function currentView() {
-  const named = location.hash.slice(1);
-  return VIEWS.includes(named) ? named : "search";
-}
-
-function showView() {
-  const current = currentView();
-  for (const name of VIEWS) {
-    byId(`${name}-view`).hidden = name !== current;
-    const link = document.querySelector(`nav a[href="#${name}"]`);
-    if (name === current) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
-  if (current === "browse") showEnrolled();
-}
-
-/** Follow a link to a view without forgetting which subject is asked about. */
-function followLink(event) {
-  const link = event.target.closest('a[href^="#"]');
-  if (!link) return;
-  event.preventDefault();
-  history.pushState(history.state, "", link.getAttribute("href"));
-  showView();
-}
-
-function search(item) {
+function searchFrom(item) {
   searchItem(item);
-  showView();
   scrollTo(0, 0);
   byId("results-title").focus();
 }
@@ -51,22 +26,22 @@ async function takeFiles(event, transfer) {
   if (![...transfer.items].some((item) => item.kind === "file") || document.querySelector("dialog[open]")) return;
   event.preventDefault();
   const files = await filesOf(transfer);
-  if (currentView() === "add") {
-    await enrolFiles(files);
+  if (currentView() === "imports") {
+    await importFiles(files);
     return;
   }
   searchFiles(files);
-  showView();
 }
 
 function pressKey(event) {
   if (isTyping(event.target) || document.querySelector("dialog[open]") || event.altKey) return;
   if (event.ctrlKey || event.metaKey) {
     if (event.key === "z") undoLast();
+  } else if (currentView() === "compare") {
+    return; // it has keys of its own
   } else if (event.key === "/") {
     event.preventDefault();
-    history.pushState(history.state, "", "#search");
-    showView();
+    if (currentView() !== "search") goBackTo("search");
     byId("choose-photos").focus();
   } else if (event.key === "?") {
     byId("help").showModal();
@@ -74,7 +49,6 @@ function pressKey(event) {
 }
 
 function startGestures() {
-  document.addEventListener("click", followLink);
   document.addEventListener("keydown", pressKey);
   document.addEventListener("paste", (event) => takeFiles(event, event.clipboardData));
   document.addEventListener("dragover", (event) => {
@@ -89,44 +63,48 @@ function startGestures() {
     document.body.classList.remove("dragging");
     takeFiles(event, event.dataTransfer);
   });
+  byId("skip").addEventListener("click", () => {
+    const heading = byId(currentView() === "search" ? "results-title" : `${currentView()}-view`);
+    heading.tabIndex = -1;
+    heading.focus();
+  });
   byId("show-help").addEventListener("click", () => byId("help").showModal());
 }
 
+let askAgain = null;
+
 /** Say how many photos there are, or why nothing is answered; then ask again until it is. */
 async function showReadiness() {
+  clearTimeout(askAgain);
   const problem = byId("not-ready");
   try {
     const { items, trained_on: trainedOn } = await api.ready();
     byId("toy").hidden = trainedOn !== "toy";
-    byId("gallery-state").textContent = items === 0 ? "The gallery is empty" : count(items, "photo");
+    // Nothing of either is told before somebody signed in.
+    byId("gallery-state").textContent = items === null ? "" : items === 0 ? "The gallery is empty" : count(items, "photo");
     problem.hidden = true;
   } catch (error) {
     problem.textContent = `Not ready: ${error.message}`;
     problem.hidden = false;
-    setTimeout(showReadiness, 1000 * SECONDS_UNTIL_ASKED_AGAIN);
+    askAgain = setTimeout(showReadiness, 1000 * SECONDS_UNTIL_ASKED_AGAIN);
   }
 }
 
 async function start() {
   startGestures();
-  startViewer(search);
-  startBrowsing();
-  startEnrolment();
-  startSearch();
-  showView();
+  startViewer(searchFrom);
+  startViews();
   showReadiness();
   try {
     await startSession();
   } catch (error) {
     toast(error.message, { name: "Try again", run: () => location.reload() }, null);
   }
-  showWhetherMayAdd();
-  restoreSearch();
-  addEventListener("popstate", () => {
-    showView();
-    restoreSearch();
-  });
+  drawLinks();
+  showReadiness();
+  showPlace(here());
   for (const type of ["added", "deleted"]) changes.addEventListener(type, showReadiness);
+  startWatching();
   refreshNames().catch((error) => toast(error.message));
 }
 

@@ -5,7 +5,7 @@ import { byId, element } from "./dom.js";
 import { integer } from "./format.js";
 
 const MOST_CHIPS = 8;
-const choices = { cameras: [], labels: [] };
+const choices = { cameras: [], labels: [], sites: [] }; // what sites there are is not told
 
 /** Read the names again, most frequent first, and offer them everywhere. */
 export async function refreshNames() {
@@ -22,15 +22,17 @@ function offer(kind, listId, names) {
 /** Names of a kind to choose from: chips for the most frequent, and an input for any other. */
 export class NameChoice {
   /**
-   * @param {"cameras"|"labels"} kind also the id of the fieldset
-   * @param {function(): void} changed called after each choice by hand
+   * @param {"cameras"|"labels"|"sites"} kind
+   * @param {string} id of the fieldset
+   * @param {() => void} changed called after each choice by hand
    */
-  constructor(kind, changed) {
+  constructor(kind, id, changed) {
     this.names = [];
+    this.offered = kind !== "sites";
     this.chosen = new Set();
     this.changed = changed;
-    this.chips = byId(kind).querySelector(".chips");
-    this.input = byId(kind).querySelector("input");
+    this.chips = byId(id).querySelector(".chips");
+    this.input = byId(id).querySelector("input");
     this.input.addEventListener("change", () => this.take());
     this.input.addEventListener("keydown", (event) => {
       if (event.key !== "Enter") return;
@@ -84,6 +86,6 @@ export class NameChoice {
         ),
       ),
     );
-    this.input.hidden = this.names.length <= MOST_CHIPS;
+    this.input.hidden = this.names.length <= MOST_CHIPS && this.offered;
   }
 }

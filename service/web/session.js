@@ -10,11 +10,17 @@ const problem = byId("sign-in-problem");
 const LOCAL = "local"; // who needs no key
 
 let scopes = new Set();
+let cameras = null;
 let asking = null;
 
 /** Whether the key has a scope. */
 export function may(scope) {
   return scopes.has(scope);
+}
+
+/** Whether the key shows the photos of all cameras. */
+export function seesAll() {
+  return cameras === null;
 }
 
 /** Learn what the key allows; asks for a key where one is needed. */
@@ -29,6 +35,7 @@ export async function startSession() {
   try {
     const session = await api.session();
     scopes = new Set(session.scopes);
+    cameras = session.cameras;
     byId("sign-out").hidden = session.actor === LOCAL;
   } catch (error) {
     byId("sign-out").hidden = error.status !== 403; // a key that may not even ask what it may

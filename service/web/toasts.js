@@ -7,7 +7,7 @@ const SECONDS = 6;
 /**
  * Show a message, with a button if there is something to do about it; gives the function that takes it away.
  * @param {string} text
- * @param {?{name: string, run: function(): void}} action
+ * @param {?{name: string, run: () => void}} action
  * @param {?number} seconds how long it stays; null until it is taken away
  */
 export function toast(text, action = null, seconds = SECONDS) {

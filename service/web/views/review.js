@@ -1,0 +1,49 @@
+/** Review: questions about who is who, conflicts, and what the machine joined. */
+
+import { Conflicts } from "../review/conflicts.js";
+import { Joins } from "../review/joins.js";
+import { Queue } from "../review/queue.js";
+import { Start } from "../review/start.js";
+import { address, here, rename } from "../router.js";
+import { may, seesAll } from "../session.js";
+import { html, render } from "../vendor/preact.js";
+import { review as words } from "../words.js";
+
+const PARTS = ["", "conflicts", "joins", "start"];
+let container;
+
+/** @type {import("../router.js").View} */
+export const review = { name: "review", title: words.title, section: "names", start, show, hide };
+
+function start(made) {
+  container = made;
+}
+
+function show(place) {
+  const part = PARTS.includes(place.parts[0]) ? place.parts[0] : "";
+  render(html`<${Review} part=${part} jobId=${place.fields.get("job")} />`, container);
+}
+
+function hide() {
+  render(null, container);
+}
+
+/** The questions of the review that was just started, in place of how far its start was. */
+function showQuestions() {
+  rename(address("review"));
+  show(here());
+}
+
+function Review({ part, jobId }) {
+  return html`
+    <h2>${words.title}</h2>
+    <nav class="parts" aria-label=${words.title}>
+      ${PARTS.map((one) => html`<a key=${one} href=${address("review", one ? [one] : [])} aria-current=${one === part ? "page"
+        : null}>${words.parts[one]}</a>`)}
+    </nav>
+    ${part === "" ? (may("write") ? html`<${Queue} />` : html`<p>${words.mayNotAnswer}</p>`) : null}
+    ${part === "conflicts" ? html`<${Conflicts} may=${may("write")} />` : null}
+    ${part === "joins" ? html`<${Joins} may=${may("write")} />` : null}
+    ${part === "start" ? html`<${Start} jobId=${jobId} may=${may("write") && seesAll()} started=${showQuestions} />` : null}
+  `;
+}

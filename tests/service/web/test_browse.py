@@ -1,0 +1,133 @@
+"""Looking through all photos and changing many of them, in a real browser."""
+
+import csv
+import io
+
+import pytest
+
+from service.records import NewKey
+from service.storage.keys import Keys
+from tests.service.web.acting import expect
+
+pytestmark = pytest.mark.browser
+
+
+def labels(client):
+    return [item["label"] for item in client.get("/v1/items").json()["items"]]
+
+
+def test_a_long_list_is_scrolled_with_few_cards_in_the_page(client, open_page, enrol, picture):
+    enrol([{}] * 32)
+    for start in range(32, 288, 32):
+        sent = [("images", (f"{number}.png", picture(number))) for number in range(start, start + 32)]
+        assert client.post("/v1/items", files=sent).status_code == 201
+    tab = open_page(client, "/#browse")
+    cards = tab.locator("#enrolled li")
+    expect(cards.first).to_contain_text("287.png")  # the newest first
+    expect(cards.first).to_have_attribute("aria-setsize", "288")  # two pages, for the first one nearly fills the screen
+    assert cards.count() < 120
+    cards.first.get_by_role("button").focus()
+    tab.keyboard.press("End")
+    expect(tab.locator("#enrolled li button:focus")).to_contain_text("0.png")
+    expect(cards.first).not_to_contain_text("287.png")
+    assert cards.count() < 120
+    tab.keyboard.press("Home")
+    expect(tab.locator("#enrolled li button:focus")).to_contain_text("287.png")
+    tab.locator("#browse-view").get_by_label("Order").select_option("Added first first")
+    expect(cards.first).to_contain_text("0.png")
+    tab.reload()
+    expect(cards.first).to_contain_text("0.png")
+
+
+def test_many_are_named_at_once_and_that_is_taken_back(client, open_page, herd):
+    tab = open_page(client, "/#browse")
+    cards = tab.locator("#enrolled li")
+    expect(cards).to_have_count(6)
+    cards.nth(0).get_by_role("checkbox").check()
+    cards.nth(3).get_by_role("button").click(modifiers=["Shift"])
+    bar = tab.get_by_role("region", name="Selected photos")
+    expect(bar).to_contain_text("4 selected")
+    cards.nth(1).get_by_role("checkbox").uncheck()
+    before = labels(client)
+    bar.get_by_label("Label", exact=True).fill("Zazu")
+    bar.get_by_role("button", name="Change").click()
+    expect(tab.locator("#toasts")).to_contain_text("3 photos changed.")
+    expect(tab.locator("#enrolled .label", has_text="Zazu")).to_have_count(3)
+    assert labels(client) == [*before[:2], "Zazu", "Zazu", before[4], "Zazu"]
+    tab.locator("#toasts").get_by_role("button", name="Undo").click()
+    expect(tab.locator("#enrolled .label", has_text="Zazu")).to_have_count(0)
+    assert labels(client) == before
+
+
+def test_all_that_pass_get_another_time_and_camera(client, open_page, herd):
+    tab = open_page(client, "/#/browse?cameras=north")
+    expect(tab.locator("#enrolled li")).to_have_count(3)
+    tab.locator("#enrolled li").first.get_by_role("checkbox").check()
+    bar = tab.get_by_role("region", name="Selected photos")
+    bar.get_by_role("button", name="Select all that pass").click()
+    expect(bar).to_contain_text("All 3 that pass are selected")
+    bar.get_by_label("What to change").select_option("Shift of time")
+    field = bar.get_by_role("textbox", name="Shift of time")
+    field.fill("soon")
+    expect(bar.get_by_role("button", name="Change")).to_be_disabled()
+    field.fill("-1:30")
+    bar.get_by_role("button", name="Change").click()
+    expect(tab.locator("#toasts")).to_contain_text("3 photos changed.")
+    times = {item["captured_at"][11:16] for item in client.get("/v1/items?cameras=north").json()["items"]}
+    assert times == {"10:30"}
+    assert {item["captured_at"][11:16] for item in client.get("/v1/items?cameras=south").json()["items"]} == {"12:00"}
+    tab.keyboard.press("Control+z")
+    expect(tab.locator("#toasts")).to_contain_text("Taken back.")
+    assert {item["captured_at"][11:16] for item in client.get("/v1/items").json()["items"]} == {"12:00"}
+
+
+def test_a_month_and_those_without_label_are_shown_alone(client, open_page, enrol):
+    times = ["2024-04-30T23:00:00Z", "2024-05-01T00:00:00Z", "2024-05-31T23:59:59Z", None]
+    enrol([{"captured_at": time, "label": "ada" if time is None else None} for time in times])
+    tab = open_page(client, "/#browse")
+    cards = tab.locator("#enrolled li")
+    expect(cards).to_have_count(4)
+    tab.get_by_role("button", name="2024-05").click()
+    expect(cards).to_have_count(2)
+    expect(tab.get_by_role("button", name="2024-05")).to_have_attribute("aria-pressed", "true")
+    assert "from=2024-05-01" in tab.url
+    tab.get_by_role("button", name="2024-05").click()
+    tab.get_by_label("Names").select_option("With label")
+    expect(cards).to_have_count(1)
+    expect(tab.locator("#browse-months button")).to_have_count(0)
+    tab.get_by_label("Names").select_option("Without label")
+    expect(cards).to_have_count(3)
+
+
+def test_the_selection_is_deleted_after_a_while_and_goes_into_a_table(client, open_page, herd):
+    tab = open_page(client, "/#browse", clock=True)
+    cards = tab.locator("#enrolled li")
+    cards.first.get_by_role("button").focus()
+    tab.keyboard.press("x")
+    tab.keyboard.press("Shift+ArrowRight")
+    bar = tab.get_by_role("region", name="Selected photos")
+    expect(bar).to_contain_text("2 selected")
+    with tab.expect_download() as download:
+        bar.get_by_role("button", name="Export CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_bytes().decode("utf-8-sig"))))
+    assert [(row["item_id"], row["source"]) for row in rows] == [(herd[n]["item_id"], f"{n}.png") for n in (5, 4)]
+    bar.get_by_role("button", name="Delete").click()
+    expect(cards).to_have_count(4)
+    expect(bar).to_be_hidden()
+    assert len(labels(client)) == 6
+    tab.keyboard.press("Control+z")
+    expect(cards).to_have_count(6)
+    cards.first.get_by_role("checkbox").check()
+    bar.get_by_role("button", name="Delete").click()
+    with tab.expect_response("**/v1/items/*"):
+        tab.clock.fast_forward(9000)
+    assert len(labels(client)) == 5
+
+
+def test_a_key_that_may_only_read_looks_and_exports(serve, open_page, gallery, herd):
+    _, secret = Keys(gallery.database).add(NewKey("reader", frozenset({"read"})))
+    client = serve(require_keys=True)
+    tab = open_page(client, "/#browse", extra_http_headers={"X-API-Key": secret})
+    tab.locator("#enrolled li").first.get_by_role("checkbox").check()
+    bar = tab.get_by_role("region", name="Selected photos")
+    expect(bar.get_by_role("button")).to_have_text(["Select all that pass", "Export CSV", "Clear"])

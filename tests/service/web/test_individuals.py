@@ -1,0 +1,148 @@
+"""Individuals: found, renamed, merged, split and taken home, in a real browser."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.service.web.acting import ADMIN, expect
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def ids(client, herd):
+    """The ids of nyala 0, 1 and 2, of two photos each."""
+    return [herd[number]["identity_id"] for number in (0, 2, 4)]
+
+
+def individual(client, identity_id):
+    return client.get(f"/v1/identities/{identity_id}").json()
+
+
+def confirm(tab, *said):
+    dialog = tab.get_by_role("dialog")
+    for words in said:
+        expect(dialog).to_contain_text(words)
+    dialog.get_by_role("button", name="Do it").click()
+
+
+def undo(tab):
+    tab.locator("#toasts").get_by_role("button", name="Undo").last.click()
+
+
+def test_individuals_are_found_and_back_leads_to_the_list(client, open_page, herd, ids):
+    client.post("/v1/identities", json={"name": "NYALA  1"})
+    tab = open_page(client, "/#/individuals")
+    cards = tab.locator(".individuals .card")
+    expect(cards).to_have_count(4)
+    expect(tab.get_by_text("4 individuals.")).to_be_visible()
+    expect(cards.nth(0)).to_contain_text("2 photos")
+    expect(cards.nth(0)).to_contain_text("last seen 13 May 2024")
+    expect(cards.nth(1)).to_contain_text("Spelt alike: NYALA 1")
+    tab.locator("#individuals-view").get_by_label("Order").select_option("Seen last")
+    expect(cards.first).to_contain_text("nyala 2")
+    tab.get_by_label("Find a name").fill("LA 2")
+    expect(cards).to_have_count(1)
+    assert tab.evaluate("location.hash") == "#/individuals?sort=last_seen&q=LA+2"
+    cards.first.click()
+    expect(tab.locator("#individuals-view h3")).to_contain_text("nyala 2")
+    tab.reload()
+    expect(tab.locator("#individuals-view")).to_contain_text("north, south")
+    expect(tab.get_by_label("Photos, by time").locator(".card time")).to_have_text(
+        ["16 May 2024, 14:00", "17 May 2024, 14:00"]
+    )
+    near = tab.get_by_label("Look-alikes").get_by_role("link")
+    expect(near).to_have_count(2)
+    tab.go_back()
+    expect(cards).to_have_count(1)
+    expect(tab.get_by_label("Find a name")).to_have_value("LA 2")
+
+
+def test_an_individual_is_renamed_merged_split_and_all_of_it_undone(client, open_page, herd, ids):
+    zero, one, _ = ids
+    tab = open_page(client, f"/#/individuals/{zero}")
+    name = tab.get_by_label("Name", exact=True)
+    heading = tab.locator("#individuals-view h3")
+    name.fill("Nala")
+    tab.get_by_role("button", name="Rename", exact=True).click()
+    expect(heading).to_contain_text("Nala")
+    undo(tab)
+    expect(heading).to_contain_text("nyala 0")
+    assert (individual(client, zero)["name"], individual(client, zero)["aliases"]) == ("nyala 0", [])
+    name.fill("NYALA 1")
+    tab.get_by_role("button", name="Rename", exact=True).click()
+    expect(tab.get_by_role("alert").filter(has_text='"nyala 1" is spelt alike. (2 photos)')).to_be_visible()
+    tab.get_by_role("button", name="Merge into nyala 1").click()
+    confirm(tab, "2 photos: nyala 0 → nyala 1")
+    expect(tab.locator("#individuals-view")).to_contain_text("was merged into nyala 1")
+    tab.locator("#individuals-view").get_by_role("link", name="nyala 1").click()
+    expect(heading).to_contain_text("4 photos")
+    expect(tab.get_by_role("region", name="Photos, by time").get_by_role("listitem")).to_have_count(4)  # they move it
+    tab.get_by_label("Merged into this one").get_by_role("button", name="Give it back its photos").click()
+    confirm(tab, "2 photos: nyala 1 → nyala 0")
+    expect(heading).to_contain_text("2 photos")
+    tab.get_by_label("Select 14 May 2024, 14:00").check()
+    tab.get_by_label("Name of who they are (optional)").fill("Zazu")
+    tab.get_by_role("button", name="Split off").click()
+    confirm(tab, "1 photo: nyala 1 → another individual")
+    expect(heading).to_contain_text("1 photo")
+    assert client.get(f"/v1/items/{herd[2]['item_id']}").json()["label"] == "Zazu"
+    undo(tab)
+    expect(heading).to_contain_text("2 photos")
+    assert {item["label"] for item in individual(client, one)["items"]} == {"nyala 1"}
+    tab.get_by_label("Notes").fill("shy")
+    tab.get_by_label("Aliases").fill("Ny, la")
+    tab.get_by_role("button", name="Save").click()
+    expect(tab.locator("#toasts")).to_contain_text("saved.")
+    assert (individual(client, one)["notes"], individual(client, one)["aliases"]) == ("shy", ["Ny", "la"])
+
+
+def test_an_outage_keeps_what_is_shown_and_ends_by_itself(client, open_page, ids):
+    tab = open_page(client, "/#/individuals")
+    cards = tab.locator(".individuals .card")
+    expect(cards).to_have_count(3)
+    tab.context.set_offline(True)
+    tab.get_by_label("Find a name").fill("nyala 2")
+    problem = tab.get_by_role("alert").filter(has_text="cannot be reached")
+    expect(problem).to_be_visible()
+    expect(cards).to_have_count(3)
+    tab.context.set_offline(False)
+    expect(cards).to_have_count(1)
+    expect(problem).to_have_count(0)
+    tab.context.set_offline(True)
+    cards.first.click()
+    expect(problem).to_be_visible()
+    tab.context.set_offline(False)
+    expect(tab.locator("#individuals-view h3")).to_contain_text("nyala 2")
+    expect(problem).to_have_count(0)
+
+
+def test_the_table_is_taken_home(client, open_page, herd):
+    tab = open_page(client, "/#/individuals")
+    tab.get_by_text("Take the table home, or add somebody").click()
+    with tab.expect_download() as loading:
+        tab.get_by_role("link", name="Download").click()
+    rows = list(csv.DictReader(Path(loading.value.path()).read_text().splitlines()))
+    assert loading.value.suggested_filename == "who_is_who.csv"
+    assert [row["name"] for row in rows] == [item["label"] for item in herd]
+    tab.locator(".tools select").select_option("Wildbook's sheet")
+    expect(tab.get_by_role("link", name="Download")).to_have_count(0)
+    tab.get_by_label("Species").fill("Tragelaphus angasii")
+    with tab.expect_download() as loading:
+        tab.get_by_role("link", name="Download").click()
+    assert "Encounter.genus" in Path(loading.value.path()).read_text()
+
+
+def test_who_may_only_read_changes_nothing(serve, open_page, herd, ids, refused):
+    refused.add(401)
+    guarded = serve(require_keys=True, admin_key=ADMIN)
+    guarded.headers["X-API-Key"] = ADMIN
+    secret = guarded.post("/v1/admin/keys", json={"name": "reader", "scopes": ["read"]}).json()["secret"]
+    tab = open_page(guarded, f"/#/individuals/{ids[0]}")
+    dialog = tab.get_by_role("dialog", name="Sign in")
+    dialog.get_by_label("API key").fill(secret)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(tab.locator("#individuals-view")).to_contain_text("may look, but not change")
+    for control in ("form", "button", "input"):
+        expect(tab.locator("#individuals-view").locator(control)).to_have_count(0)
