@@ -3,9 +3,8 @@
 C is the number of classes.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Semaphore
@@ -20,10 +19,12 @@ from torch import Tensor
 from reid.data.images import UnknownFormat, UnusableImage
 from reid.inference.classifier import Classifier
 from service.gallery.batcher import Batcher
+from service.gallery.decoders import Decoders
 from service.gallery.gallery import Gallery
-from service.gallery.worker import Worker, draw_attention, read_upload
+from service.gallery.rendering import Rendered
+from service.gallery.worker import Worker, draw_attention, of_the_only_region, order_for, require_attention
 from service.metrics import Metrics
-from service.records import Box, Vectors
+from service.records import NOBODY, Box, Cause, Region, Vectors
 
 AT_ONCE = 256  # photos that are prepared and wait for the model; one of 448 x 448 pixels takes 2.4 MB
 
@@ -43,8 +44,14 @@ class Classification:
     Methods raise `Closed` after `close`.
     """
 
-    def __init__(self, classifier: Classifier, model_id: str, gallery: Gallery | None = None) -> None:
-        """Take up work; a `gallery` is closed later than this."""
+    def __init__(
+        self,
+        classifier: Classifier,
+        model_id: str,
+        gallery: Gallery | None = None,
+        decoders: Decoders | None = None,
+    ) -> None:
+        """Take up work; a `gallery`, whose decoders are used, is closed later than this, others with it."""
         self.classifier = classifier
         self.model_id = model_id
         self._gallery = gallery
@@ -52,10 +59,9 @@ class Classification:
         self.batcher: Batcher[_Job, Vectors] = Batcher(self._work, max_waiting=AT_ONCE)
         self._owner: Batcher[Any, Any] | Worker
         if gallery is None:
-            self.metrics, self._owner = Metrics(), self.batcher
-            self._decoding = ThreadPoolExecutor(os.cpu_count(), "decoding")  # no more than processors, as in a gallery
+            self.metrics, self._owner, self._decoders = Metrics(), self.batcher, decoders or Decoders()
         else:
-            self.metrics, self._owner, self._decoding = gallery.metrics, gallery.worker, gallery.decoding
+            self.metrics, self._owner, self._decoders = gallery.metrics, gallery.worker, gallery.decoders
         described = {"model_id": model_id, "classes": str(len(self.classes)), "prediction": classifier.prediction}
         self.metrics.watch_classifier(described, waiting=lambda: self.batcher.waiting["urgent"])
 
@@ -64,29 +70,44 @@ class Classification:
         """The names of the C classes, in label order."""
         return self.classifier.classes
 
-    def classify(self, images: Sequence[bytes]) -> list[Vectors | UnknownFormat | UnusableImage]:
+    def classify(self, images: Sequence[bytes], cause: Cause = NOBODY) -> list[Vectors | UnknownFormat | UnusableImage]:
         """The probabilities (C,) of the classes for each photo, or why there are none."""
-        taken = []
+        order = order_for(self.classifier, [None], "view")
+        within = self.metrics.stages["decode"].time
+        taken = list[Future[Future[Vectors]]]()
         for data in images:
             self._room.acquire()  # given back when this photo is done, so that requests of many photos take turns
-            taken.append(self._decoding.submit(self._take, data))
+            try:
+                taken.append(self._decoders.submit(cause.actor, data, order, self._take, within))
+            except BaseException:
+                self._room.release()
+                raise
+            taken[-1].add_done_callback(self._release)
         return [_result(one) for one in taken]
 
-    def attention(self, data: bytes, box: Box | None = None) -> Image.Image:
-        """A photo, or a box in it, with the model's attention over it, as `draw_attention` makes it."""
-        read = partial(read_upload, data, box, profiles=self.classifier.profiles)
-        return self._decoding.submit(draw_attention, self.classifier, read, self._owner.run).result()
+    def attention(self, data: bytes, box: Box | None = None, cause: Cause = NOBODY) -> Image.Image:
+        """A photo, or a box in it, with the model's attention over it; raises as `Decoders.render`, and NotServed."""
+        require_attention(self.classifier)
+        order = order_for(self.classifier, [box and Region.around(*box)], "view", "shown")
+        view, shown = of_the_only_region(self._decoders.render(cause.actor, data, order))
+        return draw_attention(self.classifier, view, shown, self._owner.run)
 
     def check(self) -> None:
         """Return once the threads that the model needs answer."""
         self._owner.run(lambda: None).result()
         self.batcher.run(lambda: None).result()
 
+    def give_up(self) -> None:
+        """Read and classify no photo any more: whoever waits for one gets `Closed`."""
+        self.batcher.give_up()
+        if self._gallery is None:
+            self._decoders.close()
+
     def close(self) -> None:
         """Finish what waits for the model."""
         self.batcher.close()
         if self._gallery is None:
-            self._decoding.shutdown()
+            self._decoders.close()
 
     def __enter__(self) -> Self:
         return self
@@ -94,16 +115,15 @@ class Classification:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, data: bytes) -> "Future[Vectors]":
-        try:
-            with self.metrics.stages["decode"].time():
-                image = self.classifier.prepare(read_upload(data, profiles=self.classifier.profiles))
-            waiting = self.batcher.submit(_Job(image))
-        except BaseException:
+    def _take(self, rendered: Rendered) -> "Future[Vectors]":
+        return self.batcher.submit(_Job(self.classifier.prepare(of_the_only_region(rendered)[0])))
+
+    def _release(self, taken: "Future[Future[Vectors]]") -> None:
+        """Give a photo's room back once it has its probabilities or has failed."""
+        if taken.cancelled() or taken.exception() is not None:
             self._room.release()
-            raise
-        waiting.add_done_callback(lambda _: self._room.release())
-        return waiting
+        else:
+            taken.result().add_done_callback(lambda _: self._room.release())
 
     def _work(self, jobs: list[_Job]) -> list[Vectors | Exception]:
         now = perf_counter()

@@ -7,8 +7,8 @@ with Client("http://127.0.0.1:8000") as client:
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack, cast
@@ -19,7 +19,9 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from service.fields import Filter, Filters
-from service.records import Box, ItemEdit, Scope
+from service.import_client import ImportClient
+from service.records import Box, Scope
+from service.review_client import IdentityClient, ReviewClient
 from service.wire.admin_schemas import (
     CreatedKey,
     Job,
@@ -30,15 +32,20 @@ from service.wire.admin_schemas import (
     Operation,
     OperationPage,
     QueryPage,
+    Receipt,
     Session,
 )
+from service.wire.review_schemas import DecisionPage, IdentityPage
 from service.wire.schemas import (
     MAX_PAGE,
     Cameras,
+    Changes,
     Classes,
     ClassifyAnswer,
     Counted,
+    Days,
     DeletionAnswer,
+    EditAnswer,
     EnrolAnswer,
     FieldError,
     FileResult,
@@ -51,6 +58,7 @@ from service.wire.schemas import (
     QueryAnswer,
     Ready,
 )
+from service.work_client import ShortlistClient, SubjectClient
 
 FILES_AT_ONCE = 32  # a service takes so many in one request unless it is told otherwise
 ITEMS_AT_ONCE = 256
@@ -60,7 +68,7 @@ SECONDS_BETWEEN_LOOKS = 1.0  # at a job
 
 Photo = Path | str | bytes | BinaryIO  # text is a path
 Model = TypeVar("Model", bound=BaseModel)
-Page = TypeVar("Page", ItemPage, JobPage, OperationPage, QueryPage)
+Page = TypeVar("Page", ItemPage, JobPage, OperationPage, QueryPage, IdentityPage, DecisionPage)
 _File = tuple[str, bytes]
 
 
@@ -82,13 +90,20 @@ class Client:
     Methods raise ServiceError for what the service refuses, ConnectionError where it cannot be reached, and
     TimeoutError where it takes longer than `timeout` seconds. A request that does no harm when it is sent twice is sent
     up to TRIES times: when the connection broke, and when the service is busy, or the key has asked too often, and the
-    answer says for how long. A service that starts is waited for, for `timeout` seconds.
+    answer says for how long. A service that starts is waited for, for `timeout` seconds. `review` and `identities` have
+    the methods that tell who is who, `subjects` those of photos that are kept to be searched for, `imports` those of
+    many files that the service enrols by itself.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 60) -> None:
         headers = {} if key is None else {"X-API-Key": key}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout)
         self._timeout = timeout
+        self.review = ReviewClient(self._get, self._pages, _conditions)
+        self.identities = IdentityClient(self._get, self._pages)
+        self.imports = ImportClient(self._get, self._send)
+        self.shortlists = ShortlistClient(self._get, self._send)
+        self.subjects = SubjectClient(self._get, self._send, _file, _box_texts)
 
     def __enter__(self) -> Self:
         return self
@@ -104,20 +119,24 @@ class Client:
         self,
         *images: Photo,
         item_id: str | None = None,
+        subject_id: str | None = None,
         box: Box | Sequence[Box | None] | None = None,
         top_k: int = 10,
         min_score: float = -1,
-        group_by: Literal["none", "label"] = "none",
+        group_by: Literal["none", "label", "identity"] = "none",
         **filters: Unpack[Filters],
     ) -> QueryAnswer:
-        """Find the items most similar to the one subject of all images, or to an enrolled item.
+        """Find the items most similar to the one subject of all images, or to an enrolled item, or a kept subject.
 
         `box` is (x, y, width, height) of the subject in pixels of the upright picture; of several images a list, with
-        None for one that is meant as a whole. With `group_by="label"`, the best match alone stands for each label.
+        None for one that is meant as a whole. With `group_by="label"`, the best match alone stands for each label; with
+        `"identity"` for each identity, whose probability follows from all its photos.
         """
         wanted = {"top_k": top_k, "min_score": min_score, "group_by": group_by, **_conditions(filters)}
         if item_id is not None:
             wanted["item_id"] = item_id
+        if subject_id is not None:
+            wanted["subject_id"] = subject_id
         if box is not None:
             wanted["box"] = _box_texts(box)
         files = [("image", _file(image)) for image in images]
@@ -161,9 +180,18 @@ class Client:
         """The names of all classes that the classifier knows."""
         return self._get(Classes, "GET", "/v1/classes").classes
 
-    def items(self, media: str | None = None, **filters: Unpack[Filters]) -> Iterator[Item]:
-        """All items that pass, in the order of their enrolment; with `media` as items have it, those of one photo."""
-        wanted = _conditions(filters) if media is None else {**_conditions(filters), "media": media}
+    def items(
+        self,
+        media: str | None = None,
+        order: Literal["oldest", "newest"] = "oldest",
+        named: bool | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[Item]:
+        """All items that pass, by enrolment; with `media` as items have it, those of one photo.
+
+        `named` leaves those with a label, or those without.
+        """
+        wanted = _given({**_conditions(filters), "media": media, "order": order, "named": named})
         for page in self._pages(ItemPage, "/v1/items", wanted):
             yield from page.items
 
@@ -171,8 +199,8 @@ class Client:
         """One item."""
         return self._get(Item, "GET", _path("items", item_id))
 
-    def edit(self, item_id: str, **changes: Unpack[ItemEdit]) -> Item:
-        """Change what is said of an item."""
+    def edit(self, item_id: str, **changes: Unpack[Changes]) -> Item:
+        """Change what is said of an item; `timezone` is for a time whose zone is unknown."""
         wanted = {name: _sent(value) for name, value in changes.items()}
         return self._get(Item, "PATCH", _path("items", item_id), json=wanted)
 
@@ -190,10 +218,50 @@ class Client:
     ) -> DeletionAnswer:
         """Delete all items that pass, or with `dry_run` only count them; no filter at all is passed by all items.
 
-        To delete, `expected` must be their number as the dry run told it.
+        To delete, `expected` must be their number as the dry run told it. More than 10,000 are deleted by a job, which
+        the answer names.
         """
         wanted = {"filter": _conditions(filters), "dry_run": dry_run, "expected": expected}
         return self._get(DeletionAnswer, "POST", "/v1/items/delete", json=wanted, once=True)
+
+    def edit_items(
+        self,
+        item_ids: Sequence[str],
+        changes: Mapping[str, str | None] | None = None,
+        shift_seconds: int = 0,
+        *,
+        dry_run: bool = True,
+        named: bool | None = None,
+    ) -> EditAnswer:
+        """Say the same of up to 1,000 items, such as {"camera": "gate"}, and move their times; or count them."""
+        return self._edit(
+            item_ids=list(item_ids), changes=changes, shift_seconds=shift_seconds, dry_run=dry_run, named=named
+        )
+
+    def edit_matching(
+        self,
+        changes: Mapping[str, str | None] | None = None,
+        shift_seconds: int = 0,
+        *,
+        dry_run: bool = True,
+        expected: int | None = None,
+        named: bool | None = None,
+        **filters: Unpack[Filters],
+    ) -> EditAnswer:
+        """Say the same of all items that pass, and move their times, or with `dry_run` only count them.
+
+        To change, `expected` must be their number as the dry run told it.
+        """
+        more = {"dry_run": dry_run, "expected": expected, "named": named}
+        return self._edit(filter=_conditions(filters), changes=changes, shift_seconds=shift_seconds, **more)
+
+    def _edit(self, **wanted: object) -> EditAnswer:
+        return self._get(EditAnswer, "POST", "/v1/items/edit", json=_given(wanted), once=True)
+
+    def undo_edit(self, batch_id: str, dry_run: bool = False) -> EditAnswer:
+        """Take back an edit of many items, by its `batch_id`."""
+        wanted = {"batch_id": batch_id, "dry_run": dry_run}
+        return self._get(EditAnswer, "POST", "/v1/items/edit/undo", json=wanted, once=True)
 
     def image(self, item_id: str, whole: bool = False) -> bytes:
         """What an item shows, lossless and without metadata; `whole` gives the photo also for a box in it.
@@ -214,6 +282,18 @@ class Client:
         """Where the model looks in a photo that is not enrolled, or in a box in it, as a PNG file."""
         wanted = None if box is None else {"box": _box_texts(box)}
         return self._send("POST", "/v1/attention", data=wanted, files=[("image", _file(image))]).content
+
+    def catalogue(
+        self, form: Literal["table", "wildbook"] = "table", species: str | None = None, **filters: Unpack[Filters]
+    ) -> str:
+        """Who is who among the items that pass, as CSV; `wildbook` is the sheet of its bulk import, of a species."""
+        wanted = {**_given({"format": form, "species": species}), **_conditions(filters)}
+        return self._send("GET", "/v1/catalogue", params=wanted).content.decode()
+
+    def days(self, named: bool | None = None, **filters: Unpack[Filters]) -> dict[date, int]:
+        """The days, in UTC, on which the items that pass were captured, and how many were."""
+        found = self._get(Days, "GET", "/v1/days", params=_given({**_conditions(filters), "named": named}))
+        return {one.day: one.items for one in found.days}
 
     def cameras(self, **filters: Unpack[Filters]) -> list[Counted]:
         """The cameras of the items that pass; those with most items first."""
@@ -250,6 +330,18 @@ class Client:
     def reconcile(self) -> Job:
         """Start a job that compares the search index on a server with the gallery, and mends what differs."""
         return self._get(Job, "POST", "/v1/admin/reconcile", once=True)
+
+    def check(self) -> Job:
+        """Start a job that reads all that is kept, and names items whose pictures or vectors are lost or damaged."""
+        return self._get(Job, "POST", "/v1/admin/check", once=True)
+
+    def expire(self, *, dry_run: bool = True) -> Job:
+        """Start a job that deletes, or counts, the items whose time is over by REID_KEEP_DAYS."""
+        return self._get(Job, "POST", "/v1/admin/expire", params={"dry_run": dry_run}, once=True)
+
+    def erase(self, item_ids: Collection[str]) -> Receipt:
+        """Delete items, and take every trace of them out of the gallery and its backups."""
+        return self._get(Receipt, "POST", "/v1/admin/erase", json={"item_ids": list(item_ids)}, once=True)
 
     def jobs(self) -> Iterator[Job]:
         """All jobs, the newest first."""
@@ -294,14 +386,31 @@ class Client:
         """Make a key worthless for good."""
         self._send("DELETE", _path("admin", "keys", key_id))
 
-    def operations(self) -> Iterator[Operation]:
-        """All changes of the gallery, the newest last."""
-        for page in self._pages(OperationPage, "/v1/admin/operations"):
+    def operations(
+        self,
+        *,
+        kind: str | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> Iterator[Operation]:
+        """Changes of the gallery, the newest first: of a kind, by the id of a key, and since <= time < until."""
+        wanted = {"kind": kind, "actor": actor, "from": _sent(since), "to": _sent(until), "order": order}
+        for page in self._pages(OperationPage, "/v1/admin/operations", _given(wanted)):
             yield from page.operations
 
-    def logged_queries(self) -> Iterator[LoggedQuery]:
-        """All queries that were answered, the newest last."""
-        for page in self._pages(QueryPage, "/v1/admin/queries"):
+    def logged_queries(
+        self,
+        *,
+        actor: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: Literal["newest", "oldest"] = "newest",
+    ) -> Iterator[LoggedQuery]:
+        """Queries that were answered, the newest first: by the id of a key, and since <= time < until."""
+        wanted = {"actor": actor, "from": _sent(since), "to": _sent(until), "order": order}
+        for page in self._pages(QueryPage, "/v1/admin/queries", _given(wanted)):
             yield from page.queries
 
     def _get(self, model: type[Model], method: str, path: str, **sent: Any) -> Model:
@@ -360,6 +469,10 @@ def _conditions(filters: Filters) -> dict[str, Any]:
         if value == [] and not name.startswith("exclude_"):  # which a form cannot say, so that all items would pass
             raise ValueError(f"{name} []: expected at least one name")
     return {name: _sent(value) for name, value in wanted.items()}
+
+
+def _given(wanted: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _sent(value: object) -> object:

@@ -109,14 +109,15 @@ def _row(match: dict[str, Any]) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from reid.demo import demo, table  # here, since it brings torch, which takes seconds
+    from reid.demo import demo, table, verdict  # here, since it brings torch, which takes seconds
 
     begun = time.monotonic()
     found = demo(arguments.output, arguments.device)
     dataset, checkpoint, gallery = found["dcal"].dataset, arguments.output / "dcal", arguments.output / "gallery"
     assert dataset is not None
     answer = search(dataset, checkpoint, gallery, arguments.device)
-    print(f"\n{table(found)}\n\n{answer}\n\nDone in {duration(time.monotonic() - begun)}. Runs: {arguments.output}")
+    print(f"\n{table(found)}\n{verdict(found)}\n\n{answer}\n")
+    print(f"Done in {duration(time.monotonic() - begun)}. Runs: {arguments.output}")
     print("Next:")
     print(f"  {shlex.join(['reid-serve', '--checkpoint', str(checkpoint), '--gallery', str(gallery)])}")
     print(f"  {shlex.join(_curl(dataset.query[0].path, 'http://localhost:8000'))}")

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 from reid import cli
-from reid.files import model_file
+from reid.inference.pretrained import add_arguments as add_model
+from reid.inference.pretrained import chosen_model, require_model
+from reid.names import counted
 from reid.progress import duration
+from service.bulk.choosing import add_arguments, chosen_sources, tell_left_out
 from service.bulk.shards import SHARD_SIZE
-from service.bulk.sources import add_arguments, chosen_sources, tell_left_out
 
 log = logging.getLogger("reid")
 
@@ -17,14 +19,19 @@ log = logging.getLogger("reid")
 def _command(arguments: argparse.Namespace) -> None:
     if arguments.shard_size < 1:
         raise cli.UsageError(f"--shard-size {arguments.shard_size}: expected 1 or more")
+    if arguments.camera_from == "device":
+        raise cli.UsageError("--camera-from device is for reid-enrol, which takes these features, too")
+    model = chosen_model(arguments)
+    if model is None:
+        raise cli.UsageError("give --checkpoint RUN, or --backbone NAME with --weights")
     sources = chosen_sources(arguments)
-    model_file(arguments.checkpoint)
+    require_model(model)
     from service.bulk.embedding import Share, embed_sources  # here, since it brings torch, which takes seconds
 
     share = Share.from_environment()
     began = time.monotonic()
     embedded, failures = embed_sources(
-        arguments.checkpoint,
+        model,
         sources,
         arguments.output,
         share,
@@ -35,8 +42,8 @@ def _command(arguments: argparse.Namespace) -> None:
     for failure in failures:
         log.warning("%s", failure)
     print(
-        f"{share}{embedded:,} photos have features in {arguments.output}, {len(failures):,} cannot be used; "
-        f"{duration(time.monotonic() - began)}",
+        f"{share}{counted(embedded, 'photo has', 'photos have')} features in {arguments.output}, "
+        f"{len(failures):,} cannot be used; {duration(time.monotonic() - began)}",
         flush=True,
     )
     tell_left_out(sources)
@@ -51,9 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         "interruption, with any number of processes, it goes on where it was, with the photos as they were listed at "
         "first. Photos that cannot be used are named at the end.",
     )
-    parser.add_argument(
-        "--checkpoint", metavar="RUN", type=Path, required=True, help="a run folder, its model file, or its export"
-    )
+    add_model(parser)
     parser.add_argument("--output", metavar="FEATURES", type=Path, required=True, help="made where it is not there")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add_arguments(parser)

@@ -194,6 +194,20 @@ def read_filter(told: Mapping[str, Any]) -> Filter:
     return Filter(**cast(Filters, asked))
 
 
+def filter_as_json(chosen: Filter) -> dict[str, Any]:
+    """A filter as the parameter of a job."""
+    told: dict[str, Any] = json.loads(json.dumps(chosen.spelled(), default=str))
+    return told
+
+
+def filter_from_json(told: Mapping[str, Any]) -> Filter:
+    """The filter that `filter_as_json` writes so."""
+    times = {spelled for field in FIELDS if field.kind == "time" for spelled in field.spelled}
+    return read_filter(
+        {name: datetime.fromisoformat(value) if name in times else value for name, value in told.items()}
+    )
+
+
 def said_of(item: Said) -> dict[str, Any]:
     """What is said of an item, by the names of its fields."""
     return {name: getattr(item, name) for name in SAID}

@@ -3,31 +3,43 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from datetime import timedelta
 from typing import NamedTuple
 
 from fastapi import FastAPI
 
+from reid.data.tables import AS_IT_IS
 from reid.evaluation.calibrate import load_calibration
+from reid.inference.pretrained import ModelSource, Pretrained
+from reid.names import counted
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app, create_classifier_app
+from service.bulk.import_work import KIND as IMPORT
+from service.bulk.import_work import import_work
+from service.bulk.sources import source_of
+from service.bulk.watching import Watcher, require_folders
 from service.classification import Classification
 from service.fields import Filter
+from service.gallery.decoders import Decoders
 from service.gallery.gallery import Gallery
+from service.gallery.imports import Imports
 from service.gallery.index import ServerIndex
 from service.opening import load_classifier, open_gallery
 from service.records import ModelMismatch
-from service.settings import Settings
+from service.review.reviews import KIND, Reviews
+from service.settings import BACKUPS_FOLDER, Settings
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
 from service.upkeep.backup import backup_work
+from service.upkeep.check import check_work
+from service.upkeep.deletion import delete_work
 from service.upkeep.jobs import JobRunner
 from service.upkeep.reconcile import reconcile_work
 from service.upkeep.reindex import reindex_work
+from service.upkeep.retention import expire_work, prune_work
 
 log = logging.getLogger("reid")
 
-BACKUPS_FOLDER = "backups"
 LARGE = 200_000  # items from which exact search on a CPU is felt
 
 
@@ -37,6 +49,12 @@ class Loaded(NamedTuple):
     app: FastAPI
     gallery: Gallery | None
     classification: Classification | None
+
+    def give_up(self) -> None:
+        """Have whoever waits for a photo to be read or embedded get `Closed`, before all is closed."""
+        for served in (self.gallery, self.classification):
+            if served is not None:
+                served.give_up()
 
 
 @contextmanager
@@ -51,39 +69,67 @@ def load_app(settings: Settings, doing: Callable[[str], None]) -> Iterator[Loade
         if settings.classifier is not None:
             doing("loading the classifier")
             classifier = load_classifier(settings.classifier, settings.device)
-        if settings.checkpoint is None or settings.gallery is None:
+        model = settings.model
+        if model is None or settings.gallery is None:
             assert classifier is not None  # settings have one or the other
-            classification = opened.enter_context(Classification(*classifier))
+            classification = opened.enter_context(
+                Classification(*classifier, decoders=Decoders(seconds=settings.decode_seconds))
+            )
             _require_some_key(settings, None)
             yield Loaded(create_classifier_app(classification, settings), None, classification)
             return
-        gallery = opened.enter_context(
-            open_gallery(settings.gallery, settings.checkpoint, settings.device, settings, doing)
-        )
+        gallery = opened.enter_context(open_gallery(settings.gallery, model, settings.device, settings, doing))
         _require_some_key(settings, gallery)
         backups = settings.backups or settings.gallery / BACKUPS_FOLDER
+        reviews = Reviews(gallery.database, gallery.worker.publish)
+        imports = Imports(gallery.database, settings.most_bytes_of_imports, settings.max_upload_bytes)
         kinds = {
             "backup": backup_work(gallery.database, gallery.pictures, backups),
             "reindex": reindex_work(gallery),
+            "check": check_work(gallery.database, gallery.pictures),
+            "delete": delete_work(gallery),
+            KIND: reviews.work,
+            IMPORT: import_work(gallery, imports, settings.max_upload_bytes),
         }
+        every = {"prune": timedelta(days=1), "check": timedelta(days=7)}
+        log_bytes, subject_bytes = (
+            int(megabytes * 2**20) for megabytes in (settings.query_log_mb, settings.subject_mb)
+        )
+        kinds["prune"] = prune_work(
+            gallery, settings.query_log_days, log_bytes, subject_bytes, imports, settings.import_days
+        )
+        if settings.keep_days:
+            kinds["expire"] = expire_work(gallery, settings.keep_days)
+            every["expire"] = timedelta(days=1)
         if isinstance(gallery.index, ServerIndex):
             kinds["reconcile"] = reconcile_work(gallery, gallery.index)
-        calibration = _calibration(settings.checkpoint, gallery)
+        calibration = _calibration(model, gallery)
         beside = classifier and opened.enter_context(Classification(*classifier, gallery))
-        runner = opened.enter_context(JobRunner(Jobs(gallery.database), kinds))
-        yield Loaded(create_app(gallery, runner, settings, calibration, beside), gallery, beside)
+        runner = opened.enter_context(JobRunner(Jobs(gallery.database), kinds, every))
+        if settings.watch is not None:
+            require_folders([settings.watch])
+            opened.enter_context(Watcher(gallery, [source_of(settings.watch, AS_IT_IS)]))
+        yield Loaded(create_app(gallery, runner, settings, calibration, beside, reviews), gallery, beside)
 
 
 def announce(loaded: Loaded, settings: Settings, address: str) -> None:
     """Log what is served at an address, who may ask, and what its owner had better know."""
     _, gallery, classification = loaded
-    who = "with a key" if settings.keys_required else "from this machine, without a key"
+    unguarded = settings.open_to_others and not settings.keys_required
+    who = (
+        "with a key" if settings.keys_required else "without a key" if unguarded else "from this machine, without a key"
+    )
     served = []
     if gallery is not None:
-        served.append(f"{gallery.store.count(Filter())} items of model {gallery.model_id}")
+        served.append(f"{counted(gallery.store.count(Filter()), 'item')} of model {gallery.model_id}")
     if classification is not None:
-        served.append(f"{len(classification.classes)} classes of classifier {classification.model_id}")
+        served.append(
+            f"{counted(len(classification.classes), 'class', 'classes')} of classifier {classification.model_id}"
+        )
     log.info("%s on %s, %s", " and ".join(served), address, who)
+    if unguarded:
+        through = "a proxy lets pass" if settings.behind_proxy else f"reaches {settings.host}"
+        log.warning("warning: whoever %s may see and change everything (REID_REQUIRE_KEYS=false)", through)
     if gallery is None:
         return
     if gallery.trained_on == "toy":
@@ -96,13 +142,14 @@ def announce(loaded: Loaded, settings: Settings, address: str) -> None:
     except ModelMismatch as mismatch:
         log.warning("warning: %s: POST /v1/admin/reindex; until then queries are refused", mismatch)
     if gallery.index.items > LARGE and settings.engine == "memory" and gallery.embedder.device.type == "cpu":
-        log.warning("warning: beyond %d items on a CPU, REID_ENGINE=faiss-ivf answers faster, nearly exactly", LARGE)
+        log.warning("warning: beyond %d items on a CPU, REID_ENGINE=approximate answers faster, nearly exactly", LARGE)
 
 
 def _require_some_key(settings: Settings, gallery: Gallery | None) -> None:
     if not settings.keys_required or settings.admin_key is not None:
         return
-    why = f"{settings.host} is not this machine alone, so that keys are required"
+    others = "a proxy lets others ask" if settings.behind_proxy else f"{settings.host} is not this machine alone"
+    why = f"{others}, so that keys are required"
     if gallery is None:
         raise ValueError(f"{why}, and only a gallery can keep keys; set REID_ADMIN_KEY to serve a classifier alone")
     if all(key.revoked_at is not None for key in Keys(gallery.database).list()):
@@ -112,9 +159,9 @@ def _require_some_key(settings: Settings, gallery: Gallery | None) -> None:
         )
 
 
-def _calibration(checkpoint: Path, gallery: Gallery) -> Calibration | None:
-    """The calibration beside the checkpoint, if it was made for the embeddings of the gallery."""
-    kept = load_calibration(checkpoint)
+def _calibration(model: ModelSource, gallery: Gallery) -> Calibration | None:
+    """The calibration beside a checkpoint, if it was made for the embeddings of the gallery."""
+    kept = None if isinstance(model, Pretrained) else load_calibration(model)
     if kept is None:
         return None
     for name in ("features", "flip_test"):

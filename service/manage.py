@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from reid import cli
-from reid.files import model_file
+from reid.inference.pretrained import add_arguments as add_model
+from reid.inference.pretrained import chosen_model, require_model
+from reid.names import counted
 from reid.progress import Progress
+from service import naming, safekeeping
+from service.bulk.choosing import add_arguments, chosen_sources, tell_left_out
 from service.fields import Filter
-from service.records import Cause, Key, NewKey, NotFound, Scope
+from service.records import Cameras, Cause, Key, NewKey, NotFound, Scope
 from service.settings import Backend, load
 from service.storage.folder import require_free, require_gallery
 
@@ -28,8 +32,10 @@ CAUSE = Cause("reid-gallery")
 
 
 @contextmanager
-def open_database(folder: Path, *, new: bool = False) -> "Iterator[Database]":
+def open_database(folder: Path, *, new: bool = False, beside: bool = False) -> "Iterator[Database]":
     """Open the database of a gallery, which no service has open unless it is a shared one; `new` makes one.
+
+    `beside` opens it also where a service has it, for a change of keys or to read.
 
     It is in the folder, or where REID_DATABASE says. Raises FileNotFoundError where there is none, and what opening a
     `Database` raises.
@@ -37,21 +43,28 @@ def open_database(folder: Path, *, new: bool = False) -> "Iterator[Database]":
     url = load(Backend).database_url
     if url is None and not new:
         require_gallery(folder)
-    with _opened(folder, url) as database:
+    with _opened(folder, url, beside=beside) as database:
         yield database
 
 
 @contextmanager
-def _opened(folder: Path, url: str | None) -> "Iterator[Database]":
+def _opened(folder: Path, url: str | None, *, beside: bool = False) -> "Iterator[Database]":
+    """Open a database; `beside` goes on where a service has it."""
     try:
+        held = False
         if url is None:
-            require_free(folder)
+            try:
+                require_free(folder)
+            except OSError as error:
+                if not (beside and isinstance(error.__cause__, BlockingIOError)):
+                    raise
+                held = True
         from service.storage.database import Database
 
-        database = Database(folder, url)
+        database = Database(folder, url, beside=held)
     except OSError as error:
         if isinstance(error.__cause__, BlockingIOError):
-            raise OSError(f"{error}; if that is the service, use its API under /v1/admin instead") from error
+            raise OSError(f"{error}; if that is the service, use its API instead") from error
         raise
     with database:
         yield database
@@ -60,7 +73,7 @@ def _opened(folder: Path, url: str | None) -> "Iterator[Database]":
 def _add_keys(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
 ) -> None:
-    keys = commands.add_parser("keys", help="make, list and revoke the keys of a gallery")
+    keys = commands.add_parser("keys", help="make, list and revoke the keys of a gallery, also while its service runs")
     actions = keys.add_subparsers(metavar="COMMAND", required=True)
 
     adder = actions.add_parser(
@@ -102,7 +115,7 @@ def _keys_add(arguments: argparse.Namespace) -> None:
         new = NewKey(arguments.name, scopes, cameras, arguments.requests_per_minute)
     except ValueError as error:
         raise cli.UsageError(str(error)) from error
-    with open_database(arguments.gallery, new=True) as database:
+    with open_database(arguments.gallery, new=True, beside=True) as database:
         from service.storage.keys import Keys
 
         key, secret = Keys(database).add(new, CAUSE)
@@ -111,7 +124,7 @@ def _keys_add(arguments: argparse.Namespace) -> None:
 
 
 def _keys_list(arguments: argparse.Namespace) -> None:
-    with open_database(arguments.gallery) as database:
+    with open_database(arguments.gallery, beside=True) as database:
         from service.storage.keys import Keys
 
         for key in Keys(database).list():
@@ -119,7 +132,7 @@ def _keys_list(arguments: argparse.Namespace) -> None:
 
 
 def _keys_revoke(arguments: argparse.Namespace) -> None:
-    with open_database(arguments.gallery) as database:
+    with open_database(arguments.gallery, beside=True) as database:
         from service.storage.keys import Keys
 
         try:
@@ -160,7 +173,9 @@ def _backup(arguments: argparse.Namespace) -> None:
             result = back_up(database, Pictures(arguments.gallery / PICTURES_FOLDER), arguments.target, progress)
         finally:
             progress.close()
-    print(f"{arguments.target}: {result['items']:,} items, {result['bytes']:,} bytes")
+    print(f"{arguments.target}: {counted(result['items'], 'item')}, {counted(result['bytes'], 'byte')}")
+    if missing := result["missing"]:
+        print(f"{counted(len(missing), 'item')} without picture, which is lost or damaged: {', '.join(missing)}")
 
 
 def _add_restore(
@@ -190,7 +205,7 @@ def _restore(arguments: argparse.Namespace) -> None:
             items = restore(source, target, progress)
         finally:
             progress.close()
-    print(f"{arguments.gallery}: {items:,} items")
+    print(f"{arguments.gallery}: {counted(items, 'item')}")
 
 
 def _add_reindex(
@@ -203,55 +218,30 @@ def _add_reindex(
         description="Embed the photos of a gallery by another model, and give the gallery to it. Given again after an "
         "interruption, it goes on where it was.",
     )
-    reindex.add_argument(
-        "--checkpoint",
-        metavar="RUN",
-        type=Path,
-        required=True,
-        help="a run folder, its model file, or its export",
-    )
+    add_model(reindex)
     reindex.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     reindex.set_defaults(run=_reindex)
 
 
 def _reindex(arguments: argparse.Namespace) -> None:
+    model = chosen_model(arguments)
+    if model is None:
+        raise cli.UsageError("give --checkpoint RUN, or --backbone NAME with --weights")
     with open_database(arguments.gallery):
         pass  # it is there, and no service has it: told before the model is loaded
-    model_file(arguments.checkpoint)
+    require_model(model)
     from service.opening import open_gallery
     from service.upkeep.reindex import reindex
 
-    with open_gallery(arguments.gallery, arguments.checkpoint, arguments.device, load(Backend)) as gallery:
+    with open_gallery(arguments.gallery, model, arguments.device, load(Backend)) as gallery:
         progress = Progress("re-indexing")
         try:
             result = reindex(gallery, progress, CAUSE)
         finally:
             progress.close()
-    print(f"{arguments.gallery}: {result['items']:,} items of model {result['model_id']}")
-
-
-def _add_sweep(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
-) -> None:
-    sweep = commands.add_parser(
-        "sweep",
-        parents=[gallery],
-        help="remove pictures that belong to no item",
-        description="Remove for good the pictures that a start found without an item, and set aside in "
-        "pictures/orphans: those of a newer state, where an older database was put back, among them. Those whose items "
-        "are there again go back to them.",
-    )
-    sweep.set_defaults(run=_sweep)
-
-
-def _sweep(arguments: argparse.Namespace) -> None:
-    from service.gallery.pictures import PICTURES_FOLDER, PICTURES_LOCK, Pictures
-    from service.storage.store import Store
-
-    with open_database(arguments.gallery) as database, database.exclusive(PICTURES_LOCK):
-        known = Store(database).contents()
-        removed, size = Pictures(arguments.gallery / PICTURES_FOLDER).remove_orphans(known)
-    print(f"{arguments.gallery}: {removed:,} pictures removed, {size:,} bytes")
+    print(f"{arguments.gallery}: {counted(result['items'], 'item')} of model {result['model_id']}")
+    if left_out := result["left_out"]:
+        print(f"{len(left_out):,} of them left out, whose pictures cannot be read: {', '.join(left_out)}")
 
 
 def _add_reconcile(
@@ -293,26 +283,124 @@ def _reconcile(arguments: argparse.Namespace) -> int:
     else:
         done = "found" if arguments.check else "mended"
         print(
-            f"{found.rows:,} rows; {done}: {found.missing:,} missing, {found.ghosts:,} left over, {found.wrong:,} wrong"
+            f"{counted(found.rows, 'row')}; {done}: "
+            f"{found.missing:,} missing, {found.ghosts:,} left over, {found.wrong:,} wrong"
         )
     return int(arguments.check and any(found[1:]))
+
+
+def _add_refresh(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    refresh = commands.add_parser(
+        "refresh",
+        parents=[gallery],
+        help="fill in when, where and by which device photos were taken that were enrolled before",
+        description="Fill in the time, place and device that cameras wrote into photos, for items that lack them: from "
+        "the files, which are matched by their content, as the copies in a gallery have none of it. Never over what "
+        "people said. Times that were taken for UTC are taken anew with --timezone.",
+    )
+    add_arguments(refresh)
+    refresh.add_argument("--dry-run", action="store_true", help="tell what would be filled in, and change nothing")
+    refresh.set_defaults(run=_refresh)
+
+
+def _refresh(arguments: argparse.Namespace) -> int:
+    chosen = chosen_sources(arguments)
+    with open_database(arguments.gallery) as database:
+        from service.bulk.refreshing import refresh
+        from service.storage.store import Store
+
+        counts = refresh(
+            Store(database),
+            [photo for source in chosen for photo in source.photos()],
+            CAUSE,
+            Cameras(arguments.timezone, named_by_device=arguments.camera_from == "device"),
+            cameras_by_folder=arguments.camera_from == "folder",
+            dry_run=arguments.dry_run,
+        )
+    parts = ", ".join(f"{counts[name]:,} {name}" for name in ("times", "places", "devices", "cameras") if counts[name])
+    print(
+        f"{counted(counts['filled'], 'item')} {'would be ' if arguments.dry_run else ''}filled in"
+        f"{f' ({parts})' if parts else ''}, {counts['nothing']:,} as they were; "
+        f"{counted(counts['elsewhere'], 'photo')} not in the gallery, {counts['failed']:,} cannot be read"
+    )
+    tell_left_out(chosen)
+    return int(counts["failed"] > 0)
+
+
+def _add_export(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
+) -> None:
+    export = commands.add_parser(
+        "export",
+        parents=[gallery],
+        help="write a gallery as tables and features that other programs read",
+        description="Write a gallery to a new folder: a row of items.csv for each item, identities and decisions as "
+        "tables where there are any, and the features as files of safetensors, in the order of the items. With its "
+        "pictures the table also trains: reid-train --dataset csv.",
+    )
+    export.add_argument("target", metavar="TARGET", type=Path, help="a folder that is not there yet")
+    export.add_argument("--pictures", action="store_true", help="the pictures, too")
+    export.set_defaults(run=_export)
+    taker = commands.add_parser(
+        "import",
+        parents=[gallery],
+        help="bring an export into a new gallery",
+        description="Bring what `export` wrote into a new gallery, with the same items, identities and decisions.",
+    )
+    taker.add_argument("source", metavar="SOURCE", type=Path, help="the folder of an export")
+    taker.set_defaults(run=_import)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    with open_database(arguments.gallery) as database:
+        from service.gallery.pictures import PICTURES_FOLDER, Pictures
+        from service.upkeep.export import export
+
+        pictures = Pictures(arguments.gallery / PICTURES_FOLDER) if arguments.pictures else None
+        progress = Progress("exporting")
+        try:
+            items = export(database, arguments.target, progress, pictures)
+        finally:
+            progress.close()
+    print(f"{arguments.target}: {counted(items, 'item')}")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    if not arguments.source.is_dir():
+        raise FileNotFoundError(f"{arguments.source}: no such folder")
+    with open_database(arguments.gallery, new=True) as database:
+        from service.upkeep.export import take_in
+
+        progress = Progress("importing")
+        try:
+            items, pictures = take_in(arguments.source, database, progress, CAUSE)
+        finally:
+            progress.close()
+    print(f"{arguments.gallery}: {counted(items, 'item')}, {counted(pictures, 'picture')}")
 
 
 def _add_info(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", gallery: argparse.ArgumentParser
 ) -> None:
-    info = commands.add_parser("info", parents=[gallery], help="tell what a gallery holds")
+    info = commands.add_parser("info", parents=[gallery], help="tell what a gallery holds, also while its service runs")
     info.set_defaults(run=_info)
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    with open_database(arguments.gallery) as database:
+    if (url := load(Backend).database_url) is None:
+        require_gallery(arguments.gallery)
+    from service.storage.database import Database
+
+    with Database(arguments.gallery, url, read_only=url is None) as database:
         from service.storage.models import Models
         from service.storage.store import Store
 
         store, active = Store(database), Models(database).active
         counts = store.count(Filter()), len(store.cameras(Filter())), len(store.labels(Filter()))
-        print("{:,} items of {:,} cameras and {:,} labels".format(*counts))
+        told = map(counted, counts, ("item", "camera", "label"))
+        print("{} of {} and {}".format(*told))
         if active is None:
             print("no model yet")
         else:
@@ -323,15 +411,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run `reid-gallery`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="reid-gallery",
-        description="Look after a gallery that no service has open; a running one does it by its API.",
+        description="Look after a gallery: its keys and what it holds at any time, and all else while no service has "
+        "it open; a running one does that by its API.",
     )
     gallery = argparse.ArgumentParser(add_help=False)
     gallery.add_argument("--gallery", metavar="DIR", type=Path, required=True, help="the folder of the gallery")
     # The main parser has --debug too: a value absent here must not overwrite one given before the command.
     gallery.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_info, _add_keys, _add_backup, _add_restore, _add_reindex, _add_reconcile, _add_sweep):
+    adders = (_add_info, _add_keys, _add_backup, _add_restore, _add_reindex, _add_reconcile, _add_refresh, _add_export)
+    for add in adders:
         add(commands, gallery)
+    naming.add_commands(commands, gallery, open_database)
+    safekeeping.add_commands(commands, gallery, open_database)
     return cli.run(lambda arguments: arguments.run(arguments), parser, argv)
 
 

@@ -10,8 +10,21 @@ from prometheus_client.registry import Collector
 
 Stage = Literal["decode", "wait", "model", "classify", "search", "store"]
 
+ClosedFor = Literal["all", "address", "displaced", "silent", "slow", "unread", "head"]
+
 SECONDS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+# Of the process, as its memory is, and of the time before there is anything else to measure.
+CLOSED_CONNECTIONS = Counter(
+    "reid_connections_closed_total",
+    "Connections refused or closed: too many in all or of one address, to make room, silent, with a body or an answer "
+    "that hardly moves, with too large a head",
+    ["reason"],
+    registry=None,
+)
+for _reason in get_args(ClosedFor):
+    CLOSED_CONNECTIONS.labels(_reason)
 
 
 class Metrics:
@@ -35,6 +48,11 @@ class Metrics:
         self.refused = Counter(
             "reid_refused_total", "Requests refused, by the code of the problem", ["code"], registry=registry
         )
+        self.unlogged = Counter(
+            "reid_unlogged_queries_total",
+            "Queries answered that could not be written to the log, say for a full disk",
+            registry=registry,
+        )
         self.batch_size = Histogram(
             "reid_batch_size", "Photos given to the model of the gallery at once", buckets=SIZES, registry=registry
         )
@@ -46,6 +64,7 @@ class Metrics:
         )
         self.stages: Mapping[Stage, Histogram] = {stage: stages.labels(stage) for stage in get_args(Stage)}
         ProcessCollector(registry=registry)
+        registry.register(CLOSED_CONNECTIONS)
         self._state = _State()
         registry.register(self._state)
 
@@ -56,15 +75,21 @@ class Metrics:
         ready: Callable[[], bool],
         items: Callable[[], int],
         unfollowed: Callable[[], int],
+        recall: Callable[[], float | None],
         waiting: Callable[[], Mapping[str, int]],
+        free: Callable[[], int],
+        degraded: Callable[[], bool],
     ) -> None:
         """Tell of a gallery, whose model some words describe; the functions are called whenever the metrics are read.
 
-        `waiting` gives the length of each queue, `unfollowed` the changes that the search index has yet to follow. A
-        `ready` that raises OSError or ValueError is not ready; then what else cannot be read is left out.
+        `waiting` gives the length of each queue, `unfollowed` the changes that the search index has yet to follow,
+        `recall` the share of the best that an approximate one finds, if it is known,
+        `free` the bytes free on its disk. A `ready` that raises OSError or ValueError is not ready; then what else
+        cannot be read is left out.
         """
         Info("reid_model", "The model of the gallery", registry=self.registry).info(dict(model))
         self._state.ready, self._state.items, self._state.unfollowed = ready, items, unfollowed
+        self._state.free, self._state.degraded, self._state.recall = free, degraded, recall
         self._state.waiting.append(waiting)
 
     def watch_classifier(self, model: Mapping[str, str], *, waiting: Callable[[], int]) -> None:
@@ -80,6 +105,9 @@ class _State(Collector):
         self.ready: Callable[[], bool] = lambda: True
         self.items: Callable[[], int] | None = None
         self.unfollowed: Callable[[], int] | None = None
+        self.recall: Callable[[], float | None] | None = None
+        self.free: Callable[[], int] | None = None
+        self.degraded: Callable[[], bool] | None = None
         self.waiting: list[Callable[[], Mapping[str, int]]] = []
 
     def collect(self) -> Iterator[Metric]:
@@ -91,11 +119,14 @@ class _State(Collector):
         told = {
             "reid_items": ("Items that can be found", self.items),
             "reid_index_pending": ("Changes that wait for the search index", self.unfollowed),
+            "reid_index_recall": ("Share of the 10 best items that an approximate search index finds", self.recall),
+            "reid_free_bytes": ("Bytes free on the disk of the gallery", self.free),
+            "reid_degraded": ("Whether somebody should look after the gallery", self.degraded),
         }
         for name, (meaning, read) in told.items():
             with suppress(OSError, ValueError):
-                if read is not None:
-                    yield GaugeMetricFamily(name, meaning, read())
+                if read is not None and (value := read()) is not None:
+                    yield GaugeMetricFamily(name, meaning, value)
         depth = GaugeMetricFamily("reid_queue_depth", "Jobs that wait for the model", labels=["kind"])
         for waiting in self.waiting:
             for kind, length in waiting().items():

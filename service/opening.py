@@ -15,31 +15,35 @@ from reid.inference.checkpoint import Checkpoint
 from reid.inference.classifier import Classifier
 from reid.inference.embedder import Embedder
 from reid.inference.exported import model_fingerprint
+from reid.inference.pretrained import ModelSource, Pretrained
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
+from service.fields import Filter
+from service.gallery.decoders import Decoders
 from service.gallery.gallery import Gallery
 from service.gallery.index import Index, LocalIndex, ServerIndex, collection
 from service.settings import Backend
 from service.storage.database import Database
+from service.storage.store import Store
 
 log = logging.getLogger("reid")
 
 
 def open_gallery(
     folder: Path,
-    checkpoint: Path,
+    model: ModelSource,
     device: str = "auto",
     backend: Backend | None = None,
     doing: Callable[[str], object] = log.debug,
 ) -> Gallery:
-    """Open a gallery with the model of a run folder, model file or export, as that was trained to be evaluated.
+    """Open a gallery with a model, as that was trained to be evaluated.
 
     By default the environment tells where it is kept and what finds its items. `doing` is told what is under way.
     Raises what loading a model, opening a `Database` and making an engine raise.
     """
     doing("loading the model")
-    embedder, trained, model_id = load_embedder(checkpoint, device)
+    embedder, trained, model_id = load_embedder(model, device)
     doing("opening the gallery")
     kept = backend or Backend()
     database = Database(folder, kept.database_url)
@@ -48,13 +52,25 @@ def open_gallery(
         if kept.engine == "milvus":
             index = server_index(database, model_id, embedder.size, kept)
         else:
-            engine = IvfEngine() if kept.engine == "faiss-ivf" else MemoryEngine(choose_device(device))
-            index = LocalIndex(database, engine, model_id)
+            index = LocalIndex(database, local_engine(kept, device, folder), model_id)
         doing("filling the index")
-        return Gallery(database, embedder, model_id, index, trained.protocol.get("dataset"))
+        decoders = Decoders(seconds=kept.decode_seconds)
+        return Gallery(database, embedder, model_id, index, trained.protocol.get("dataset"), decoders)
     except BaseException:
         database.close()
         raise
+
+
+def local_engine(backend: Backend, device: str, folder: Path) -> MemoryEngine:
+    """The engine in this process; raises ValueError for rows on the disk where a GPU would search them."""
+    if backend.engine in ("approximate", "faiss-ivf"):
+        return IvfEngine()
+    chosen = choose_device(device)
+    if backend.rows == "memory":
+        return MemoryEngine(chosen)
+    if chosen.type != "cpu":
+        raise ValueError(f"REID_ROWS disk with device {chosen}: expected --device cpu")
+    return MemoryEngine(chosen, folder)
 
 
 def server_index(database: Database, model_id: str, dimension: int, backend: Backend) -> ServerIndex:
@@ -62,25 +78,28 @@ def server_index(database: Database, model_id: str, dimension: int, backend: Bac
     assert backend.milvus_uri is not None
     engine = MilvusEngine(
         backend.milvus_uri,
-        collection(database.gallery_id, model_id),
+        collection(database.gallery_id, model_id, kind=backend.milvus_index),
         dimension,
         token=None if backend.milvus_token is None else backend.milvus_token.get_secret_value(),
         consistency=backend.milvus_consistency,
+        index=backend.milvus_index,
+        effort=backend.milvus_effort,
+        expected=Store(database).count(Filter()),
     )
-    return ServerIndex(database, engine, model_id)
+    return ServerIndex(database, engine, model_id, kind=backend.milvus_index)
 
 
-def load_embedder(checkpoint: Path, device: str = "auto") -> tuple[Embedder, Checkpoint[ReidConfig], str]:
-    """The model of a run folder, model file or export, as that was trained to be evaluated, warm, and its id.
+def load_embedder(model: ModelSource, device: str = "auto") -> tuple[Embedder, Checkpoint[ReidConfig], str]:
+    """A model as it was trained to be evaluated, warm, and its id, which follows from the content of its weights.
 
     Raises what loading a model raises.
     """
-    embedder, trained = Embedder.from_checkpoint(checkpoint, device=choose_device(device))
+    embedder, trained = Embedder.from_checkpoint(model, device=choose_device(device))
     if trained.side_info:
         log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
     choices = {"features": embedder.features, "flip_test": embedder.flip_test}
-    return embedder, trained, _model_id(checkpoint, trained, choices)
+    return embedder, trained, _model_id(model, trained, choices)
 
 
 def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier, str]:
@@ -94,10 +113,10 @@ def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier,
     return classifier, _model_id(checkpoint, trained, {"prediction": classifier.prediction})
 
 
-def _model_id(checkpoint: Path, trained: Checkpoint[Config], choices: Mapping[str, Any]) -> str:
+def _model_id(model: ModelSource, trained: Checkpoint[Config], choices: Mapping[str, Any]) -> str:
     """What tells a model, with its preprocessing and these choices, from every other."""
     identity = {
-        "weights": model_fingerprint(checkpoint),
+        "weights": trained.fingerprint if isinstance(model, Pretrained) else model_fingerprint(model),
         "preprocessing": trained.preprocessing.as_json(),
         **choices,
     }

@@ -4,6 +4,7 @@ Public ids are opaque strings; inside, an item is known by its number, which is 
 E is the embedding size.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -13,18 +14,22 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from reid.data.boxes import whole_box
+from reid.data.boxes import same_box, whole_box
+from reid.naming.decisions import Answer, Basis
 from service.fields import Fact, Filter, NewlySaid, Said
 
 Vectors = npt.NDArray[np.float32]
 Scope = Literal["read", "write", "admin"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-EngineName = Literal["memory", "faiss-ivf", "milvus"]
+EngineName = Literal["memory", "approximate", "faiss-ivf", "milvus"]  # faiss-ivf is what approximate was called
 Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]  # of reads, in the words of Milvus
+MilvusIndex = Literal["flat", "hnsw", "ivf", "auto"]
 
 ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
 MAX_NAME = 200  # characters of a key's name
 MAX_RATE = 1_000_000  # requests a minute
+DECODE_SECONDS = 5.0  # of a processor that the smallest photo may take to be decoded
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # of the direction of text
 APPEARANCE = "appearance"  # the space, or kind of vectors, by which items are searched
 
 
@@ -40,12 +45,25 @@ class Conflict(ValueError):
     """What is asked contradicts what is there, such as a key that another photo has; the message names both."""
 
 
+class KeyTaken(Conflict):
+    """The key of an item that another one has; `camera` is that of the other, which not everybody may know of."""
+
+    def __init__(self, key: str | None, holder: str, camera: str | None, other: str) -> None:
+        super().__init__(f"key {key!r} belongs to item {holder}, so {other} cannot have it")
+        self.key = key
+        self.camera = camera
+
+
 class ModelMismatch(ValueError):
     """The gallery belongs to another model; the message names both."""
 
 
 class IndexUnavailable(ConnectionError):
     """The search engine's server cannot be reached or is not ready; the message names it, without secrets, and why."""
+
+
+class ReviewLoading(ConnectionError):
+    """The review is being made ready, after a start or for another model; it will answer in a moment."""
 
 
 class IndexLost(LookupError):
@@ -56,18 +74,40 @@ class UnusableBox(ValueError):
     """A box that is empty, not finite or not wholly within its picture; the message names it."""
 
 
+class DeletedBefore(ValueError):
+    """A photo, or a box of one, that was deleted and is not wanted back, for nobody said so."""
+
+
 class UnusableText(ValueError):
-    """A text that the database of the gallery cannot keep; the message names it."""
+    """A text that the database of the gallery cannot keep, or a name that a list cannot show; the message names it."""
+
+
+def require_name(what: str, name: str) -> None:
+    """Raise UnusableText for a name that cannot be seen, or that has what is around it read otherwise than it stands.
+
+    These are names of spaces and marks alone, and with control characters, line breaks or bidirectional overrides.
+    """
+    kinds = [unicodedata.category(character) for character in name]
+    if all(kind[0] in "CZ" for kind in kinds):
+        raise UnusableText(f"{what} {name!r} has nothing to be seen; expected a name, or none")
+    for character, kind in zip(name, kinds, strict=True):
+        if kind in ("Cc", "Zl", "Zp") or character in _OVERRIDES:
+            raise UnusableText(f"{what} {name!a} holds U+{ord(character):04X}, which a list cannot show as it is")
 
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """One stored photo: the SHA-256 of the bytes that were sent, and the size in pixels of the upright picture."""
+    """One stored photo: the SHA-256 of the bytes that were sent, and the size in pixels of the upright picture.
+
+    `copy_sha256` is that of the copy that is kept; None for a photo that was enrolled before there were any, until the
+    next check.
+    """
 
     sha256: str
     width: int
     height: int
     source: str = ""
+    copy_sha256: str | None = None
 
 
 Box = tuple[float, float, float, float]  # x, y, width and height in pixels of the upright picture
@@ -107,13 +147,22 @@ class Crop(NamedTuple):
     sha256: str
     region: Region | None = None
 
+    def agrees(self, other: "Crop") -> bool:
+        """Whether both show one subject: of the same photo, and boxes of one frame that agree within 1 % of a side."""
+        if self == other:
+            return True
+        one, two = self.region, other.region
+        if self.sha256 != other.sha256 or one is None or two is None or one.frame != two.frame:
+            return False
+        return same_box((one.x, one.y, one.w, one.h), (two.x, two.y, two.w, two.h))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details(Said):
     """What is said of an item, by people or by its camera: also a key, which is its alone, and whatever else.
 
-    `captured_at` is in UTC, or as the camera's clock showed it, with its offset; `captured_precision` is `second` or
-    `subsecond` where a camera said it, and tells where its zone is unknown. `latitude` and `longitude` are degrees.
+    `captured_at` has the offset with which it was said, or that of the camera's clock; `captured_precision` is `second`
+    or `subsecond` where a camera said it, and tells where its zone is unknown. `latitude` and `longitude` are degrees.
     """
 
     key: str | None = None
@@ -193,9 +242,15 @@ class Enrolled(NamedTuple):
 
 
 class ItemEdit(NewlySaid, total=False):
-    """New values for some of an item's `Details`; `attributes` takes the place of all there were."""
+    """New values for some of an item's `Details`; `attributes` takes the place of all there were.
+
+    A time has no precision, unless that is given with it.
+    """
 
     key: str | None
+    captured_precision: str | None
+    latitude: float | None
+    longitude: float | None
     attributes: Mapping[str, Any]
 
 
@@ -232,6 +287,10 @@ class Caller:
     def sees(self, camera: str | None) -> bool:
         """Whether items of a camera exist for this caller."""
         return self.cameras is None or camera in self.cameras
+
+    def covers(self, cameras: frozenset[str] | None) -> bool:
+        """Whether this caller sees all that somebody sees who sees these cameras; None is all."""
+        return self.cameras is None or (cameras is not None and cameras <= self.cameras)
 
     def narrow(self, chosen: Filter) -> Filter:
         """The same filter over the items that this caller sees."""
@@ -322,6 +381,24 @@ class Query:
     asked: LoggedQuery
 
 
+class LogPart(NamedTuple):
+    """The first `limit` entries of a log, the newest first or the oldest, beyond `cursor`, a `seq`.
+
+    They are by `actor`, of a `kind`, and since <= time < until; None is any.
+    """
+
+    cursor: int | None = None
+    limit: int = 1000
+    newest_first: bool = False
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    kind: str | None = None
+
+
+FIRST = LogPart()
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One change: `target` is the public id of what changed, and the changes of one transaction share `batch_id`."""
@@ -335,6 +412,36 @@ class Operation:
     target: str
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answer about items `a` and `b`, by their public ids, with what was shown and known at the time.
+
+    A number is never used again, and rises with each decision. `supersedes` is the number of an earlier one that holds
+    no more; where that is only taken back, the answer is `withdrawn`. `superseded` tells that this one holds no more.
+    `expected` is the answer that was known before, of a gold question.
+    """
+
+    number: int
+    decision_id: str
+    question_id: str | None
+    shown_at: datetime | None
+    answered_at: datetime
+    actor: str
+    request_id: str
+    batch_id: str
+    a: str
+    b: str
+    answer: Answer
+    basis: Basis
+    expected: Answer | None
+    model_id: str | None
+    score: float | None
+    probability: float | None
+    evidence: Mapping[str, Any] | None
+    supersedes: int | None
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

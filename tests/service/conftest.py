@@ -27,11 +27,19 @@ from reid.data.preprocessing import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.models.dcal import build_dcal
 from reid.models.options import DcalOptions
+from service import classification as classification_module
 from service import opening
+from service.bulk import importing
+from service.bulk.import_work import import_work
 from service.classification import Classification
+from service.gallery import gallery as gallery_module
+from service.gallery.decoders import Decoders
+from service.gallery.imports import Imports
 from service.opening import load_classifier, load_embedder, open_gallery
+from service.review.reviews import Reviews
 from service.storage.jobs import Jobs
 from service.upkeep.backup import backup_work
+from service.upkeep.check import check_work
 from service.upkeep.jobs import JobRunner
 from service.upkeep.reindex import reindex_work
 from tests.service.milvus_servers import MilvusServer
@@ -46,7 +54,7 @@ def _models_loaded_once():
     loaded = {}
 
     def load(checkpoint, device="auto"):
-        file = Path(checkpoint) / "model.safetensors"
+        file = Path(str(checkpoint)) / "model.safetensors"
         if not file.exists():
             return load_embedder(checkpoint, device)
         known = (file, file.stat().st_mtime_ns, device)
@@ -56,6 +64,24 @@ def _models_loaded_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "load_embedder", load)
+        yield
+
+
+class SharedDecoders(Decoders):
+    """Those of all the galleries of a process: a new one of each would take half a second to start."""
+
+    def __exit__(self, *_):
+        super().close()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _decoders_started_once():
+    with pytest.MonkeyPatch.context() as patch, SharedDecoders(3) as shared:
+        for module in (opening, gallery_module, classification_module, importing):
+            patch.setattr(module, "Decoders", lambda **_: shared)
         yield
 
 
@@ -91,7 +117,8 @@ def untrained(run: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     model, _ = build_dcal("vit_toy", (32, 16), 3)
     options = {"model.backbone": "vit_toy", "model.weights": "none", "data.image_size": "32x16"}
-    config = load_config("csv", None, {**options, "data.root": "images.csv"})
+    options |= {"model.method": "dcal", "data.root": "images.csv"}
+    config = load_config("csv", None, options)
     preprocessing = Preprocessing((32, 16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     save_model(run / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1))
     return run
@@ -127,11 +154,20 @@ def gallery(checkpoint, tmp_path):
 
 
 @pytest.fixture
-def runner(gallery, tmp_path):
+def reviews(gallery):
+    """The reviews of the gallery."""
+    return Reviews(gallery.database, gallery.worker.publish)
+
+
+@pytest.fixture
+def runner(gallery, reviews, tmp_path):
     """What runs the jobs of the gallery."""
     kinds = {
         "backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"),
         "reindex": reindex_work(gallery),
+        "check": check_work(gallery.database, gallery.pictures),
+        "suggest": reviews.work,
+        "import": import_work(gallery, Imports(gallery.database, 10 * 2**30, 20 * 2**20), 20 * 2**20),
     }
     with JobRunner(Jobs(gallery.database), kinds) as runner:
         yield runner

@@ -75,6 +75,9 @@ class Engine:
     def __len__(self):
         return self._ask(len)
 
+    def recall(self, vectors):
+        return self._ask(lambda kept: None)
+
     def rows(self, after=None):
         while page := self._ask(lambda kept, after=after: page_of(kept, after)):
             yield page

@@ -1,5 +1,6 @@
 """The client against a real server, and all that it sends and reads against the OpenAPI description of that server."""
 
+import csv
 import io
 import json
 import math
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from urllib.parse import parse_qs
 
@@ -17,18 +18,22 @@ import jsonschema_rs
 import numpy as np
 import pytest
 import uvicorn
-from PIL import Image
+from PIL import ExifTags, Image
 from pydantic import BaseModel, ValidationError
 
 from service import client as client_module
 from service.api.app import create_app
+from service.bulk.import_work import import_work
 from service.classification import Classification
 from service.client import Client, ServiceError
 from service.fields import FIELDS
+from service.gallery.imports import Imports
 from service.opening import load_classifier
+from service.review.reviews import Reviews
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.upkeep.backup import backup_work
+from service.upkeep.check import check_work
 from service.upkeep.jobs import JobRunner
 from service.wire.schemas import Problem
 from tests.waiting import wait_until
@@ -98,12 +103,16 @@ def app(gallery, checkpoint, classifier, tmp_path):
     served = {"checkpoint": checkpoint, "gallery": tmp_path, "classifier": classifier}
     settings = Settings(**served, require_keys=True, admin_key=ADMIN_KEY)
     kinds = {"backup": backup_work(gallery.database, gallery.pictures, tmp_path / "backups"), "reindex": endless}
-    kinds["reconcile"] = lambda job, progress: {}
+    kinds |= dict.fromkeys(["reconcile", "expire"], lambda job, progress: {})
+    kinds["check"] = check_work(gallery.database, gallery.pictures)
+    reviews = Reviews(gallery.database, gallery.worker.publish)
+    kinds["suggest"] = reviews.work
+    kinds["import"] = import_work(gallery, Imports(gallery.database, 2**40, 2**30), 2**30)
     with (
         Classification(*load_classifier(classifier, "cpu"), gallery) as classification,
         JobRunner(Jobs(gallery.database), kinds) as runner,
     ):
-        yield create_app(gallery, runner, settings, classification=classification)
+        yield create_app(gallery, runner, settings, classification=classification, reviews=reviews)
 
 
 @pytest.fixture
@@ -133,7 +142,7 @@ def test_the_client_starts_without_the_service():
     assert not {"torch", "torchvision", "timm", "fastapi", "starlette", "faiss", "scipy", "PIL"} & set(loaded)
 
 
-def test_every_operation_is_reached_as_the_description_has_it(app, recorder, client, picture, monkeypatch):
+def test_every_operation_is_reached_as_the_description_has_it(app, recorder, client, picture, monkeypatch, tmp_path):
     """All methods, with all that they can be given; the server then saw every operation and every field of it."""
     monkeypatch.setattr(client_module, "SECONDS_BETWEEN_LOOKS", 0.01)
     said = {"key": "k", "captured_at": datetime(2024, 5, 1, tzinfo=UTC), "attributes": {"NAME": "red"}}
@@ -151,37 +160,60 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
         client.query(item_id=item_id),
         client.classify(picture(0), b"no image", top_k=2),
         client.item(item_id),
-        client.edit(second.item.item_id, **{**said, "key": "l"}),
+        client.edit(second.item.item_id, **{**said, "key": "l", "latitude": -28.0, "longitude": 32.1}),
         client.delete_items([item_id]),
         client.delete_matching(expected=1, **every),
         client.session(),
         client.live(),
         client.ready(),
+        client.check(),
+        client.expire(dry_run=True),
         client.backup(),
         client.reconcile(),
         client.reindex(),
     ]
+    with pytest.raises(ServiceError, match="409 conflict: timezone is for a time whose zone is unknown"):
+        client.edit(item_id, timezone="Africa/Johannesburg")
+    with pytest.raises(ServiceError, match="422 .*timezone moves the time that captured_at takes the place of"):
+        client.edit(item_id, timezone="Africa/Johannesburg", captured_at=None)
     told += [client.cancel(told[-1].job_id), client.wait(told[-1].job_id), client.wait(told[-2].job_id)]
     assert [job.state for job in told[-2:]] == ["cancelled", "done"]
     assert [item.key for item in client.items(**every)] == ["k", "l"]
-    assert [item.key for item in client.items(media=first.item.media)] == ["k"]
+    assert [item.key for item in client.items(media=first.item.media, order="newest", named=True)] == ["k"]
+    assert client.days(named=True, **every) == {date(2024, 5, 1): 2}
+    counted = client.edit_matching({"site": "north"}, 60, expected=2, named=True, **every)
+    assert (counted.dry_run, counted.items, counted.changed) == (True, 2, 2)
+    edited = client.edit_items([item_id], {"site": "here", "origin": None}, dry_run=False)
+    told += [counted, edited, client.undo_edit(edited.batch_id, dry_run=True), client.undo_edit(edited.batch_id)]
     classified, unusable = told[2].results
     assert [prediction.class_name in client.classes() for prediction in classified.predictions] == [True, True]
     assert (unusable.predictions, unusable.error.code) == ([], "unknown_format")
     assert [(one.name, one.items) for one in client.cameras(**every)] == [("north", 2)]
     assert [(one.name, one.items) for one in client.labels(**every)] == [("ada", 2)]
-    assert [job.kind for job in client.jobs()] == ["reindex", "reconcile", "backup"]
+    row, _ = csv.DictReader(io.StringIO(client.catalogue("wildbook", "Tragelaphus angasii", **every)))
+    assert (row["Encounter.genus"], row["MarkedIndividual.individualID"]) == ("Tragelaphus", "ada")
+    assert [job.kind for job in client.jobs()] == ["reindex", "reconcile", "backup", "expire", "check"]
     key = client.add_key("gate", ["read"], cameras=["north"], requests_per_minute=60)
     told.append(key)
     client.revoke_key(key.key_id)
     assert [key.revoked_at is None for key in client.list_keys()] == [False]
-    assert [operation.kind for operation in client.operations()][-2:] == ["key.create", "key.revoke"]
-    assert [len(query.images) for query in client.logged_queries()] == [1, 0]
+    assert [operation.kind for operation in client.operations()][:2] == ["key.revoke", "key.create"]
+    assert [len(query.images) for query in client.logged_queries()] == [0, 1]
+    lately = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2999, 1, 1, tzinfo=UTC)}
+    lately["actor"] = client.session().actor
+    assert [one.kind for one in client.operations(**lately, kind="key.create", order="oldest")] == ["key.create"]
+    assert len(list(client.logged_queries(**lately))) == 2
     pictures = [client.image(item_id, whole=True), client.thumbnail(item_id), client.attention(item_id)]
     assert [Image.open(io.BytesIO(data)).format for data in pictures] == ["PNG", "JPEG", "PNG"]
     assert client.attention_of(picture(0), box=(0, 0, 20, 30)) == pictures[-1]
     assert "reid_requests_total" in client.metrics()
+    told += review_everything(client, item_id, second.item.item_id)
+    told += keep_a_shortlist(client, item_id)
+    told += search_by_link(client, picture(5), {**said, "key": "m"})
+    told += import_files(client, tmp_path, picture)
     client.delete(item_id)
+    told.append(client.erase([item_id]))
+    assert told[-1].gallery["operations"] >= 2 and "erased" in [operation.target for operation in client.operations()]
 
     description = strict(app.openapi())
     expected = {
@@ -204,6 +236,96 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     assert not {at: names for at, names in wrong.items() if names}
     for answer in told:
         assert isinstance(answer, BaseModel) and type(answer).__name__ in description["components"]["schemas"]
+
+
+def review_everything(client, first, second):
+    """All that is asked and answered about who is who, of two items of one identity; what was answered."""
+    review, identities = client.review, client.identities
+    plan = {"error": 0, "neighbours": 5, "gold": 0, "speed": 0, "burst": 9}
+    job = client.wait(
+        review.start(plan | dict.fromkeys(("photos", "tracks", "sides", "names"), False), cameras=["north"]).job_id
+    )
+    assert job.state == "done"
+    assert review.next() is None, "all is one already"
+    near = review.neighbours([first], 1, cameras=["north"])
+    assert [one.item_id for one in near[first]] == [second]
+    [asked] = review.decide([(first, second, "different")])
+    told = [review.status(), *review.decisions("visual"), asked]
+    assert client.item(second).label is None, "who named it thinks better of it"
+    told.append(review.undo(asked.batch_id))
+    assert (client.item(second).label, review.conflicts()) == ("ada", [])
+    identity_id = client.item(first).identity_id
+    parted = identities.split(identity_id, [second], "anne")
+    assert [found.name for found in identities.list("an", "newest")] == ["anne"]
+    edited = identities.edit(identity_id, name="anna", aliases=["a"], notes="n", attributes={"sex": "f"})
+    merged = identities.merge(parted.identity_id, identity_id)
+    told += [parted, edited, identities.get(identity_id), merged, identities.unmerge(parted.identity_id, dry_run=True)]
+    told += [identities.create("eve"), review.undo(merged.batch_id, dry_run=True)]
+    return told
+
+
+def keep_a_shortlist(client, item_id):
+    """All that is done with a shortlist; what was answered."""
+    lists = client.shortlists
+    made = lists.create("For Monday", [item_id], notes="?")
+    assert [head.items for head in lists.list()] == [1]
+    told = [made, lists.add(made.shortlist_id, [item_id])]
+    told.append(lists.edit(made.shortlist_id, name="For Tuesday", notes="!", entries=[(item_id, "left ear")]))
+    told.append(lists.get(made.shortlist_id))
+    assert "left ear" in lists.table(made.shortlist_id)
+    assert "data:image/jpeg;base64," in lists.report(made.shortlist_id)
+    lists.delete(made.shortlist_id)
+    return told
+
+
+def search_by_link(client, photo, said):
+    """All that is done with a subject that is kept; what was answered."""
+    subjects = client.subjects
+    subject = subjects.add(photo, box=(1, 2, 10, 20))
+    assert subject.photos[0].box == (1, 2, 10, 20)
+    told = [subjects.get(subject.subject_id), client.query(subject_id=subject.subject_id)]
+    assert Image.open(io.BytesIO(subjects.photo(subject.subject_id))).size == (20, 30)
+    placed = subjects.enrol(subject.subject_id, timezone="UTC", latitude=-28.0, longitude=32.1).results[0].item
+    assert placed.longitude == 32.1
+    client.delete(placed.item_id)
+    enrolled = subjects.enrol(subject.subject_id, [None], **said)
+    assert (enrolled.results[0].item.key, enrolled.results[0].item.box) == ("m", None)
+    client.delete(enrolled.results[0].item.item_id)
+    subjects.delete(subject.subject_id)
+    return [subject, *told, enrolled]
+
+
+def import_files(client, folder, picture):
+    """All that is done with an import; what was answered."""
+    imports, files = client.imports, [folder / f"{number}.png" for number in (20, 21)]
+    for number, file in zip((20, 21), files, strict=True):
+        file.write_bytes(picture(number))
+    every = {
+        "name": "May",
+        "timezone": "UTC",
+        "dates": "day-first",
+        "camera_from": "folder",
+        "table": "",
+        "columns": {},
+    }
+    every |= {"include": ["*"], "exclude": ["x*"], "again": True, "said": {"site": "here"}}
+    made = imports.create(**every)
+    assert imports.send(made.import_id, *files) == []
+    assert [file.received for file in imports.files(made.import_id, missing=False)] == [
+        file.stat().st_size for file in files
+    ]
+    told = [made, imports.edit(made.import_id, **every), imports.file(made.import_id, "20.png")]
+    told += [imports.preview(made.import_id), imports.start(made.import_id, incomplete=True)]
+    told.append(imports.wait(made.import_id))
+    assert (told[-1].state, told[-1].report.created, [one.state for one in imports.list()]) == ("done", 2, ["done"])
+    photos = [*imports.photos(made.import_id, "created", "failed")]
+    assert [photo.name for photo in photos] == ["20.png", "21.png"]
+    client.delete_items([photo.item_id for photo in photos], dry_run=False)
+    for act in (imports.cancel, imports.retry):
+        with pytest.raises(ServiceError, match="409"):
+            act(made.import_id)
+    imports.delete(made.import_id)
+    return told
 
 
 def strict(description):
@@ -237,7 +359,9 @@ def template_of(description, method, path):
 def fields(description, operation):
     """The names of the parameters and of the fields of the body."""
     found = {one["name"] for one in operation.get("parameters", []) if one["in"] != "path"}
-    for content in operation.get("requestBody", {}).get("content", {}).values():
+    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+        if kind == "application/octet-stream":
+            continue
         schema = description["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
         found |= schema["properties"].keys()
         names = ("attributes.NAME", "exclude_attributes.NAME")
@@ -246,6 +370,8 @@ def fields(description, operation):
 
 
 def names_in(body):
+    if body.startswith(b"\x89PNG"):  # a part of a file
+        return set()
     if body.startswith(b"{"):
         return set(json.loads(body))
     if b"Content-Disposition" in body:
@@ -324,7 +450,7 @@ def test_boxes_become_items_and_are_asked_about(recorder, client, picture, monke
     sizes = [Image.open(io.BytesIO(client.image(bob.item_id, whole=one))).size for one in (False, True)]
     assert sizes == [(11, 21), (20, 30)]
     assert client.attention_of(picture(0), box=(5, 6, 11, 21)) == client.attention(bob.item_id)
-    with pytest.raises(ServiceError, match="422 unusable_box: box 15,0,6,5 is not within the picture of 20x30 pixels"):
+    with pytest.raises(ServiceError, match="422 unusable_box: photo: box 15,0,6,5 is not within the picture of 20x30"):
         client.query(picture(0), box=(15, 0, 6, 5))
 
 
@@ -346,6 +472,39 @@ def test_many_photos_go_out_in_portions_and_come_back_in_pages(recorder, client,
     monkeypatch.setattr(client_module, "BYTES_AT_ONCE", len(photos[0]) + 10)
     assert {result.result for result in client.enrol(photos[:3])} == {"existing"}
     assert Counter(method for method, *_ in recorder.seen)["POST"] == 6
+
+
+def test_places_and_the_offset_of_times_are_said_and_changed(client):
+    """A camera's clock without zone is placed on the way in or later; 06:41 stays 06:41."""
+    said = Image.Exif()
+    said.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2026:05:03 06:41:09"
+    photos = []
+    for shade in range(3):
+        written = io.BytesIO()
+        Image.new("RGB", (32, 32), (80 * shade, 0, 0)).save(written, "JPEG", exif=said)
+        photos.append(written.getvalue())
+    here = {"latitude": -28.0, "longitude": 32.1}
+    metadata = [{"timezone": "Africa/Johannesburg", **here}, {}, {"captured_at": "2026-05-03T06:41:09.5+05:45"}]
+    placed, zoneless, stated = (result.item for result in client.enrol(photos, metadata))
+    assert placed.captured_at.isoformat() == "2026-05-03T06:41:09+02:00"
+    assert (placed.captured_precision, placed.latitude, placed.longitude) == ("second", -28, 32.1)
+    assert stated.captured_at.isoformat() == client.item(stated.item_id).captured_at.isoformat()
+    assert stated.captured_at.isoformat() == "2026-05-03T06:41:09.500000+05:45" and stated.captured_precision is None
+    assert (zoneless.captured_at.hour, zoneless.captured_precision) == (6, "second, zone unknown")
+    moved = client.edit(zoneless.item_id, timezone="-03:30", **here)
+    assert (moved.captured_at.isoformat(), moved.captured_precision) == ("2026-05-03T06:41:09-03:30", "second")
+    assert moved.longitude == 32.1
+    assert client.edit(moved.item_id, latitude=None, longitude=None).latitude is None
+    with pytest.raises(ServiceError, match=r"409 conflict: timezone .* is 2026-05-03T06:41:09-03:30, whose zone is kn"):
+        client.edit(moved.item_id, timezone="Asia/Tokyo")
+    for wrong, field in (
+        ({"latitude": 91, "longitude": 0}, "latitude"),
+        ({"latitude": 1}, "latitude and longitude together"),
+        ({"timezone": "Mars"}, "expected a time zone such as Africa/Johannesburg"),
+        ({"timezone": "UTC", "captured_at": datetime(2026, 5, 3, tzinfo=UTC)}, "captured_at says its zone itself"),
+    ):
+        with pytest.raises(ServiceError, match=f"422 invalid_request: .*{field}"):
+            client.edit(moved.item_id, **wrong)
 
 
 def test_metadata_that_cannot_be_are_refused_before_anything_is_sent(recorder, client, picture):

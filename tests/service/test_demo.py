@@ -2,6 +2,7 @@ import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import reid.demo
@@ -96,9 +97,27 @@ def test_a_service_that_fails_is_told(dataset, checkpoint, tmp_path, monkeypatch
         search(dataset, checkpoint, tmp_path / "gallery", "cpu")
 
 
-def test_the_command_trains_asks_and_says_what_is_next(dataset, tmp_path, monkeypatch, capsys):
+def evaluated(dataset, *precisions):
+    """What `demo` finds of four vehicles with two queries each."""
     metrics = SimpleNamespace(mAP=0.5, cmc={1: 0.25, 5: 0.75}, mINP=0.125)
-    found = SimpleNamespace(dataset=dataset, result=SimpleNamespace(metrics=metrics))
+    metrics.average_precision = np.resize(precisions, 8)
+    features = SimpleNamespace(query_ids=np.repeat([3, 5, 8, 9], 2))
+    return SimpleNamespace(dataset=dataset, result=SimpleNamespace(metrics=metrics), features=features)
+
+
+def test_only_where_dcal_is_not_above_its_baseline_it_says_why(dataset):
+    low, high = evaluated(dataset, 0.25, 0.5), evaluated(dataset, 0.75, 0.5)
+    above = reid.demo.verdict({"baseline": low, "dcal": high})
+    assert above == (
+        "DCAL against its baseline: mAP +25.0, 95 % interval +25.0 to +25.0 over 4 vehicles, one training of each."
+    )
+    below = reid.demo.verdict({"baseline": high, "dcal": low})
+    assert "mAP -25.0, 95 % interval -25.0 to -25.0" in below
+    assert below.endswith(": docs/results.md")
+
+
+def test_the_command_trains_asks_and_says_what_is_next(dataset, tmp_path, monkeypatch, capsys):
+    found = evaluated(dataset, 0.5)
     asked = []
     monkeypatch.setattr(reid.demo, "demo", lambda *_: {"baseline": found, "dcal": found})
     monkeypatch.setattr(demo_module, "search", lambda *given: asked.append(given) or "what was found")
@@ -107,6 +126,10 @@ def test_the_command_trains_asks_and_says_what_is_next(dataset, tmp_path, monkey
     assert asked == [(dataset, output / "dcal", output / "gallery", "cpu")]
     shown = capsys.readouterr().out
     assert re.search(r"^dcal +50\.0 +25\.0 +75\.0 +12\.5$", shown, re.MULTILINE)
+    assert (
+        "DCAL against its baseline: mAP +0.0, 95 % interval +0.0 to +0.0 over 4 vehicles, one training of each."
+        in shown
+    )
     assert "\nwhat was found\n" in shown
     assert f"  reid-serve --checkpoint {output}/dcal --gallery {output}/gallery\n" in shown
     assert f"  curl -F image=@{dataset.query[0].path} http://localhost:8000/query\n" in shown

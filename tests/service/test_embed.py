@@ -149,6 +149,16 @@ def test_another_model_or_source_is_refused_in_one_line(folder, run, checkpoint,
     assert "features: holds features of model " in capsys.readouterr().err
 
 
+def test_cameras_by_device_are_for_the_enrolment(folder, run, capsys):
+    assert run(folder, "--camera-from", "device") == 2
+    assert "--camera-from device is for reid-enrol" in capsys.readouterr().err
+
+
+def test_cameras_by_folder_are_not_those_of_a_dataset(folder, run, capsys):
+    assert run("--dataset", "folder", "--data-root", folder, "--camera-from", "folder") == 2
+    assert "--camera-from folder is for folders given as SOURCE" in capsys.readouterr().err
+
+
 def test_a_table_that_changed_is_another_source(folder, run, capsys):
     table = folder / "images.csv"
     table.write_text("path,label\n00.png,ada\n")

@@ -1,5 +1,9 @@
 """The command that looks after a gallery."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -8,10 +12,11 @@ from reid.inference.checkpoint import load_model, save_model
 from service.gallery.search import SearchOptions
 from service.manage import main
 from service.opening import open_gallery
-from service.records import Cause, Details, Filter, Upload
+from service.records import Cause, Details, Filter, NewKey, Upload
 from service.storage.database import Database
 from service.storage.keys import Keys
 from service.storage.store import Store
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -70,14 +75,18 @@ def test_only_adding_makes_a_gallery(folder, keys, arguments):
     assert not folder.exists()
 
 
-def test_a_gallery_that_is_served_is_left_to_the_service(folder, keys):
-    with Database(folder):
-        code, out, err = keys("add", "k")
-    assert (code, out) == (1, "")
-    assert err == (
-        f"reid-gallery: error: {folder}: another process has this gallery open; "
-        "if that is the service, use its API under /v1/admin instead\n"
-    )
+def test_keys_are_made_listed_and_revoked_while_the_service_runs(folder, keys):
+    with Database(folder) as database:
+        served = Keys(database)
+        _, secret, line = keys("add", "k")
+        key_id = line.split()[0]
+        wait_until(lambda: served.find(secret.strip()), "the service does not take the key")
+        assert keys("list") == (0, line, "")
+        assert keys("revoke", key_id) == (0, "", "")
+        wait_until(lambda: served.find(secret.strip()) is None, "the service takes the key that was revoked")
+        assert [entry.kind for entry in Store(database).operations()] == ["key.create", "key.revoke"]
+        another, _ = served.add(NewKey("made by the service", frozenset({"read"})))
+        assert another.key_id in keys("list")[1]
 
 
 def test_wrong_arguments_are_told_before_anything_is_made(folder, keys):
@@ -139,7 +148,7 @@ def test_a_gallery_moves_to_postgresql(filled, checkpoint, picture, shared_url, 
         assert gallery.query([picture(3)], SearchOptions()).matches[0].item.medium.source == "3.png"
     code, out, err = main(command), *capsys.readouterr()
     assert (code, out) == (1, "")
-    assert err.endswith("has identities already; expected a new or empty gallery\n")
+    assert err.endswith("already; expected a new or empty gallery\n")
 
 
 def test_a_backup_is_restored_to_a_folder(filled, manage, tmp_path):
@@ -182,9 +191,22 @@ def test_a_sweep_removes_what_no_item_has_and_nothing_else(filled, manage):
     data = mine.read_bytes()
     mine.rename(aside / mine.name)
     (aside / f"{'0' * 64}.webp").write_bytes(b"1234")
-    assert manage("sweep") == (0, f"{filled}: 1 pictures removed, 4 bytes\n", "")
+    assert manage("sweep") == (0, f"{filled}: 1 picture removed, 4 bytes\n", "")
     assert mine.read_bytes() == data
     assert not aside.exists()
+
+
+def test_a_check_names_what_is_lost_or_damaged_also_beside_a_service(filled, manage):
+    with Database(filled):  # which holds it
+        assert manage("check") == (0, f"{filled}: 5 pictures and 5 vectors read\nall are whole\n", "")
+        lost, damaged = sorted((filled / "pictures").glob("??/*.webp"))[:2]
+        lost.unlink()
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        code, out, _ = manage("check")
+        assert code == 1 and "1 item has no picture; enrolling" in out and "1 item has a damaged picture" in out
+        code, out, _ = manage("check", "--json")
+        found = json.loads(out)
+        assert (code, found["photos"], len(found["missing"]), len(found["damaged"])) == (1, 5, 1, 1)
 
 
 def test_info_tells_what_is_there(filled, manage, checkpoint):
@@ -193,8 +215,25 @@ def test_info_tells_what_is_there(filled, manage, checkpoint):
     code, out, err = manage("info")
     assert (code, err) == (0, "")
     first, second = out.splitlines()
-    assert first == "5 items of 2 cameras and 1 labels"
+    assert first == "5 items of 2 cameras and 1 label"
     assert second.startswith(model)
+
+
+def test_info_while_the_service_runs(filled, manage):
+    with Database(filled):
+        assert manage("info")[1].startswith("5 items")
+
+
+def test_info_on_a_read_only_disk(filled, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount --bind {filled.parent} {disk} && mount -o remount,ro,bind {disk}"
+    if subprocess.run(["unshare", "--mount", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    command = f"{mount} && exec {sys.executable} -m service.manage info --gallery {disk / filled.name}"
+    ended = subprocess.run(["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("5 items of 2 cameras")
 
 
 def test_info_on_a_gallery_without_model(folder, manage):
@@ -202,7 +241,7 @@ def test_info_on_a_gallery_without_model(folder, manage):
     assert manage("info") == (0, "0 items of 0 cameras and 0 labels\nno model yet\n", "")
 
 
-@pytest.mark.parametrize("arguments", [("info",), ("backup", "target"), ("reindex", "--checkpoint", "run")])
+@pytest.mark.parametrize("arguments", [("sweep",), ("backup", "target"), ("reindex", "--checkpoint", "run")])
 def test_no_gallery_and_one_in_use_are_one_line(folder, manage, arguments):
     assert manage(*arguments) == (
         1,

@@ -11,7 +11,10 @@ def make(**state):
         "ready": lambda: True,
         "items": lambda: 3,
         "unfollowed": lambda: 0,
+        "recall": lambda: None,
         "waiting": lambda: {"urgent": 0, "bulk": 0},
+        "free": lambda: 10**12,
+        "degraded": lambda: False,
         **state,
     }
     metrics = Metrics()
@@ -43,6 +46,13 @@ def test_the_state_is_that_of_the_moment_of_reading():
     assert samples[("reid_queue_depth", ("kind", "urgent"))] == 2
     assert samples[("reid_queue_depth", ("kind", "bulk"))] == 4
     assert samples[("reid_model_info", ("features", "sa"), ("model_id", "m"))] == 1
+
+
+def test_the_recall_is_told_once_it_is_known():
+    known = [None, 0.97]
+    metrics = make(recall=known.pop)
+    assert read(metrics)[("reid_index_recall",)] == 0.97
+    assert ("reid_index_recall",) not in read(metrics)
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), ValueError("damaged")])

@@ -16,10 +16,11 @@ from reid.files import fingerprint
 from reid.inference.checkpoint import load_model, save_model
 from reid.inference.exporting import export
 from reid.retrieval.calibration import Calibration
-from service.loading import _calibration
+from service.loading import Loaded, _calibration, announce
 from service.opening import open_gallery
 from service.records import NewKey
 from service.serve import main
+from service.settings import Settings
 from service.storage.database import Database
 from service.storage.keys import Keys
 from tests.service.starting import Command
@@ -289,3 +290,23 @@ def test_a_key_that_cannot_be_sent_is_refused(checkpoint, tmp_path, monkeypatch,
     shown = capsys.readouterr().err
     assert shown.startswith("reid-serve: error: admin_key (REID_ADMIN_KEY): expected 32 to 200 printable ASCII")
     assert key not in shown
+
+
+@pytest.mark.parametrize(
+    ("said", "who", "warned"),
+    [
+        ({}, "from this machine, without a key", ""),
+        ({"public_url": "https://a.example/reid"}, "with a key", ""),
+        (
+            {"public_url": "https://a.example/reid", "require_keys": False},
+            "without a key",
+            "whoever a proxy lets pass may",
+        ),
+        ({"host": "0.0.0.0", "require_keys": False}, "without a key", "whoever reaches 0.0.0.0 may see"),
+    ],
+)
+def test_who_may_ask_is_told_and_warned_of_where_that_is_everybody(said, who, warned, caplog):
+    caplog.set_level("INFO", "reid")
+    announce(Loaded(None, None, None), Settings(classifier="unused", **said), "http://here")
+    assert caplog.messages[0].endswith(f"on http://here, {who}")
+    assert [warned in message for message in caplog.messages[1:]] == [True] * bool(warned)

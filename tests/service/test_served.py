@@ -24,7 +24,7 @@ def run(vit_tiny_weights, real_photos, tmp_path):
     """A DCAL model on real weights, for the photos of wild antelopes."""
     torch.manual_seed(0)
     model, _ = build_dcal("vit_tiny", (96, 96), 3, weights=str(vit_tiny_weights))
-    options = {"model.backbone": "vit_tiny", "model.weights": "none", "data.image_size": "96x96"}
+    options = {"model.backbone": "vit_tiny", "model.method": "dcal", "data.image_size": "96x96"}
     config = load_config("csv", None, {**options, "data.root": str(real_photos / "nyala" / "images.csv")})
     preprocessing = Preprocessing((96, 96), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     save_model(tmp_path / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b", "c"), {}, 1))

@@ -7,8 +7,9 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from queue import Queue
 from threading import Barrier
@@ -245,25 +246,78 @@ def test_a_full_disk_is_a_503_and_loses_nothing(serve, picture, tmp_path):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, most))
     for answer in (
         enrol(address, picture(2)),
-        query(address, picture(1)),
         httpx2.patch(item, json={"label": "A"}, timeout=DEADLINE),
         httpx2.delete(item, timeout=DEADLINE),
         httpx2.post(f"{address}/v1/admin/backup", timeout=DEADLINE),
     ):
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_failed")
+    (match,) = query(address, picture(1)).json()["matches"]  # though it cannot be logged
+    assert match["item_id"] == result["item"]["item_id"]
+    ready = httpx2.get(f"{address}/health/ready", timeout=DEADLINE)
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert re.fullmatch(
+        r"queries are not logged: /\S+: cannot be read or written \(.*\); nothing was changed", *ready.json()["reasons"]
+    )
+    assert "\nreid_unlogged_queries_total 1.0\n" in httpx2.get(f"{address}/metrics", timeout=DEADLINE).text
     assert httpx2.get(item, timeout=DEADLINE).json() == result["item"]
     assert httpx2.get(f"{item}/image", timeout=DEADLINE).status_code == 200
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
     assert [match["item_id"] for match in query(address, picture(1)).json()["matches"]] == [result["item"]["item_id"]]
+    assert httpx2.get(f"{address}/health/ready", timeout=DEADLINE).json()["status"] == "ready"
     assert httpx2.patch(item, json={"label": "A"}, timeout=DEADLINE).json()["label"] == "A"
     assert enrol(address, picture(2)).status_code == 201
     process.send_signal(signal.SIGTERM)
     _, shown = process.communicate(timeout=DEADLINE)
     *lines, last = shown.splitlines()
     assert last == "stopped"
-    assert all(re.match(r"request \w+: /\S+: ", line) for line in lines)
+    assert all(re.match(r"(request \w+|queries are answered and not logged): /\S+: ", line) for line in lines)
     assert len(lines) == 5
     assert len(contents(tmp_path / "gallery")) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """The folder of a disk of 40 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no disk can be made here")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def fill(path):
+    """Append to a file until the disk is full."""
+    with suppress(OSError), open(path, "ab", buffering=0) as large:
+        while True:
+            large.write(bytes(2**16))
+    with suppress(OSError), open(path, "ab", buffering=0) as large:
+        large.write(bytes(4096))
+
+
+def test_a_disk_that_is_full_is_searched_and_emptied_over_http(serve, picture, small_disk):
+    _, address = serve("--gallery", str(small_disk / "gallery"))
+    ids = [enrol(address, picture(n)).json()["results"][0]["item"]["item_id"] for n in range(5)]
+    reserve = small_disk / "gallery" / "reserve"
+    assert reserve.stat().st_size == 8 * 2**20
+    fill(small_disk / "large")
+    assert shutil.disk_usage(small_disk).free == 0
+    for _ in range(300):  # until what SQLite has of room in its file is used up
+        assert query(address, picture(0)).status_code == 200
+        ready = httpx2.get(f"{address}/health/ready", timeout=DEADLINE).json()
+        if len(ready["reasons"]) == 2:
+            break
+    assert (ready["status"], ready["reasons"][0].split(" on ")[0]) == ("degraded", "0 MiB are free")
+    assert enrol(address, picture(9)).status_code == 503
+    for item_id in ids[:4]:
+        assert httpx2.delete(f"{address}/v1/items/{item_id}", timeout=DEADLINE).status_code == 204
+        fill(small_disk / "large")  # somebody else takes what becomes free
+    assert [match["item_id"] for match in query(address, picture(4)).json()["matches"]] == ids[4:]
+    (small_disk / "large").unlink()
+    assert httpx2.delete(f"{address}/v1/items/{ids[4]}", timeout=DEADLINE).status_code == 204
+    assert reserve.stat().st_size == 8 * 2**20, "taken again"
+    assert enrol(address, picture(9)).status_code == 201
 
 
 def test_a_job_whose_end_could_not_be_written_is_run_again(gallery, monkeypatch):

@@ -28,7 +28,7 @@ from service.gallery.pictures import PICTURES_FOLDER
 from service.gallery.search import SearchOptions
 from service.loading import BACKUPS_FOLDER
 from service.opening import open_gallery
-from service.records import Filter
+from service.records import Filter, LogPart
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
@@ -200,6 +200,7 @@ def other_model(checkpoint, tmp_path):
 def check(folder, checkpoint, clients):
     """Open the gallery, let its jobs end, and compare all that it holds with what the clients know."""
     with open_gallery(folder, checkpoint, "cpu") as gallery:
+        gallery.inspected.result()  # which takes the pictures that a kill left without item
         work = {
             "backup": backup_work(gallery.database, gallery.pictures, folder / BACKUPS_FOLDER),
             "reindex": reindex_work(gallery),
@@ -260,14 +261,14 @@ def check_vectors(gallery, items, sent):
 def check_logs(gallery, items, clients):
     """The operation log tells how the gallery came to be, the query log all that was answered."""
     told = {}
-    for operation in gallery.store.operations(limit=10**6):
+    for operation in gallery.store.operations(LogPart(limit=10**6)):
         if operation.kind == "item.delete":
             del told[operation.target]
         elif operation.kind.startswith("item"):
             assert (operation.target in told) == (operation.kind == "item.edit")
             told[operation.target] = (operation.after["number"], operation.after["label"], operation.after["camera"])
     assert told == {item.item_id: (item.number, item.details.label, item.details.camera) for item in items}
-    logged = {query.asked.cause.request_id: query.asked for query in gallery.queries.page(limit=10**6)}
+    logged = {query.asked.cause.request_id: query.asked for query in gallery.queries.page(LogPart(limit=10**6))}
     for client in clients:
         for request_id, matches in client.answers.items():
             assert [*logged[request_id].matches] == matches

@@ -66,9 +66,10 @@ def test_an_installed_wheel_serves_the_page_and_has_the_recipes(installed, envir
         address = next(filter(None, found))[0]
         page = wait_until(lambda: httpx2.get(address, timeout=DEADLINE))
         assert page.headers["content-type"].startswith("text/html")
-        for file in resources.files("service.web").iterdir():
-            if file.name.endswith((".js", ".css", ".svg")):
-                served = httpx2.get(f"{address}/static/{file.name}", timeout=DEADLINE)
+        web = Path(str(resources.files("service.web")))
+        for file in web.rglob("*.*"):
+            if file.suffix in (".js", ".css", ".svg"):
+                served = httpx2.get(f"{address}/static/{file.relative_to(web)}", timeout=DEADLINE)
                 assert served.content == file.read_bytes(), file.name
     finally:
         process.kill()
