@@ -9,6 +9,9 @@ identities; with --cut also those of which a third have one photo left. The revi
 answers, --reviewer-errors, is wrong, and every method but ours believes all of them. That share is known to ours, as
 gold questions would tell it. `questions` are medians over the draws until B-cubed F1 is 0.90 and 0.95, null unless
 most draws get there. The ways without questions have their best setting, which only the truth can tell.
+
+Two published methods stand beside: `local_clusterings` (`naming_lca`), and `nested_sampling` (`naming_nested`), which
+tells no groups, but a number; its interval is that after one answer for each item.
 """
 
 import argparse
@@ -26,7 +29,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from scipy.special import expit
 
+from benchmarks import naming_nested
+from benchmarks.naming_lca import LocalClusterings
 from reid.naming.agreement import adjusted_rand, b_cubed, exact_groups
 from reid.naming.candidates import nearest
 from reid.naming.decisions import LEAST_ERROR, Decision
@@ -34,6 +40,7 @@ from reid.naming.review import Review, answered
 
 Integers = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 
 SETS = ("eth80", "cub30", "nyala")
@@ -218,6 +225,55 @@ def ten_nearest(case: Case, error: float, seed: int, budget: float) -> Run:
     return ask_pairs(case, error, seed, pairs)
 
 
+def fitted_odds(case: Case, first: Integers, second: Integers) -> Callable[[Integers, Integers], Floats]:
+    """Log odds that pairs are the same, by cosine alone, as fitted to the truth of some pairs."""
+    from sklearn.linear_model import LogisticRegression
+
+    unit = case.vectors / np.linalg.norm(case.vectors, axis=1, keepdims=True)
+
+    def cosines(one: Integers, other: Integers) -> Floats:
+        return np.einsum("ij,ij->i", unit[one], unit[other], dtype=np.float64)
+
+    fitted = LogisticRegression(C=1e4).fit(cosines(first, second)[:, None], case.truth[first] == case.truth[second])
+    slope, level = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    return lambda one, other: slope * cosines(one, other) + level
+
+
+def local_clusterings(case: Case, error: float, seed: int, budget: float) -> Run:
+    random, truth, run = np.random.default_rng(seed), case.truth, Run()
+    rows, _ = nearest(case.vectors, NEIGHBOURS, case.views)
+    ends = np.stack([np.repeat(np.arange(len(rows)), rows.shape[1]), rows.ravel()])[:, rows.ravel() >= 0]
+    first, second = np.unique(np.sort(ends, axis=0), axis=1)
+    odds = fitted_odds(case, first, second)(first, second)
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    graph = LocalClusterings(len(truth), dict(zip(pairs, odds.tolist(), strict=True)), case.known)
+
+    def ask(a: int, b: int) -> bool:
+        return bool(truth[a] == truth[b]) ^ bool(random.random() < error)
+
+    for asked, labels in enumerate(graph.rounds(ask), 1):
+        if run.reach(labels, truth, asked) or asked >= MOST_QUESTIONS * len(truth):
+            break
+    return run.end(graph.label, truth)
+
+
+def nested_sampling(case: Case, error: float, seed: int, budget: float) -> Run:
+    random, truth, run = np.random.default_rng(seed), case.truth, Run()
+    first, second = np.triu_indices(len(truth), 1)
+    comparable = case.views[first] == case.views[second]
+    first, second = first[comparable], second[comparable]
+    likeness = np.zeros((len(truth),) * 2)
+    likeness[first, second] = likeness[second, first] = expit(fitted_odds(case, first, second)(first, second))
+
+    def ask(a: int, b: int) -> bool:
+        return bool(truth[a] == truth[b]) ^ bool(random.random() < error)
+
+    _, low, high = naming_nested.count(likeness, ask, len(truth), random)
+    number = len(np.unique(truth))
+    run.held, run.width = low <= number <= high, (high - low) / number
+    return run.end(np.arange(len(truth)), truth)
+
+
 def at_best(case: Case, partitions: Iterator[Integers]) -> Run:
     """The partition, of several without a question, that agrees best with the truth."""
     best = max(partitions, key=lambda labels: b_cubed(labels, case.truth))
@@ -270,6 +326,8 @@ METHODS: dict[str, Callable[[Case, float, int, float], Run]] = {
     "ours": ours,
     "falling_similarity": falling_similarity,
     "ten_nearest": ten_nearest,
+    "local_clusterings": local_clusterings,
+    "nested_sampling": nested_sampling,
     "threshold_components": threshold_components,
     "average_linkage": average_linkage,
     "hdbscan": hdbscan,
@@ -363,12 +421,10 @@ def table(name: str, found: dict[str, Any]) -> str:
                 f"{seen['ari']:.3f}",
                 f"{100 * seen['exact']:.0f} %",
             ]
+            held = ["-", "-"]
+            if seen["width"] is not None:
+                held = [f"{100 * seen['coverage']:.0f} %", f"{seen['width']:.2f}"]
             if method == "ours":
-                held = (
-                    [f"{100 * seen['coverage']:.0f} %", f"{seen['width']:.2f}"]
-                    if seen["width"] is not None
-                    else ["-", "-"]
-                )
                 warned = f"{seen['warned']}, at {seen['warned_at']:.0f}" if seen["warned"] else "0"
                 within = f"{seen['within_budget']} of {seen['draws']}"
                 cells += [
@@ -380,7 +436,7 @@ def table(name: str, found: dict[str, Any]) -> str:
                     warned,
                 ]
             else:
-                cells += [""] * 7
+                cells += ["", "", "", *(held if seen["width"] is not None else ["", ""]), "", ""]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -443,27 +499,52 @@ def from_features(path: Path) -> Case:
 
 
 def measure_speed(items: int) -> None:
-    """Time a suggestion, and then what an answer takes until queue and groups are up to date, on synthetic vectors."""
+    """Time a suggestion, and then what an answer takes until queue and groups are up to date, on synthetic vectors.
+
+    Each by the clock and in brackets by the processor, which others on the machine hardly change.
+    """
     random = np.random.default_rng(0)
     truth = random.integers(0, items // 10, items)
     centres = random.normal(size=(items // 10, 384))
     vectors = (centres[truth] + 1.3 * random.normal(size=(items, 384))).astype(np.float32)
-    started = time.perf_counter()
+    del centres
+    before = peak_memory()
+    started = clocks()
     rows, scores = nearest(vectors, NEIGHBOURS)
-    found = time.perf_counter()
+    found = clocks()
     review = Review(vectors, rows, scores)
     review.questions(1)
-    done = time.perf_counter()
-    print(f"{items:,} items: neighbours {found - started:.1f} s, then suggestion {done - found:.1f} s; {machine()}")
-    seconds = []
+    done = clocks()
+    print(
+        f"{items:,} items: neighbours {seconds(found - started)}, then suggestion {seconds(done - found)}; {machine()}"
+    )
+    print(f"peak memory {peak_memory():.2f} GiB, {before:.2f} of it before")
+    taken = []
     for _ in range(SPEED_ANSWERS):
         question = review.questions(1)[0]
         answer = answered(question, "same" if truth[question.a] == truth[question.b] else "different")
-        started = time.perf_counter()
+        started = clocks()
         review.add([answer])
         review.questions(1)
-        seconds.append(time.perf_counter() - started)
-    print(f"answer to next question: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s")
+        taken.append(clocks() - started)
+    middle, most = np.median(taken, axis=0), np.max(taken, axis=0)
+    print(f"answer to next question: median {seconds(middle)}, longest {seconds(most)}")
+
+
+def clocks() -> Floats:
+    """Seconds by the clock and of the processor."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def seconds(taken: Floats) -> str:
+    return f"{taken[0]:.2f} s ({taken[1]:.2f} s)"
+
+
+def peak_memory() -> float:
+    """GiB that the process held at most."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def machine() -> str:

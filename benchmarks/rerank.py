@@ -20,7 +20,7 @@ from reid.retrieval.distances import FeatureDistances
 from reid.retrieval.metrics import Metrics, evaluate_distances, evaluate_features
 from reid.retrieval.reranking import PRESETS, KReciprocal, RerankedDistances, memory_estimate
 
-FEW = (50, 250)  # queries and gallery rows of the comparison: among more, some neighbours tie but for rounding
+FEW = (50, 250)  # queries and gallery rows of the comparison: among more, fastreid's float32 swaps neighbours
 LARGEST_DIFFERENCE = 1e-5
 
 

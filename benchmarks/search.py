@@ -1,18 +1,23 @@
 """Time of a search alone: the engine in memory, over the best of FAISS's IndexFlatIP and a plain matrix product.
 
-    python -m benchmarks.search [--rows 1000 100000 1000000] [--dim 384]
+    python -m benchmarks.search [--rows 1000 100000 1000000] [--dim 384] [--json FILE]
+
+`former` is the engine without its compressed rows, which multiplies every row with every query.
 
 Each cell is the median of interleaved rounds. The engines make their own row masks of the filter, one camera of 15 or
 all but one; the others are given theirs ready. The plain product gathers the rows of the filter first. The recall is
-that of the IVF engine: the share of the 10 best rows of 64 queries that it finds. A million rows need 8 GiB.
+that of the IVF engine: the share of the 10 best rows of 64 queries that it finds. A million rows need 10 GiB.
 """
 
 import argparse
+import json
+import resource
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,11 +33,18 @@ from service.fields import Filter
 from service.records import Row
 
 COUNT = 10
-BATCHES = (1, 64)  # queries asked at once
+BATCHES = (1, 8, 64)  # queries asked at once
 UPSERT_ROWS = 10_000
 LARGEST_DIFFERENCE = 1e-5
 
 Scores = npt.NDArray[np.float32]
+
+
+class Former(MemoryEngine):
+    """The engine as it was before it had compressed rows."""
+
+    def _closest(self, *asked: object) -> None:
+        return None
 
 
 def make_rows(features: torch.Tensor, cameras: npt.NDArray[np.int64]) -> Iterator[list[Row]]:
@@ -61,7 +73,9 @@ def with_faiss(index: Any, parameters: Any, queries: torch.Tensor) -> Scores:
 def ways_to_search(features: torch.Tensor, cameras: npt.NDArray[np.int64]) -> Iterator[tuple[str, dict[str, Any]]]:
     """For each filter: its name and functions by name, from queries (n, E) to the best scores (n, COUNT)."""
     engine, faiss = MemoryEngine(), import_module("faiss") if find_spec("faiss") else None
-    engines: dict[str, SearchEngine] = {"engine": engine, "ivf": IvfEngine()} if faiss else {"engine": engine}
+    engines: dict[str, SearchEngine] = {"engine": engine, "former": Former()}
+    if faiss:
+        engines["ivf"] = IvfEngine()
     for rows in make_rows(features, cameras):
         for filled in engines.values():
             filled.upsert(rows)
@@ -111,13 +125,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000], help="gallery sizes (1000 100000)")
     parser.add_argument("--dim", type=int, nargs="+", default=[384, 768], help="embedding sizes (384 768)")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds to take medians of (9)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="the table as a list of rows")
     options = parser.parse_args(argv)
 
     print(f"milliseconds a search for the best {COUNT}; {torch.get_num_threads()} threads")
-    names = ("engine", "product", "faiss", "ivf")
-    titles = "".join(f"{title:>9}" for title in (*names[:3], "ratio", "ivf", "recall"))
+    names = ("engine", "former", "product", "faiss", "ivf")
+    titles = "".join(f"{title:>9}" for title in (*names[:4], "ratio", "ivf", "recall"))
     print(f"{'rows':>9}{'E':>6}{'queries':>9}  {'filter':<18}{titles}")
     largest = 0.0
+    table = []
     for rows in options.rows:
         for size in options.dim:
             query, gallery = make_sides(max(BATCHES), rows, size)
@@ -125,9 +141,16 @@ def main(argv: list[str] | None = None) -> int:
                 for batch in BATCHES:
                     spent, difference, recall = measure(ways, query.features[:batch], options.rounds)
                     largest = max(largest, difference)
-                    engine, product, flat, ivf = (spent.get(way, float("nan")) for way in names)
-                    cells = f"{engine:>9.2f}{product:>9.2f}{flat:>9.2f}{engine / np.nanmin((product, flat)):>8.2f}x"
+                    engine, former, product, flat, ivf = (spent.get(way, float("nan")) for way in names)
+                    cells = "".join(f"{cell:>9.2f}" for cell in (engine, former, product, flat))
+                    cells += f"{engine / np.nanmin((product, flat)):>8.2f}x"
+                    table.append(
+                        {"rows": rows, "dimension": size, "k": COUNT, "queries": batch, "filter": name}
+                        | {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, **spent}
+                    )
                     print(f"{rows:>9}{size:>6}{batch:>9}  {name:<18}{cells}{ivf:>9.2f}{recall:>9.3f}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=1))
     print(f"largest difference between scores: {largest:.1e} (must be below {LARGEST_DIFFERENCE:.0e})")
     return int(largest >= LARGEST_DIFFERENCE)
 

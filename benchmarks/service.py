@@ -76,7 +76,7 @@ def make_checkpoint(folder: Path, backbone: str) -> Path:
     """A run folder of DCAL with random weights."""
     torch.manual_seed(0)
     model, _ = build_dcal(backbone, SIZE, 2)
-    options = {"model.backbone": backbone, "model.weights": "none", "data.root": "images.csv"}
+    options = {"model.backbone": backbone, "model.method": "dcal", "data.root": "images.csv"}
     config = load_config("csv", None, {**options, "data.image_size": "x".join(map(str, SIZE))})
     preprocessing = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     save_model(folder / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b"), {}, 1))

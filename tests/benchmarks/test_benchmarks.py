@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 from PIL import Image
+from safetensors.torch import save_file
 
 from reid.models.specs import BACKBONES
 
@@ -119,9 +120,31 @@ def test_naming_counts_questions_of_every_method_on_anybodys_vectors(tmp_path):
     command = ["benchmarks.naming", "--from-features", tmp_path / "set.npz", "--seeds", 2, "--reviewer-errors", 0, 0.05]
     table = run(*command, "--json", tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text())
-    for method in ("ours", "falling_similarity", "ten_nearest", "threshold_components", "average_linkage", "hdbscan"):
+    asking = {"ours", "falling_similarity", "ten_nearest", "local_clusterings", "nested_sampling"}
+    for method in (*asking, "threshold_components", "average_linkage", "hdbscan"):
         assert {"questions", "joins", "wrong_joins", "coverage", "width"} <= found[method].keys()
         assert found[method]["questions"].keys() == {"0.90", "0.95"}
         assert f"| {method} |" in table
     assert 0 < found["ours"]["questions"]["0.90"] <= found["ours"]["questions"]["0.95"] < 60
-    assert found["errors"]["0.05"].keys() == {"ours", "falling_similarity", "ten_nearest"}
+    assert found["errors"]["0.05"].keys() == asking
+    assert 0 < found["local_clusterings"]["questions"]["0.95"] < 200
+    nested = found["nested_sampling"]
+    assert nested["questions"]["0.90"] is None and nested["coverage"] == 1 and 0 < nested["width"] < 1
+
+
+def test_ingest_measures_every_part():
+    table = run("benchmarks.ingest", "--count", 1, "--size", "64x32")
+    assert "the copy that is kept" in table and " photos/s, 1.0 times the former way |" in table
+
+
+def test_ingest_ranks_what_was_decoded_smaller(tmp_path):
+    weights = tmp_path / "vit_tiny.safetensors"
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), weights)
+    rows = []
+    for number, split in enumerate(("query", "gallery", "gallery")):
+        Image.new("RGB", (40, 30), (80 * number, 60, 200)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{split},{number // 2},{number}")
+    (tmp_path / "images.csv").write_text("\n".join(["path,split,identity,camera", *rows]))
+    told = run("benchmarks.ingest", "--table", tmp_path / "images.csv", "--weights", weights, "--size", "32x32")
+    assert "decoded smaller: 63." in told or "decoded smaller: 64.0 times fewer pixels" in told
+    assert "of 3 photos at least 0.999" in told and "read in full: mAP" in told and "scaled: mAP" in told

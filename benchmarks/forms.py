@@ -1,0 +1,525 @@
+"""Forms of DCAL against their baseline over many seeds: on a CPU the last blocks of a ViT, on a GPU all of it.
+
+    python -m benchmarks.forms --data ../shared/data --weights vit_tiny.safetensors
+    python -m benchmarks.forms --data ../shared/data --weights deit_small.safetensors --gpu
+
+Augmentations of each image, and what frozen blocks make of them, are computed once, so that a run is little but its
+steps. With --gpu no block is frozen, images have 224 x 224 pixels, and the backbone is DeiT-Small.
+
+A run is a row of --runs/SET.jsonl; one that is there is not repeated, so the same command can be given again. What runs
+is given as SET:FORMS:STEPS:SEEDS, by default PLAN or GPU_PLAN; with :RATES the baseline is tried on a third of the
+training identities (or images) that is held out. All runs of a set have one recipe; a form differs from the baseline in
+its row of FORMS alone. Runs of one seed see the same batches, augmentations and initial weights. Gains are paired by
+seed and query; their intervals come of drawing both seeds and identities anew. The tables are printed and written to
+--results.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fgvc.datasets import read_cub
+from reid.data.custom import read_csv
+from reid.data.images import read_image
+from reid.data.preprocessing import Preprocessing
+from reid.data.sampler import PKSampler, ShuffledSampler
+from reid.data.samples import Sample
+from reid.data.transforms import evaluation_transform, training_transform
+from reid.device import emulates
+from reid.models.backbones import build_backbone, embed_tokens, normalisation
+from reid.models.cross_attention import derangement
+from reid.models.dcal import DCAL, embedding, probabilities
+from reid.models.options import DcalOptions
+from reid.names import BRANCHES, Features, Prediction
+from reid.retrieval.metrics import evaluate_features
+from reid.training.losses import BranchLoss, FgvcLoss, ReidLoss, branch_losses, total_loss
+from reid.training.optim import build_optimizer, learning_rate_factor, set_learning_rate
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+RESULTS = Path(__file__).parent / "results"
+VIEWS = 6  # augmentations of each image
+FROZEN = 8  # of the 12 blocks, on a CPU
+BATCH = 32
+WARMUP = 30  # steps
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a form changes: the model's options, and how partners are drawn.
+
+    `partners` are `random` others, of another `identity`, the `hardest` of another identity, or `self`: the image
+    itself, which computes what self-attention computes, the control for a second stream without a partner.
+    `probability` is that with which an image has a partner at all. `equal` keeps the loss weights at their start.
+    """
+
+    options: DcalOptions
+    partners: Literal["random", "identity", "hardest", "self"] = "random"
+    probability: float = 1.0
+    equal: bool = False
+
+
+PAPER = DcalOptions(method="dcal")
+PWCA = DcalOptions(method="pwca")
+GLCA = DcalOptions(method="glca")
+FORMS: dict[str, Form] = {
+    "baseline": Form(DcalOptions(method="baseline")),
+    "dcal": Form(PAPER),
+    "control": Form(PAPER, "self"),
+    "before": Form(replace(PAPER, glca_input="before")),
+    "selected": Form(replace(PAPER, glca_input="before", glca_keys="selected")),
+    "half": Form(PAPER, probability=0.5),
+    "hardest": Form(PAPER, "hardest", 0.5),
+    "equal": Form(PAPER, equal=True),
+    "glca": Form(GLCA),
+    "pwca": Form(PWCA),
+}
+
+
+Splits = list[list[Sample]]
+Read = Callable[[Path], Splits]
+
+
+@dataclass(frozen=True)
+class Set:
+    """A set of images and the recipe of all its runs.
+
+    `read(root)` gives the training samples and those to evaluate; of re-identification the queries and the gallery, of
+    categories the test. `size` is the side of what the model sees, in pixels, and `resize` that of what it is cropped
+    from. `rate` is the one that was best for the baseline on images held out of training.
+    """
+
+    task: Literal["reid", "fgvc"]
+    read: Read
+    size: int
+    rate: float
+    resize: int | None = None
+    pad: int = 0
+    erasing: float = 0.0
+
+
+def _table(path: str) -> Read:
+    def read(root: Path) -> Splits:
+        found = read_csv(root / path)
+        return [list(found.train), list(found.query), list(found.gallery)]
+
+    return read
+
+
+def _birds(root: Path) -> Splits:
+    found = read_cub(root / "cub30")
+    return [list(found.train), list(found.test)]
+
+
+def held_out(chosen: Set) -> Read:
+    """The set with a third of its identities, or images, to train on in the place of the test, as `read` gives it."""
+
+    def split(root: Path) -> Splits:
+        train = chosen.read(root)[0]
+        if chosen.task == "fgvc":
+            return [[sample for i, sample in enumerate(train) if i % 3 < 2], train[2::3]]
+        out = [sample for sample in train if sample.identity % 3 == 2]
+        first = list({(sample.identity, sample.camera): sample for sample in reversed(out)}.values())
+        kept = [sample for sample in train if sample.identity % 3 != 2]
+        return [kept, first, [sample for sample in out if sample not in first]]
+
+    return split
+
+
+SETS: dict[str, Set] = {
+    "eth80": Set("reid", _table("eth80/images.csv"), 64, 2e-3, pad=4, erasing=0.5),
+    "nyala": Set("reid", _table("nyala/sides.csv"), 64, 3e-4, pad=4, erasing=0.5),
+    "cub30": Set("fgvc", _birds, 64, 1e-3, resize=76),
+}
+
+
+ON_A_GPU: dict[str, Set] = {  # all of the network at 224 x 224 pixels, by the rate of `configs/reid/csv.yaml`
+    name: replace(chosen, size=224, rate=3e-4, pad=10 if chosen.pad else 0, resize=256 if chosen.resize else None)
+    for name, chosen in SETS.items()
+}
+PLAN = [
+    "eth80:baseline:300:0:3e-4,1e-3,2e-3,4e-3",
+    *(
+        line.format(seed)
+        for seed in range(5)
+        for line in ("eth80:baseline,dcal,control:300:{}", "eth80:baseline:600:{}")
+    ),
+    "eth80:dcal:600:0",
+]
+GPU_PLAN = [  # what says most first: it may be stopped, and goes on where it was
+    *(f"{name}:baseline,dcal,control:300:0,1,2,3,4" for name in ("eth80", "cub30", "nyala")),
+    *(f"{name}:baseline:600:0,1,2,3,4" for name in ("eth80", "cub30", "nyala")),
+    *(f"{name}:hardest,half,selected,before,equal,glca:300:0,1,2,3,4" for name in ("eth80", "cub30")),
+]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The backbone of all runs: its name, its weights, how many of its first blocks are frozen, and where it runs."""
+
+    backbone: str
+    weights: str
+    frozen: int
+    device: torch.device
+
+    def split(self, size: int) -> tuple[Any, nn.Sequential]:
+        """The backbone with the blocks to train, and the frozen ones."""
+        network, _ = build_backbone(self.backbone, (size, size), weights=self.weights, drop_path=0.1)
+        lower = nn.Sequential(*network.blocks[: self.frozen])
+        network.blocks = network.blocks[self.frozen :]
+        return network, lower.eval()
+
+    def trained(self, size: int) -> Any:
+        """The backbone with the blocks to train; where others are frozen it takes what they give, and no images."""
+        network, _ = self.split(size)
+        if self.frozen:
+            network.patch_embed = nn.Identity()
+            network._pos_embed = lambda tokens: tokens
+        return network
+
+
+@dataclass
+class Inputs:
+    """What the trained part of the network takes, in bfloat16: images, or tokens where blocks are frozen.
+
+    `train` is (views, images, ...), with a label each; `test` are the images to evaluate, of re-identification the
+    queries and the gallery, with their `samples`.
+    """
+
+    train: Tensor
+    labels: Tensor
+    test: list[Tensor]
+    samples: list[list[Sample]]
+
+
+def mixed(device: torch.device) -> torch.autocast:
+    """Products in bfloat16, or in float32 on a CPU that would emulate it, some 70 times slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=not emulates(torch.bfloat16, device))
+
+
+@torch.no_grad()
+def prepare(chosen: Set, root: Path, network: Network, stored: Path) -> Inputs:
+    """Read and augment all images, and run them through the frozen blocks, once; then from the file `stored`."""
+    if stored.exists():
+        found: Inputs = torch.load(stored, weights_only=False)
+        return found
+    train, *test = chosen.read(root)
+    whole, lower = network.split(chosen.size)
+    whole.eval().to(network.device), lower.to(network.device)
+    resize = None if chosen.resize is None else (chosen.resize, chosen.resize)
+    preprocessing = Preprocessing((chosen.size, chosen.size), *normalisation(whole), resize)
+    augment = training_transform(preprocessing, flip=0.5, pad=chosen.pad, erasing=chosen.erasing)
+    plain = evaluation_transform(preprocessing)
+
+    def enter(images: Tensor) -> Tensor:
+        if not network.frozen:
+            return images.bfloat16()
+        with mixed(network.device):
+            tokens: Tensor = lower(embed_tokens(whole, images.to(network.device))).bfloat16().cpu()
+        return tokens
+
+    def inputs(samples: list[Sample], transform: Callable[[Any], Tensor], views: int) -> Tensor:
+        parts = []
+        for start in range(0, len(samples), 16):
+            pictures = [read_image(sample.path, sample.box) for sample in samples[start : start + 16]]
+            parts.append(torch.stack([enter(torch.stack([transform(p) for p in pictures])) for _ in range(views)]))
+        return torch.cat(parts, dim=1)
+
+    torch.manual_seed(0)
+    number = {identity: i for i, identity in enumerate(sorted({sample.identity for sample in train}))}
+    test = [samples for samples in test if samples]
+    found = Inputs(
+        inputs(train, augment, VIEWS),
+        torch.tensor([number[sample.identity] for sample in train]),
+        [inputs(samples, plain, 1)[0] for samples in test],
+        test,
+    )
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(found, stored)
+    return found
+
+
+def partners_of(form: Form, labels: Tensor, last: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image's partner; `last` (B, D) are the features that its images had when they were last seen."""
+    count = len(labels)
+    itself = torch.arange(count)
+    if form.partners == "random":
+        partner = derangement(count, generator)
+    elif form.partners == "self":
+        return itself
+    else:
+        other = labels.unsqueeze(0) != labels.unsqueeze(1)
+        if form.partners == "hardest":
+            near = torch.nn.functional.normalize(last, dim=1)
+            near = near @ near.T
+            known = last.abs().sum(dim=1) > 0
+            near = near.masked_fill(~known.unsqueeze(0), -2) + 1e-6 * torch.rand(count, count, generator=generator)
+            partner = near.masked_fill(~other, -3).argmax(dim=1)
+        else:
+            partner = torch.multinomial(other.float(), 1, generator=generator).squeeze(1)
+    paired = torch.rand(count, generator=generator) < form.probability
+    return torch.where(paired, partner, itself)
+
+
+def train(chosen: Set, form: Form, inputs: Inputs, network: Network, steps: int, seed: int) -> tuple[DCAL, float]:
+    """A model trained for so many steps, and the mean cross-entropy of its SA branch over the last tenth of them."""
+    torch.manual_seed(seed)
+    device = network.device
+    model = DCAL(network.trained(chosen.size), int(inputs.labels.max()) + 1, replace(form.options, head=chosen.task))
+    model.train().to(device)
+    if form.equal:
+        model.log_variances.requires_grad_(False)
+    loss: BranchLoss = ReidLoss() if chosen.task == "reid" else FgvcLoss()
+    optimizer = build_optimizer(model, "adamw", lr=chosen.rate, weight_decay=0.05, fused=True)
+    partners, views = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(1000 + seed)
+    last = torch.zeros(len(inputs.labels), model.width)
+    late = torch.zeros((), device=device)
+    for step, batch in zip(range(steps), _batches(chosen, inputs.labels.tolist(), seed), strict=False):
+        factor = learning_rate_factor(
+            step, epochs=steps, warmup_epochs=min(WARMUP, steps / 4), warmup_start=0.01, floor=0.002
+        )
+        set_learning_rate(optimizer, factor)
+        at = torch.tensor(batch)
+        images = inputs.train[torch.randint(VIEWS, (len(at),), generator=views), at].to(device).float()
+        labels = inputs.labels[at]
+        partner = partners_of(form, labels, last[at], partners).to(device) if model.pairs else None
+        with mixed(device):
+            output = model(images, partner)
+        parts = branch_losses(output, labels.to(device), loss)
+        total_loss(parts, getattr(model, "log_variances", None)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5)
+        optimizer.step()
+        optimizer.zero_grad()
+        if form.partners == "hardest":
+            last[at] = output.sa.token.detach().float().cpu()
+        if step >= int(0.9 * steps):
+            late += parts["sa"]["ce"].detach() / (steps - int(0.9 * steps))
+    return model.eval(), late.item()
+
+
+def _batches(chosen: Set, labels: list[int], seed: int) -> Iterator[list[int]]:
+    sampler = (
+        PKSampler(labels, p=BATCH // 4, k=4, seed=seed)
+        if chosen.task == "reid"
+        else ShuffledSampler(len(labels), batch_size=BATCH, seed=seed)
+    )
+    epoch = 0
+    while True:
+        yield from sampler.epoch(epoch)
+        epoch += 1
+
+
+@torch.no_grad()
+def measure(chosen: Set, model: DCAL, inputs: Inputs, device: torch.device) -> dict[str, list[float]]:
+    """By what is used of the model: each query's average precision, or whether each image is classified rightly."""
+    with mixed(device):
+        found = [[model(part.to(device).float()) for part in images.split(64)] for images in inputs.test]
+    used = ("all", "sa", "glca") if model.glca is not None else ("sa",)
+    if chosen.task == "fgvc":
+        predictions: dict[str, Prediction] = {"all": "sum", "sa": "sa", "glca": "glca"}
+        truth = torch.tensor([sample.identity for sample in inputs.samples[0]])
+        rows = {name: torch.cat([probabilities(o, predictions[name]).cpu() for o in found[0]]) for name in used}
+        return {name: (row.argmax(dim=1) == truth).float().tolist() for name, row in rows.items()}
+    features: dict[str, Features] = {"all": "concat", "sa": "sa", "glca": "glca"}
+    embedded = {
+        name: [torch.cat([embedding(o, features[name]).cpu() for o in part]) for part in found] for name in used
+    }
+    return {name: _precisions(query, gallery, *inputs.samples) for name, (query, gallery) in embedded.items()}
+
+
+def _precisions(q: Tensor, g: Tensor, query: list[Sample], gallery: list[Sample]) -> list[float]:
+    """Average precision of each query among the gallery images of its own view, where views are known."""
+    views = [s.extra.get("view", "") for s in query], [s.extra.get("view", "") for s in gallery]
+    precision = np.full(len(query), np.nan)
+    for view in sorted(set(views[0])):
+        rows = [i for i, other in enumerate(views[0]) if other == view]
+        columns = [i for i, other in enumerate(views[1]) if other == view]
+        precision[rows] = evaluate_features(
+            q[rows],
+            np.array([query[i].identity for i in rows]),
+            np.array([query[i].camera for i in rows]),
+            g[columns],
+            np.array([gallery[i].identity for i in columns]),
+            np.array([gallery[i].camera for i in columns]),
+        ).average_precision
+    return [float(value) for value in precision]
+
+
+Run = tuple[str, str, int, int, float | None]  # set, form, steps, seed and, on images held out, rate
+
+
+def run(plan: list[Run], data: Path, network: Network, folder: Path, sets: Mapping[str, Set]) -> None:
+    """Train and measure what of the plan is not in `folder` yet."""
+    for name, form, steps, seed, rate in plan:
+        chosen = sets[name]
+        file = folder / f"{name}{'-held-out' if rate else ''}.jsonl"
+        if (form, steps, seed, rate) in {
+            (row["form"], row["steps"], row["seed"], row.get("rate")) for row in rows(file)
+        }:
+            continue
+        if rate:
+            chosen = replace(chosen, rate=rate, read=held_out(chosen))
+        inputs = prepare(chosen, data, network, file.with_suffix(".pt"))
+        begun, work = time.monotonic(), time.process_time()
+        model, loss = train(chosen, FORMS[form], inputs, network, steps, seed)
+        found = measure(chosen, model, inputs, network.device)
+        row = {"form": form, "steps": steps, "seed": seed, "rate": rate, "cross_entropy": round(loss, 4)}
+        row |= {
+            "seconds": round(time.monotonic() - begun, 1),
+            "processor_seconds": round(time.process_time() - work, 1),
+        }
+        if len(BRANCHES[model.method]) > 1:
+            row["log_variances"] = [round(w, 3) for w in model.log_variances.tolist()]
+        row["values"] = {used: [None if np.isnan(v) else round(v, 4) for v in values] for used, values in found.items()}
+        with file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        means = ", ".join(f"{used} {100 * float(np.nanmean(values)):.2f}" for used, values in found.items())
+        print(f"{name} {form} {steps} steps, seed {seed}{f', rate {rate}' if rate else ''}: {means}", file=sys.stderr)
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def parse(text: str) -> list[Run]:
+    """SET:FORM,FORM:STEPS:SEEDS[:RATES] to runs, seed by seed."""
+    name, forms, steps, seeds, *rates = text.split(":")
+    return [
+        (name, form, int(step), int(seed), rate)
+        for seed in seeds.split(",")
+        for step in steps.split(",")
+        for form in forms.split(",")
+        for rate in ([float(r) for r in rates[0].split(",")] if rates else [None])
+    ]
+
+
+def interval(base: Floats, form: Floats, groups: Integers, confidence: float = 0.95) -> tuple[float, float, float]:
+    """The mean of `form - base`, (seeds, queries), and the central interval of its means over seeds and groups redrawn.
+
+    `groups` (queries,) are what is redrawn as one: identities, each with all its queries, or single images.
+    """
+    scored = ~np.isnan(base[0])
+    gains, subject = (form - base)[:, scored], np.unique(groups[scored], return_inverse=True)[1]
+    sums = np.stack([np.bincount(subject, row) for row in gains])
+    sizes = np.bincount(subject)
+    random = np.random.default_rng(0)
+    seeds = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+    subjects = random.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
+    means = ((seeds @ sums) * subjects).sum(axis=1) / (len(sums) * (subjects @ sizes))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(gains.mean()), float(low), float(high)
+
+
+COLUMNS = ("form", "steps", "of it", "mean", "each seed", "over baseline", "over control")
+COLUMNS += ("over baseline, twice the steps", "CPU s")
+
+
+def tables(folder: Path, root: Path, sets: Mapping[str, Set]) -> str:
+    """A table a set: what each form reaches, and its gains over the baseline, the control and a longer baseline."""
+    text, compared = [], 0
+    for name, chosen in sets.items():
+        done = rows(folder / f"{name}.jsonl")
+        if not done:
+            continue
+        queries = chosen.read(root)[1]
+        groups = np.array([sample.identity if chosen.task == "reid" else i for i, sample in enumerate(queries)])
+        found: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
+        for row in sorted(done, key=lambda row: row["seed"]):
+            found.setdefault((row["form"], row["steps"]), {})[row["seed"]] = row
+        text += [
+            f"{name}, {chosen.size} px, {'mAP' if chosen.task == 'reid' else 'top-1'}:",
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            f"|{' --- |' * len(COLUMNS)}",
+        ]
+        for form, steps in sorted(found, key=lambda key: (key[1], list(FORMS).index(key[0]))):
+            by_seed = found[form, steps]
+            for part in [part for part in ("all", "sa") if part in next(iter(by_seed.values()))["values"]]:
+                others = [found.get(other, {}) for other in _compared_with(form, steps)]
+                gains = [_gain(other, by_seed, part, groups) for other in others]
+                compared += sum(gain != "" for gain in gains)
+                means = [100 * values(row, part)[~np.isnan(values(row, part))].mean() for row in by_seed.values()]
+                each = ", ".join(f"{mean:.1f}" for mean in means)
+                seconds = np.mean([row["processor_seconds"] for row in by_seed.values()])
+                cells = (form, steps, part, f"{np.mean(means):.2f}", each, *gains, f"{seconds:.0f}")
+                text.append(f"| {' | '.join(map(str, cells))} |")
+        text.append("")
+    text.append(f"{compared} comparisons stand here; where nothing has an effect, one interval in twenty leaves 0 out.")
+    return "\n".join(text)
+
+
+def _compared_with(form: str, steps: int) -> list[tuple[str, int]]:
+    """The runs that a form's gains are over, a column each; ("", 0) for none."""
+    others = [("baseline", steps), ("control", steps), ("baseline", 2 * steps)]
+    none = ("", 0)
+    if form == "baseline":
+        return [none, none, others[2]]
+    return [none if other == (form, steps) else other for other in others]
+
+
+def _gain(others: dict[int, Any], own: dict[int, Any], part: str, groups: Integers) -> str:
+    """The gain by seeds that both have, with its interval; of others that lack the part, over their SA branch."""
+    seeds = sorted(own.keys() & others.keys())
+    if not seeds:
+        return ""
+    base = np.stack([values(others[seed], part if part in others[seed]["values"] else "sa") for seed in seeds])
+    mean, low, high = interval(base, np.stack([values(own[seed], part) for seed in seeds]), groups)
+    return f"{100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def values(row: dict[str, Any], part: str) -> Floats:
+    """A value a query, NaN for those that were skipped."""
+    return np.array(row["values"][part], dtype=float)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds eth80, nyala and cub30")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--backbone", help="default: vit_tiny, deit_small with --gpu")
+    parser.add_argument("--runs", type=Path, help="default: runs/forms, runs/forms-gpu with --gpu")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table-only", action="store_true", help="print what is finished, train nothing")
+    parser.add_argument("plan", nargs="*", metavar="SET:FORMS:STEPS:SEEDS[:RATES]")
+    arguments = parser.parse_args()
+    gpu = arguments.gpu
+    sets = ON_A_GPU if gpu else SETS
+    folder = arguments.runs or Path("runs/forms-gpu" if gpu else "runs/forms")
+    network = Network(
+        arguments.backbone or ("deit_small" if gpu else "vit_tiny"),
+        arguments.weights,
+        0 if gpu else FROZEN,
+        torch.device("cuda" if gpu else "cpu"),
+    )
+    if not arguments.table_only:
+        plan = [one for text in arguments.plan or (GPU_PLAN if gpu else PLAN) for one in parse(text)]
+        run(plan, arguments.data, network, folder, sets)
+    machine = torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU"
+    heading = (
+        f"{network.backbone}, {network.frozen} blocks frozen, on {machine}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {date.today()}"
+    )
+    text = f"{heading}\n\n{tables(folder, arguments.data, sets)}"
+    print(text)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    (arguments.results / f"{folder.name}.md").write_text(text + "\n")
+    kept = {name: rows(folder / f"{name}.jsonl") for name in sets}
+    (arguments.results / f"{folder.name}.json").write_text(json.dumps(kept) + "\n")
+
+
+if __name__ == "__main__":
+    main()

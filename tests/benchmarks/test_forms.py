@@ -1,0 +1,100 @@
+"""The study of DCAL's forms: what is drawn, how gains are judged, and that nothing runs twice."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import forms
+from benchmarks.forms import FORMS, Network, interval, measure, partners_of, prepare, train
+
+
+def test_partners_are_those_of_the_form():
+    labels = torch.arange(8).repeat_interleave(4)
+    features = torch.randn(32, 5, generator=torch.Generator().manual_seed(1))
+    itself = torch.arange(32)
+
+    def drawn(name):
+        return partners_of(FORMS[name], labels, features, torch.Generator().manual_seed(0))
+
+    assert torch.equal(drawn("control"), itself)
+    assert not (drawn("dcal") == itself).any()
+    assert 4 <= (drawn("half") == itself).sum() <= 28
+    near = features / features.norm(dim=1, keepdim=True)
+    for image, partner in enumerate(drawn("hardest").tolist()):
+        others = [other for other in range(32) if labels[other] != labels[image]]
+        hardest = max(others, key=lambda other, image=image: float(near[image] @ near[other]))
+        assert partner in (image, hardest)
+
+
+def test_the_interval_is_of_seeds_and_identities():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 5)
+    base = random.random((5, 60))
+    base[:, 7] = np.nan
+    form = base + 0.1 + random.normal(0, 0.05, (5, 1)) + random.normal(0, 0.05, 12)[groups]
+    mean, low, high = interval(base, form, groups)
+    kept = np.arange(60) != 7
+    assert mean == pytest.approx((form - base)[:, kept].mean())
+    means = []
+    for _ in range(2000):  # one draw at a time
+        seeds, subjects = random.integers(0, 5, 5), random.integers(0, 12, 12)
+        columns = np.concatenate([np.flatnonzero((groups == subject) & kept) for subject in subjects])
+        means.append((form - base)[np.ix_(seeds, columns)].mean())
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
+    assert interval(base, base, groups) == (0, 0, 0)
+
+
+@pytest.fixture
+def objects(tmp_path):
+    """A data root with a miniature of ETH-80: eight objects to train on and three others to find."""
+    random = np.random.default_rng(0)
+    (tmp_path / "eth80").mkdir()
+    rows = [(identity, camera) for identity in range(11) for camera in range(4)]
+    with (tmp_path / "eth80" / "images.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "split", "identity", "camera"))
+        for identity, camera in rows:
+            name = f"{identity}-{camera}.png"
+            Image.fromarray(random.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "eth80" / name)
+            table.writerow((name, "train" if identity < 8 else "gallery" if camera else "query", identity, camera))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_with_no_block_frozen_all_of_the_network_learns(objects, tmp_path):
+    network = Network("vit_tiny", "none", 0, torch.device("cpu"))
+    chosen = replace(forms.SETS["eth80"], size=32)
+    torch.manual_seed(0)
+    before = network.trained(32).patch_embed.proj.weight.detach().clone()
+    inputs = prepare(chosen, objects, network, tmp_path / "stored.pt")
+    assert inputs.train.shape == (forms.VIEWS, 32, 3, 32, 32)
+    model, _ = train(chosen, FORMS["dcal"], inputs, network, steps=1, seed=0)
+    assert not torch.equal(model.backbone.patch_embed.proj.weight, before)
+    assert len(measure(chosen, model, inputs, network.device)["all"]) == 3
+
+
+@pytest.mark.slow
+def test_a_run_is_never_repeated(objects, tmp_path, monkeypatch, capsys):
+    command = ["forms", "--data", objects, "--weights", "none", "--runs", tmp_path / "runs", "--results", tmp_path]
+    command += ["eth80:baseline,dcal:2:0,1", "eth80:baseline:4:0,1"]
+    monkeypatch.setattr("sys.argv", [str(part) for part in command])
+    forms.main()
+    shown = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines() if line.startswith("|")]
+    assert [row[1:4] for row in cells[2:]] == [
+        ["baseline", "2", "sa"],
+        ["dcal", "2", "all"],
+        ["dcal", "2", "sa"],
+        ["baseline", "4", "sa"],
+    ]
+    assert [bool(row[6]) for row in cells[2:]] == [False, True, True, False]
+    assert not any(row[7] for row in cells[2:])  # no control
+    assert [bool(row[8]) for row in cells[2:]] == [True, True, True, False]
+    monkeypatch.setattr(forms, "train", None)
+    forms.main()
+    assert capsys.readouterr().out == shown
+    assert (tmp_path / "runs.md").read_text() == shown
