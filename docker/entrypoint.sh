@@ -9,8 +9,9 @@ fail() {
 }
 
 if [ "$*" = reid-serve ]; then
-    # Who can reach the port is decided where it is published. Nobody but this machine: then no key is needed.
-    case ${PUBLISHED_ON-} in
+    # Who can reach the port is decided where it is published. Nobody but this machine: then no key is needed, unless
+    # a proxy lets others ask.
+    case ${REID_PUBLIC_URL:+proxy}${REID_ROOT_PATH:+proxy}${REID_TRUSTED_PROXIES:+proxy}${PUBLISHED_ON-} in
         127.*) export REID_REQUIRE_KEYS="${REID_REQUIRE_KEYS:-false}" ;;
     esac
     for model in "${REID_CHECKPOINT-}" "${REID_CLASSIFIER-}"; do

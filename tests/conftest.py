@@ -15,6 +15,7 @@ from PIL import Image
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TINY = {
     "model.backbone": "vit_toy",
+    "model.method": "dcal",
     "model.weights": "none",
     "data.image_size": "16x16",
     "data.pad": 2,

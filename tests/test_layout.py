@@ -41,27 +41,34 @@ ROOMS = {
     "fgvc": {"fgvc", "reid"},
     "service": {"service", "reid"},
     "service.fields": set(),
-    "service.records": {"service.fields", "reid.data.boxes"},
+    "service.records": {"service.fields", "reid.data.boxes", "reid.naming.decisions"},
     "service.storage": {"service.storage", "service.fields", "service.records", "reid"},
     "service.engines": {"service.engines", "service.fields", "service.records", "reid"},
     "service.settings": {"service.records", "reid"},
     "service.metrics": set(),
     "service.logs": set(),
-    "service.wire": {"service.wire", "service.fields", "service.records"},
-    "service.client": {"service.wire", "service.fields", "service.records"},
+    "service.wire": {"service.wire", "service.fields", "service.records", "reid.data.times"},
+    "service.client": {"service.wire", "service.fields", "service.records", "service.review_client"}
+    | {"service.work_client", "service.import_client"},
+    "service.review_client": {"service.wire", "service.fields"},
+    "service.work_client": {"service.wire", "service.records"},
+    "service.import_client": {"service.wire"},
     "service.gallery": BELOW_GALLERY | {"service.gallery", "service.metrics"},
     "service.upkeep": BELOW_GALLERY | {"service.upkeep", "service.gallery"},
+    "service.review": BELOW_GALLERY | {"service.review", "service.upkeep.jobs"},
+    "service.naming": {"service.review", "service.records", "service.storage", "reid"},
     "service.opening": BELOW_GALLERY | {"service.gallery", "service.settings"},
     "service.classification": {"service.gallery", "service.metrics", "service.records", "reid"},
     "service.bulk": BELOW_GALLERY | {"service.bulk", "service.gallery", "service.wire", *OPENING},
     "service.api": BELOW_GALLERY
-    | {"service.api", "service.wire", "service.gallery", "service.upkeep", "service.settings"}
-    | {"service.metrics", "service.classification"},
+    | {"service.api", "service.wire", "service.gallery", "service.upkeep", "service.review", "service.settings"}
+    | {"service.metrics", "service.classification", "service.bulk.import_work"},
 }
 # Each only parses and prints. Nothing but another command calls one.
 COMMANDS = {
-    *("reid.train", "reid.evaluate", "reid.compare", "reid.export", "reid.datacheck", "reid.demo"),
-    *("fgvc.train", "fgvc.evaluate", "fgvc.predict"),
+    *("reid.train", "reid.evaluate", "reid.compare", "reid.export", "reid.datacheck", "reid.curves"),
+    "reid.demo",
+    *("fgvc.train", "fgvc.evaluate", "fgvc.predict", "fgvc.datacheck"),
     *("service.serve", "service.enrol", "service.embed", "service.manage", "service.demo"),
 }
 # What may be imported before it is clear that there is something to compute; see also tests/reid/test_commands.py.
@@ -80,15 +87,22 @@ NO_TORCH = (
     "reid.data.images",
     "reid.data.formats",
     "reid.data.folders",
+    "reid.data.detections",
+    "reid.data.cropping",
     "reid.data.capture",
     "reid.data.colours",
+    "reid.data.colour_codes",
+    "reid.data.overlap",
     "reid.data.opening",
     "reid.data.check",
     "reid.data.preprocessing",
     "reid.models.specs",
     "reid.models.options",
     "reid.evaluation.comparison",
+    "reid.report.histories",
+    "reid.report.tables",
     "fgvc.datasets",
+    "fgvc.check",
 )
 
 
@@ -233,12 +247,13 @@ def test_links_between_pages_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} points to {target}"
 
 
-def test_every_command_exists():
+def test_every_command_exists_and_is_a_module_that_runs():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     for target in scripts.values():
         module, function = target.split(":")
         tree = ast.parse(modules()[module].read_text())
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert "__name__ == '__main__'" in ast.unparse(tree), f"python -m {module} does nothing, without a word"
 
 
 def test_every_folder_of_code_is_installed():

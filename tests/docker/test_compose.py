@@ -43,6 +43,14 @@ def test_every_setting_that_is_passed_on_exists(services):
         assert "REID_ADMIN_KEY" in passed
 
 
+def test_memory_is_bounded_and_given_back(services):
+    image = (ROOT / "docker" / "Dockerfile").read_text()
+    assert re.search(r"^ENV .*\bMALLOC_ARENA_MAX=2\b", image, re.M)  # also of commands beside the service
+    for name in OURS:
+        assert services[name]["mem_limit"] == "${MEMORY:-12g}"
+        assert services[name]["tmpfs"] == "/tmp:size=${TMP_SIZE:-2g}"
+
+
 def test_only_the_service_and_grafana_have_ports_and_both_on_this_machine(services):
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert ports.keys() == OURS | {"grafana"}
