@@ -227,7 +227,6 @@ def test_a_body_that_trickles_is_not_waited_for(server, connect, monkeypatch):
 
 def test_a_body_that_the_application_does_not_read_is_waited_for(server, connect, monkeypatch):
     """Its sender would go on, were it let to."""
-    connection = connect()
     read_on = threading.Event()
 
     async def slow(scope, receive, send):
@@ -235,7 +234,8 @@ def test_a_body_that_the_application_does_not_read_is_waited_for(server, connect
             await asyncio.sleep(0.01)
         await app(scope, receive, send)
 
-    monkeypatch.setattr(server.config, "loaded_app", slow)
+    monkeypatch.setattr(server.config, "loaded_app", slow)  # before connecting: a connection keeps the one it finds
+    connection = connect()
     size = connections_module.LEAST * 200
     connection.sendall(b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size)
     sending = threading.Thread(target=send_all, args=(connection, bytes(size)))
