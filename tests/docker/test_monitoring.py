@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.docker.conftest import ROOT, free_port, run
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
 
@@ -42,7 +42,7 @@ def prometheus(running, tmp_path):
         subprocess.Popen(["prometheus", *given], stdout=log, stderr=log) as process,
     ):
         try:
-            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE) as client:
                 yield client
         finally:
             process.terminate()

@@ -44,6 +44,7 @@ from service.upkeep.jobs import JobRunner
 from service.upkeep.reindex import reindex_work
 from tests.service.milvus_servers import MilvusServer
 from tests.service.starting import Command
+from tests.waiting import DEADLINE
 
 BIRDS = ("auk", "boat-tailed grackle", "crow", "dove", "egret", "fulmar")
 
@@ -261,7 +262,7 @@ class PostgreSQL:
         """Start it and wait until it answers; after a kill it has to clear up first."""
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "jit": "off"}
         given = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE
         while True:
             with open(self._folder / "log", "ab") as log:
                 command = [self._programs / "postgres", "-D", self._folder / "data", *given]

@@ -19,6 +19,7 @@ from service.enrol import main
 from service.fields import Filter
 from service.opening import open_gallery
 from service.records import Details, Region, Upload
+from tests.waiting import DEADLINE
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ class Slow:
             self.begun.append(uploads[0].name)
             self.under_way += 1
             self.most = max(self.most, self.under_way)
-        self.meeting.wait(60)
+        self.meeting.wait(DEADLINE)
         if uploads[0].name == self.failing:
             raise OSError("no space left")
         results = self.gallery.enrol(uploads, cause, again=again)

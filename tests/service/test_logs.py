@@ -13,6 +13,7 @@ from service.api import problems
 from service.api.metrics import Observed
 from service.logs import configure
 from service.metrics import Metrics
+from tests.waiting import DEADLINE
 
 FORGED = 'a\n{"level": "error", "message": "forged"}\x1b[2J\u2028\udcff'
 
@@ -103,12 +104,12 @@ def test_a_server_writes_one_line_for_each_request(capsys):
             head = (
                 f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer hidden\r\nConnection: close\r\n\r\n"
             )
-            with socket.create_connection(listening.getsockname(), timeout=60) as connection:
+            with socket.create_connection(listening.getsockname(), timeout=DEADLINE) as connection:
                 connection.sendall(head.encode())
                 while connection.recv(4096):
                     pass
         server.should_exit = True
-        thread.join(60)
+        thread.join(DEADLINE)
     written = capsys.readouterr().err
     assert "hidden" not in written
     lines = [json.loads(line) for line in written.splitlines()]

@@ -71,7 +71,7 @@ def test_a_query_is_answered_and_a_signal_ends_it_well(start, picture, sent):
     answer = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
     assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
     process.send_signal(sent)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=DEADLINE)
     assert (process.returncode, rest) == (0, "stopped\n")
     _, address = start()  # the gallery was let go of, and holds what was answered
     assert get(f"{address}/health/ready").json()["items"] == 1
@@ -84,14 +84,14 @@ def test_a_classifier_alone_and_beside_the_gallery(start, start_alone, classifie
     answer = post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
     assert get(f"{address}/health/ready").json()["classifier"]["classes"] == 6
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=DEADLINE)
     assert (process.returncode, rest) == (0, "stopped\n")
     process, address = start("--classifier", str(classifier))
     again = post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
     assert again["results"] == answer["results"]
     assert get(f"{address}/health/ready").json()["items"] == 0
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=DEADLINE)
     assert (process.returncode, rest) == (0, "stopped\n")
 
 

@@ -198,7 +198,7 @@ def test_a_loop_that_hangs_is_ended_with_the_process(start, port, monkeypatch):
 
     async def hang(*_):
         hanging.set()
-        released.append(ended.wait(10))
+        released.append(ended.wait(DEADLINE))
 
     def look(*given):
         announce(*given)
@@ -230,7 +230,7 @@ def test_a_signal_that_wakes_nobody_is_seen(start, monkeypatch):
         wait_until(main_waits)
         sleep(0.1)  # for it to be in the midst of waiting, or the test could not fail
         signal.pthread_kill(get_ident(), signal.SIGTERM)
-        seen.append(stopped.wait(10))
+        seen.append(stopped.wait(DEADLINE))
         if not seen[0]:
             stop()
 

@@ -11,6 +11,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from queue import Queue
 from threading import Barrier
 from time import monotonic
@@ -21,6 +22,7 @@ import pytest
 
 from reid.data.images import decode
 from reid.inference.embedder import Embedder
+from service.gallery.decoders import MOST
 from service.storage.database import Database
 from service.storage.jobs import Jobs
 from service.storage.store import Store
@@ -166,6 +168,10 @@ def test_uploads_cut_short_leave_nothing_behind(serve, picture, tmp_path):
     def files_open():
         return len(os.listdir(f"/proc/{process.pid}/fd"))
 
+    # Each process that reads photos has a socket here, and they start one by one.
+    children = Path(f"/proc/{process.pid}/task")
+    readers = min(os.cpu_count() or 1, MOST) + 1
+    wait_until(lambda: sum(len(one.read_text().split()) for one in children.glob("*/children")) == readers)
     before = files_open()
     large = picture(1, 1000, 1000)  # more than is kept in memory
     for data in [picture(2), large] * 10:

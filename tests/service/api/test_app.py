@@ -246,7 +246,7 @@ def test_pictures_that_wait_to_be_made_keep_nothing_else_from_being_answered(
         try:
             wait_until(lambda: len(waiting) >= 40)  # as many as there are threads for all routes together
             others = [pool.submit(client.get, path) for path in ("/health/live", "/v1/items", "/")]
-            assert [other.result(20).status_code for other in others] == [200] * 3
+            assert [other.result(DEADLINE / 2).status_code for other in others] == [200] * 3
         finally:
             free.set()
         assert {one.result().status_code for one in asked} == {422}

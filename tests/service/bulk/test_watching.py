@@ -15,7 +15,7 @@ from service.bulk.watching import SECONDS_SETTLED, Watched, watch
 from service.fields import Filter
 from service.gallery.batcher import Busy
 from service.opening import open_gallery
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 
 @pytest.fixture
@@ -165,13 +165,13 @@ def test_by_the_command_and_by_the_service(command, serve, folder, picture, tmp_
     (folder / "a.png").write_bytes(picture(1))
     until(process.stderr, "1 enrolled")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
     process, address = serve("--watch", str(folder))
     (folder / "b.png").write_bytes(picture(2))
-    wait_until(lambda: httpx2.get(f"{address}/health/ready", timeout=30).json().get("items") == 2)
+    wait_until(lambda: httpx2.get(f"{address}/health/ready", timeout=DEADLINE).json().get("items") == 2)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
 
 

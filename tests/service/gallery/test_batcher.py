@@ -5,8 +5,7 @@ import pytest
 
 from service.gallery import batcher as module
 from service.gallery.batcher import Batcher, Busy, Closed
-
-PATIENCE = 30  # seconds until a test that hangs fails; nothing is measured
+from tests.waiting import DEADLINE
 
 
 class Held:
@@ -22,12 +21,12 @@ class Held:
         self.thread = threading.current_thread()
         self.batches.append(jobs)
         self.arrived.release()
-        assert self.let_through.acquire(timeout=PATIENCE)
+        assert self.let_through.acquire(timeout=DEADLINE)
         return [job * 2 for job in jobs]
 
     def wait(self):
         """Until the next batch is at the door: from here on, what is submitted waits."""
-        assert self.arrived.acquire(timeout=PATIENCE)
+        assert self.arrived.acquire(timeout=DEADLINE)
 
     def open(self):
         """For this batch and all to come."""
@@ -39,7 +38,7 @@ def double(jobs):
 
 
 def results(futures):
-    return [future.result(PATIENCE) for future in futures]
+    return [future.result(DEADLINE) for future in futures]
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_one_thread_does_it_all(held, start):
     batcher = start()
     own = batcher.run(threading.current_thread)
     held.open()
-    assert own.result(PATIENCE) is held.thread
+    assert own.result(DEADLINE) is held.thread
     assert held.thread is not threading.current_thread()
 
 
@@ -116,7 +115,7 @@ def test_a_job_that_runs_cannot_be_cancelled(held, start):
     held.wait()
     assert not future.cancel()
     held.open()
-    assert future.result(PATIENCE) == 2
+    assert future.result(DEADLINE) == 2
 
 
 def test_jobs_are_given_up_and_functions_are_not(held, start):
@@ -126,7 +125,7 @@ def test_jobs_are_given_up_and_functions_are_not(held, start):
     batcher.give_up()
     for future in waiting:
         with pytest.raises(Closed, match="the service stops"):
-            future.result(PATIENCE)
+            future.result(DEADLINE)
     with pytest.raises(Closed, match="the service stops"):
         batcher.submit(3)
     after = batcher.run(lambda: "after")
@@ -158,7 +157,7 @@ def test_a_full_queue_is_busy_and_bulk_does_not_fill_the_urgent_one(held, start)
     assert caught.value.retry_after == 1
     held.open()
     assert results(bulk + urgent) == [2, 4, 8, 10]
-    assert batcher.submit(7).result(PATIENCE) == 14
+    assert batcher.submit(7).result(DEADLINE) == 14
 
 
 def test_busy_says_how_long_the_queue_takes_at_the_last_pace(held, start, monkeypatch):
@@ -189,10 +188,10 @@ def test_one_bad_job_fails_alone():
 
     with Batcher(work) as batcher:
         futures = [batcher.submit(job) for job in range(4)]
-        assert [future.result(PATIENCE) for future in futures[::2]] == [0, 2]
+        assert [future.result(DEADLINE) for future in futures[::2]] == [0, 2]
         for job in (1, 3):
             with pytest.raises(ValueError, match=f"{job} is odd"):
-                futures[job].result(PATIENCE)
+                futures[job].result(DEADLINE)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), SystemExit("no way out")])
@@ -204,14 +203,14 @@ def test_work_that_fails_fails_its_batch_and_the_thread_lives_on(error):
 
     entered, leave = threading.Event(), threading.Event()
     with Batcher(work) as batcher:
-        batcher.run(lambda: (entered.set(), leave.wait(PATIENCE)))
-        assert entered.wait(PATIENCE)
+        batcher.run(lambda: (entered.set(), leave.wait(DEADLINE)))
+        assert entered.wait(DEADLINE)
         failing = [batcher.submit(job) for job in (1, -1, 2)]
         leave.set()
         for future in failing:
             with pytest.raises(type(error), match=str(error)):
-                future.result(PATIENCE)
-        assert batcher.submit(3).result(PATIENCE) == 3
+                future.result(DEADLINE)
+        assert batcher.submit(3).result(DEADLINE) == 3
 
 
 @pytest.mark.parametrize("answers", [[], [1, 2]])
@@ -220,7 +219,7 @@ def test_a_wrong_number_of_answers_leaves_nobody_waiting(answers):
         Batcher(lambda jobs: answers) as batcher,
         pytest.raises(ValueError, match=f"1 jobs got {len(answers)} answers, expected one each"),
     ):
-        batcher.submit(1).result(PATIENCE)
+        batcher.submit(1).result(DEADLINE)
 
 
 def test_functions_run_in_order_between_batches(held, start):
@@ -237,17 +236,17 @@ def test_functions_run_in_order_between_batches(held, start):
     batcher.run(lambda: done.append(("second", len(held.batches))))
     held.open()
     results(futures)
-    last[0].result(PATIENCE)
+    last[0].result(DEADLINE)
     # Both go ahead of the next batch; what comes while they run waits for one batch.
     assert done == [("first", 1), ("second", 1), ("queued by first", 2)]
 
 
 def test_a_function_gives_its_result_or_its_error_to_the_caller():
     with Batcher(double) as batcher:
-        assert batcher.run(lambda: "found").result(PATIENCE) == "found"
+        assert batcher.run(lambda: "found").result(DEADLINE) == "found"
         with pytest.raises(KeyError, match="lost"):
-            batcher.run(lambda: {}["lost"]).result(PATIENCE)
-        assert batcher.submit(1).result(PATIENCE) == 2
+            batcher.run(lambda: {}["lost"]).result(DEADLINE)
+        assert batcher.submit(1).result(DEADLINE) == 2
 
 
 def test_a_cancelled_function_does_not_run(held, start):
@@ -279,7 +278,7 @@ def test_closing_finishes_what_is_queued_and_takes_nothing_more(held, start):
 
 def test_the_owner_itself_may_close():
     batcher = Batcher(double)
-    batcher.run(batcher.close).result(PATIENCE)
+    batcher.run(batcher.close).result(DEADLINE)
     with pytest.raises(Closed):
         batcher.submit(1)
     batcher.close()
@@ -296,7 +295,7 @@ def test_every_job_of_many_threads_is_answered_once():
     with Batcher(work, max_batch=8, max_waiting=1_000) as batcher:
 
         def submit(thread):
-            start.wait(PATIENCE)
+            start.wait(DEADLINE)
             jobs = range(thread, 1_000, 16)
             futures = [batcher.submit(job, urgent=job % 3 > 0) for job in jobs]
             return list(zip(jobs, results(futures), strict=True))

@@ -176,18 +176,25 @@ def test_no_share_has_all_processes():
 
 
 def test_the_share_with_least_at_work_is_next():
-    release, order = threading.Event(), []
+    release, go_on, order = threading.Event(), threading.Event(), []
     data = encode(noise(), "PNG")
+
+    def hold(share):
+        order.append(share)
+        assert go_on.wait(DEADLINE)
+
     with Decoders(2) as some:
         first = some.submit("a", data, VIEW, lambda _: release.wait(DEADLINE))
         wait_until(first.running)
         other = some.submit("c", data, VIEW, lambda _: release.wait(DEADLINE))
         wait_until(other.running)
-        later = [some.submit(share, data, VIEW, lambda _, share=share: order.append(share)) for share in "aaab"]
+        later = [some.submit(share, data, VIEW, lambda _, share=share: hold(share)) for share in "aaab"]
         release.set()
+        wait_until(lambda: len(order) == 2)  # and no process is free for a third
+        assert sorted(order) == ["a", "b"]
+        go_on.set()
         for one in later:
             one.result(DEADLINE)
-    assert order.index("b") <= 1
 
 
 def test_large_photos_wait_for_room(monkeypatch):

@@ -16,6 +16,7 @@ from service.gallery.copies import WEBP_SIDE, lossless
 from service.gallery.pictures import Pictures
 from service.records import NotFound
 from tests.drawn import SRGB, clear_palette, encode, frames, noise, oriented, pixels, sixteen_bit, zip_archive
+from tests.waiting import DEADLINE
 
 ACCEPTED = (
     {
@@ -111,7 +112,7 @@ def test_many_threads_may_save_the_same_picture(tmp_path):
     pictures, start, image = Pictures(tmp_path), threading.Barrier(8), noise((200, 200))
 
     def save(_):
-        start.wait(30)
+        start.wait(DEADLINE)
         for digit in "abcdef":
             pictures.save({digit * 64: lossless(image)})
 

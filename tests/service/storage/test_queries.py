@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from service.gallery.batcher import Batcher
 from service.records import NOBODY, Cause, LoggedQuery, LogPart
 from service.storage.queries import Queries
+from tests.waiting import DEADLINE
 
 ASKED = LoggedQuery(
     Cause("key-1", "request-1"), ("ab" * 32, "cd" * 32), None, {"cameras": ["日本", "it's"]}, 7, (("i", 0.1 + 0.2),)
@@ -64,7 +65,7 @@ def test_a_group_commit_of_many_threads_loses_none(queries):
 
         def ask(number):
             asked = replace(ASKED, cause=Cause(str(number % 8), str(number)))
-            writer.submit(asked).result(timeout=60)
+            writer.submit(asked).result(timeout=DEADLINE)
             return asked
 
         with ThreadPoolExecutor(16) as threads:

@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.waiting import DEADLINE
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=1000 * DEADLINE)
 
 HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
 ADMIN = "a-secret-of-the-test-for-everything-0123"

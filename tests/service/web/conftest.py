@@ -103,7 +103,7 @@ def open_page(chromium, refused):
         context = chromium.new_context(**{**usual, **options})
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(30_000)
+        tab.set_default_timeout(1000 * DEADLINE)
         tab.on("filechooser", lambda chooser: None)  # from now on, for a later listener may come after the key
         tab.on("console", log)
         tab.on("pageerror", lambda error: problems.append(str(error)))
