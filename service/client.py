@@ -38,6 +38,7 @@ from service.wire.admin_schemas import (
 from service.wire.review_schemas import DecisionPage, IdentityPage
 from service.wire.schemas import (
     MAX_PAGE,
+    BoxesForm,
     Cameras,
     Changes,
     Classes,
@@ -171,6 +172,14 @@ class Client:
             start = end
         return results
 
+    def enrol_boxes(self, item_id: str, boxes: Sequence[Box | Mapping[str, Any]]) -> list[FileResult]:
+        """Enrol boxes in the photo of an item, which is not sent again, and tell what became of each.
+
+        A box is (x, y, width, height) in pixels of the upright picture, or {"box": ..., "label": "ada"}.
+        """
+        wanted = BoxesForm.model_validate({"boxes": list(boxes)}).model_dump(mode="json", exclude_defaults=True)
+        return self._get(EnrolAnswer, "POST", _path("items", item_id, "boxes"), json=wanted).results
+
     def classify(self, *images: Photo, top_k: int = 5) -> ClassifyAnswer:
         """The `top_k` most probable classes of each image, in their order; one that cannot be used has an `error`."""
         files = [("image", _file(image)) for image in images]
@@ -288,7 +297,7 @@ class Client:
     ) -> str:
         """Who is who among the items that pass, as CSV; `wildbook` is the sheet of its bulk import, of a species."""
         wanted = {**_given({"format": form, "species": species}), **_conditions(filters)}
-        return self._send("GET", "/v1/catalogue", params=wanted).content.decode()
+        return self._send("GET", "/v1/catalogue", params=wanted).content.decode("utf-8-sig")
 
     def days(self, named: bool | None = None, **filters: Unpack[Filters]) -> dict[date, int]:
         """The days, in UTC, on which the items that pass were captured, and how many were."""

@@ -185,13 +185,17 @@ ANY_CAMERA = Cameras()
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The bytes of an image file, its name, and what is said of it, or of the box in it that is meant."""
+    """The bytes of an image file, its name, and what is said of it, or of the box in it that is meant.
+
+    Where the bytes are the copy that is kept of an enrolled photo, `sha256` is that of the photo.
+    """
 
     name: str
     data: bytes
     details: Details
     cameras: Cameras = ANY_CAMERA
     box: Box | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

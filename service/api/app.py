@@ -10,6 +10,7 @@ from service.api.absent import without_classifier, without_gallery
 from service.api.access import FindKey
 from service.api.attention import attention
 from service.api.audit import audit
+from service.api.boxes import boxes
 from service.api.catalogue import catalogue
 from service.api.classes import classes
 from service.api.erasure import erasure
@@ -58,6 +59,7 @@ def create_app(
     app.include_router(queries(gallery, settings, calibration))
     app.include_router(without_classifier() if classification is None else classes(classification, settings))
     app.include_router(items(gallery, settings, runner))
+    app.include_router(boxes(gallery))
     app.include_router(pictures(gallery))
     app.include_router(attention(gallery.attention, settings))
     app.include_router(neighbours(gallery, calibration))

@@ -146,6 +146,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ClassifyForm": {"image": ["(the bytes of a photo)"], "top_k": 3},
     "AttentionForm": {"image": "(the bytes of a photo)"},
     "EnrolForm": {"images": ["(the bytes of a photo)"], "metadata": json.dumps([_BOXED])},
+    "BoxesForm": {"boxes": _BOXED["boxes"]},
     "ItemChanges": {"label": "ada", "camera": None, "latitude": -28.0, "longitude": 32.1},
     "Deletion": {"filter": {"cameras": ["gate"], "to": "2025-01-01T00:00:00Z"}, "dry_run": False, "expected": 12},
     "ItemsEdit": {

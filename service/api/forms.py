@@ -47,7 +47,8 @@ BoxText = Annotated[str, Field(max_length=200, json_schema_extra=_SCHEMA), After
 class QueryForm(Wanted):
     """A query: image files of one subject, one that is kept, or an enrolled item, and which items may be found.
 
-    `box` has for each image the box x,y,w,h of the subject in pixels of the upright picture, or nothing for the whole.
+    `box` has for each image the box x,y,w,h of the subject in pixels of the upright picture, or nothing for the whole;
+    of an item it is measured in the whole photo.
     """
 
     image: list[UploadFile] = Field([])
@@ -66,13 +67,14 @@ class QueryForm(Wanted):
             raise ValueError(
                 "expected image files in the field image, or item_id, or subject_id, and one alone of these"
             )
-        if self.box and len(self.box) != len(self.image) and not self.subject_id:
-            raise ValueError(f"{len(self.box)} box fields for {len(self.image)} images, expected one for each or none")
+        photos = 1 if self.item_id else len(self.image)
+        if self.box and len(self.box) != photos and not self.subject_id:
+            raise ValueError(f"{len(self.box)} box fields for {photos} images, expected one for each or none")
         return self
 
     def boxes(self) -> list[Box | None]:
         """The box of each image, if it has one."""
-        return [_box_of(text) for text in self.box] or [None] * len(self.image)
+        return [_box_of(text) for text in self.box] or [None] * (1 if self.item_id else len(self.image))
 
 
 class SubjectForm(Strict):

@@ -44,6 +44,12 @@ def visible(gallery: Gallery, item_id: str, caller: Caller) -> Item:
     return item
 
 
+def require_whole_photo(gallery: Gallery, item: Item, caller: Caller) -> None:
+    """Raise NotFound where the photo of an item shows the caller more than its items that he may see."""
+    if not all(caller.sees(one.details.camera) for one in gallery.store.of_photo(item.medium.sha256)):
+        raise NotFound(f"no whole photo of item {item.item_id!r} for this key")
+
+
 def items(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRouter:
     """`/v1/items`, `/v1/cameras` and `/v1/labels`."""
     router = APIRouter(tags=["items"])

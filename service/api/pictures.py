@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api.access import caller_of, cause_of
 from service.api.attention import png
-from service.api.items import ItemId, visible
+from service.api.items import ItemId, require_whole_photo, visible
 from service.api.problems import documented, pictures_as
 from service.api.uploads import QUERYING, apart
 from service.gallery.gallery import Gallery
-from service.records import Item, NotFound
+from service.records import Item
 
 # By how a file begins.
 MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
@@ -49,8 +49,8 @@ def pictures(gallery: Gallery) -> APIRouter:
         sha256 = item.medium.sha256
         if item.region is None:
             whole = True
-        elif whole and not all(caller.sees(one.details.camera) for one in gallery.store.of_photo(sha256)):
-            raise NotFound(f"no whole photo of item {item_id!r} for this key")
+        elif whole:
+            require_whole_photo(gallery, item, caller)
         if whole:
             return _picture(request, sha256, lambda: gallery.pictures.read(sha256, item.medium.copy_sha256))
         return _picture(request, _tag(item), lambda: gallery.picture(item, cause_of(request)))

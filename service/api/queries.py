@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Form, Request
 from reid.retrieval.calibration import Calibration
 from service.api import forms
 from service.api.access import caller_of, cause_of
+from service.api.items import require_whole_photo, visible
 from service.api.problems import documented
 from service.api.proxies import root_of
 from service.api.subjects import visible_subject
 from service.api.uploads import QUERYING, read, refuse_query, source
 from service.gallery.gallery import Gallery
 from service.gallery.search import Answer, SearchOptions
-from service.records import NotFound
 from service.settings import Settings
 from service.wire import schemas
 
@@ -52,10 +52,12 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
         elif form.item_id is None:
             images, names = [read(file, settings) for file in form.image], [source(file) for file in form.image]
             found = gallery.query(images, options, cause, form.boxes(), names)
-        elif caller.sees(gallery.store.get(form.item_id).details.camera):
-            found = gallery.query_item(form.item_id, options, cause)
         else:
-            raise NotFound(f"no item {form.item_id!r}")
+            [box] = form.boxes()
+            item = visible(gallery, form.item_id, caller)
+            if box is not None:
+                require_whole_photo(gallery, item, caller)
+            found = gallery.query_item(form.item_id, options, cause, box)
         first = found.matches[0] if options.by_identity and found.matches else None
         return schemas.QueryAnswer(
             model_id=gallery.model_id,

@@ -65,7 +65,7 @@ class Enrolment:
         for place, upload in enumerate(uploads):
             try:
                 region = None if upload.box is None else Region.around(*upload.box)
-                crop = Crop(sha256_of(upload.data), region)
+                crop = Crop(upload.sha256 or sha256_of(upload.data), region)
                 first = next((other for other in of_photo[crop.sha256] if crop.agrees(other)), crop)
                 of_photo[crop.sha256].append(first)
                 crops[place] = first

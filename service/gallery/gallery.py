@@ -35,7 +35,7 @@ from service.gallery.worker import (
     require_attention,
 )
 from service.metrics import Metrics
-from service.records import NOBODY, Box, Cause, Enrolled, Item, ItemEdit, Region, UnusableBox, Upload
+from service.records import NOBODY, Box, Cause, Details, Enrolled, Item, ItemEdit, Region, UnusableBox, Upload
 from service.storage.database import Database
 from service.storage.inspection import RESTORE
 from service.storage.models import Models
@@ -119,6 +119,14 @@ class Gallery:
             pending = not self.worker.publish()  # also what another request has stored and is about to publish
         return [one._replace(pending=pending) if isinstance(one, Enrolled) else one for one in results]
 
+    def enrol_boxes(
+        self, item: Item, boxes: Sequence[tuple[Details, Box]], cause: Cause = NOBODY
+    ) -> list[Enrolled | Refusal]:
+        """Add boxes in the photo of an item, as `enrol` does; raises NotFound without a copy of it."""
+        copy, medium = self._copy(item), item.medium
+        uploads = [Upload(medium.source, copy, details, box=box, sha256=medium.sha256) for details, box in boxes]
+        return self.enrol(uploads, cause)
+
     def query(
         self,
         images: Sequence[bytes],
@@ -152,8 +160,13 @@ class Gallery:
         self._search.record(cause, options, answer, images=sha256s)
         return answer
 
-    def query_item(self, item_id: str, options: SearchOptions, cause: Cause = NOBODY) -> Answer:
-        """Find the items most similar to an enrolled one, itself a candidate but no match; raises NotFound."""
+    def query_item(self, item_id: str, options: SearchOptions, cause: Cause = NOBODY, box: Box | None = None) -> Answer:
+        """Find the items most similar to an enrolled one, itself a candidate but no match; raises NotFound.
+
+        With a `box`, those most similar to what that shows of its photo, as `query` does with a photo that is sent.
+        """
+        if box is not None:
+            return self.query([self._copy(self.store.get(item_id))], options, cause, [box])
         self.worker.require_model()
         answer = self._search.by_item(item_id, options)
         self._search.record(cause, options, answer, item_id=item_id)

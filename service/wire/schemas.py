@@ -254,6 +254,16 @@ class Metadata(ItemMetadata):
         return [(one.add_to(said), one.box) if isinstance(one, BoxMetadata) else (said, one) for one in self.boxes]
 
 
+class BoxesForm(Strict):
+    """Boxes in the photo of an item, each to be an item of its own; of the photo is said what is said there."""
+
+    boxes: Annotated[list[Box | BoxMetadata], Field(min_length=1, max_length=MAX_BOXES)]
+
+    def parts(self, said: Details) -> list[tuple[Details, tuple[float, float, float, float]]]:
+        """Each box, with what is said of it and of its photo."""
+        return [(one.add_to(said), one.box) if isinstance(one, BoxMetadata) else (said, one) for one in self.boxes]
+
+
 class ItemChanges(ItemMetadata):
     """New values for some fields of an item; null takes one away. Latitude and longitude are changed together.
 

@@ -290,6 +290,9 @@ def search_by_link(client, photo, said):
     client.delete(placed.item_id)
     enrolled = subjects.enrol(subject.subject_id, [None], **said)
     assert (enrolled.results[0].item.key, enrolled.results[0].item.box) == ("m", None)
+    (box,) = client.enrol_boxes(enrolled.results[0].item.item_id, [{"box": (1, 2, 10, 20), "label": "bob"}])
+    assert (box.item.label, box.item.box, box.item.camera) == ("bob", (1, 2, 10, 20), enrolled.results[0].item.camera)
+    client.delete(box.item.item_id)
     client.delete(enrolled.results[0].item.item_id)
     subjects.delete(subject.subject_id)
     return [subject, *told, enrolled]
