@@ -4,12 +4,13 @@ import io
 from collections.abc import Callable
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Form, Request, Response
 from PIL import Image
 
 from service.api import forms
 from service.api.access import cause_of
+from service.api.leaving import while_there
 from service.api.problems import documented, pictures_as
 from service.api.uploads import QUERYING, read
 from service.records import Box, Cause
@@ -39,7 +40,7 @@ def attention(look: Look, settings: Settings) -> APIRouter:
             shown = look(read(form.image, settings), form.region(), cause_of(request))
             return Response(png(shown), media_type="image/png")
 
-        return await to_thread.run_sync(answer, limiter=threads)
+        return await while_there(request, answer, threads)
 
     return router
 

@@ -6,12 +6,13 @@ from time import perf_counter
 from typing import Annotated
 
 import numpy as np
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from reid.data.images import UnknownFormat, UnusableImage
 from service.api import forms
 from service.api.access import cause_of
+from service.api.leaving import while_there
 from service.api.problems import TooLarge, documented, file_error
 from service.api.uploads import QUERYING, read, refuse_query, source
 from service.classification import Classification
@@ -64,7 +65,7 @@ def classes(classification: Classification, settings: Settings) -> APIRouter:
         response: Response,
     ) -> schemas.ClassifyAnswer:
         """Find the most probable classes of each photo; none is kept."""
-        found = await to_thread.run_sync(partial(answer, form, request), limiter=threads)
+        found = await while_there(request, partial(answer, form, request), threads)
         if any(result.error for result in found.results):
             response.status_code = 207
         return found

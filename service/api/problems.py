@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reid.data.images import UnknownFormat, UnusableImage
 from service.gallery.batcher import Busy, Closed
-from service.gallery.decoders import OverBudget
+from service.gallery.decoders import Left, OverBudget
 from service.gallery.imports import UnusableFile
 from service.records import (
     Caller,
@@ -76,6 +76,7 @@ _ERRORS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     ReviewLoading: (HTTPStatus.SERVICE_UNAVAILABLE, "review_loading"),
     Busy: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
     Closed: (HTTPStatus.SERVICE_UNAVAILABLE, "stopping"),
+    Left: (HTTPStatus.REQUEST_TIMEOUT, "client_left"),  # for log and metrics: nobody is there to read it
 }
 
 

@@ -4,13 +4,14 @@ from functools import partial
 from time import perf_counter
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, Form, Request
 
 from reid.retrieval.calibration import Calibration
 from service.api import forms
 from service.api.access import caller_of, cause_of
 from service.api.items import require_whole_photo, visible
+from service.api.leaving import while_there
 from service.api.problems import documented
 from service.api.proxies import root_of
 from service.api.subjects import visible_subject
@@ -84,7 +85,7 @@ def queries(gallery: Gallery, settings: Settings, calibration: Calibration | Non
         form: Annotated[forms.QueryForm, Form(media_type="multipart/form-data")], request: Request
     ) -> schemas.QueryAnswer:
         """Find the enrolled photos, and boxes in photos, most similar to one subject."""
-        return await to_thread.run_sync(partial(answer, form, request), limiter=threads)
+        return await while_there(request, partial(answer, form, request), threads)
 
     return router
 

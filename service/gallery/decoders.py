@@ -11,9 +11,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Any, Self
 
 from reid.data.images import UnknownFormat, UnusableImage, max_pixels
@@ -39,9 +40,16 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Within = Callable[[], AbstractContextManager[object]]
 
+LEFT: ContextVar[Event | None] = ContextVar("LEFT", default=None)
+"""Set once whoever is answered in this context has left: photos that it asked for and that still wait are not read."""
+
 
 class OverBudget(UnusableImage):
     """A photo takes more work than one of its size may; the message has the limit."""
+
+
+class Left(RuntimeError):
+    """Whoever asked for a photo has left before it was read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +58,7 @@ class _Job:
     order: Order
     finish: Callable[[Rendered], Any]
     within: "Within"
+    left: Event | None
     future: "Future[Any]" = field(default_factory=Future)
 
 
@@ -89,9 +98,10 @@ class Decoders:
         """Have a photo rendered, and give what `finish` makes of that, on a thread of which there are few.
 
         All of it happens `within` a context, such as one that takes the time. The result raises as `render` and
-        `finish` do, and OverBudget. Raises Busy where too much of the share waits.
+        `finish` do, OverBudget, and Left where `LEFT` of the caller's context is set before its turn. Raises Busy where
+        too much of the share waits.
         """
-        job = _Job(data, order, finish, within)
+        job = _Job(data, order, finish, within, LEFT.get())
         with self._changed:
             if self._closed:
                 raise Closed(STOPPING)
@@ -148,6 +158,8 @@ class Decoders:
         """Have one photo rendered, and return the process that did, which is another if the first was gone."""
         made: Any
         try:
+            if job.left is not None and job.left.is_set():
+                raise Left("whoever asked for this photo has left")
             with job.within():
                 try:
                     rendered = process.render(job.data, job.order, self._seconds, self._room)

@@ -17,7 +17,7 @@ from reid.data.images import UnknownFormat, UnusableImage
 from service.gallery import decoder as decoder_module
 from service.gallery import decoders as decoders_module
 from service.gallery.batcher import Busy, Closed
-from service.gallery.decoders import Decoders, OverBudget
+from service.gallery.decoders import LEFT, Decoders, Left, OverBudget
 from service.gallery.rendering import Order, render
 from service.records import Region, UnusableBox
 from tests.drawn import encode, noise
@@ -195,6 +195,23 @@ def test_the_share_with_least_at_work_is_next():
         go_on.set()
         for one in later:
             one.result(DEADLINE)
+
+
+def test_a_photo_is_not_read_once_who_asked_has_left():
+    release, left = threading.Event(), threading.Event()
+    data = encode(noise(), "PNG")
+    with Decoders(2) as some:
+        held = [some.submit(share, data, VIEW, lambda _: release.wait(DEADLINE)) for share in "ab"]
+        wait_until(lambda: all(one.running() for one in held))
+        before = LEFT.set(left)
+        gone = some.submit("c", data, VIEW, lambda rendered: pytest.fail("it was read"))
+        LEFT.reset(before)
+        stays = some.submit("c", data, VIEW, lambda rendered: rendered.width)
+        left.set()
+        release.set()
+        with pytest.raises(Left, match="^whoever asked for this photo has left$"):
+            gone.result(DEADLINE)
+        assert stays.result(DEADLINE) == 31
 
 
 def test_large_photos_wait_for_room(monkeypatch):
