@@ -133,6 +133,40 @@ def published_difference(query: Side, gallery: Side, published: ModuleType) -> f
     return float(max(abs(a - b) for a, b in pairs))
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Medians of rounds in turn, in seconds for all queries: the product, all of ours, and what that takes beside it.
+
+    `usual` is what the usual way takes beside the product, scaled up from the `few` queries that it had; None
+    without any. `peak` is the most that ours held, in bytes.
+    """
+
+    product: float
+    whole: float
+    rest: float
+    usual: float | None
+    peak: int
+    metrics: Metrics
+    reference: Floats | None
+
+
+def compare(query: Side, gallery: Side, few: Side, rounds: int, device: torch.device) -> Compared:
+    """Time ours on all queries, and the usual way on a few of them."""
+    both = (query.features, query.ids, query.cameras, gallery.features, gallery.ids, gallery.cameras)
+    products, ours, usuals, peaks, reference = [], [], [], [], None
+    for _ in range(rounds):
+        products.append(time_product(query, gallery, device))
+        seconds, peak, metrics = time_ours(lambda: evaluate_features(*both, device=device), device)
+        ours.append(seconds)
+        peaks.append(peak)
+        if len(few.ids):
+            seconds, reference = time_usual_way(few, gallery)
+            usuals.append(seconds * len(query.ids) / len(few.ids))
+    rest = median(o - p for o, p in zip(ours, products, strict=True))
+    usual = median(usuals) if usuals else None
+    return Compared(median(products), median(ours), rest, usual, max(peaks), metrics, reference)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=11_659)
@@ -151,30 +185,19 @@ def main(argv: list[str] | None = None) -> int:
     few = query.rows(0, options.queries if options.reference_queries is None else options.reference_queries)
     print(f"{options.queries} queries x {options.gallery} gallery rows, E = {options.dim}, {options.device}, ", end="")
     print(f"{torch.get_num_threads()} threads; the usual way on {len(few.ids)} of the queries", flush=True)
-    both = (query.features, query.ids, query.cameras, gallery.features, gallery.ids, gallery.cameras)
-    products, ours, usuals, peaks = [], [], [], []
-    for _ in range(options.rounds):
-        products.append(time_product(query, gallery, options.device))
-        seconds, peak, metrics = time_ours(lambda: evaluate_features(*both, device=options.device), options.device)
-        ours.append(seconds)
-        peaks.append(peak)
-        if len(few.ids):
-            seconds, reference = time_usual_way(few, gallery)
-            usuals.append(seconds * options.queries / len(few.ids))
-
-    product, whole = median(products), median(ours)
-    rest = median(o - p for o, p in zip(ours, products, strict=True))
+    found = compare(query, gallery, few, options.rounds, options.device)
+    metrics, product, whole, rest = found.metrics, found.product, found.whole, found.rest
     print(f"mAP {metrics.mAP:.4f}, Rank-1 {metrics.cmc[1]:.4f}, mINP {metrics.mINP:.4f}")
     print(f"{'seconds for all queries':<25}{'product':>10}{'the rest':>10}{'whole':>10}")
     print(f"{'ours':<25}{product:>10.2f}{rest:>10.2f}{whole:>10.2f}")
-    if usuals:
-        usual, scaled = median(usuals), ", scaled up" if len(few.ids) < options.queries else ""
+    if found.usual is not None:
+        usual, scaled = found.usual, ", scaled up" if len(few.ids) < options.queries else ""
         print(f"{'the usual way' + scaled:<25}{product:>10.2f}{usual:>10.2f}{product + usual:>10.2f}")
         print(f"{'ours is faster by':<25}{'':>10}{usual / rest:>9.1f}x{(product + usual) / whole:>9.1f}x")
-    print(f"peak memory beyond the features: {max(peaks) / 2**30:.2f} GiB")
-    if not usuals:
+    print(f"peak memory beyond the features: {found.peak / 2**30:.2f} GiB")
+    if found.reference is None:
         return 0
-    difference = largest_difference(metrics, reference)
+    difference = largest_difference(metrics, found.reference)
     print(f"largest difference of mAP, mINP and Rank-k: {difference:.1e} (must be below {LARGEST_DIFFERENCE:.0e})")
     published = fastreid("rank")
     if published is None:

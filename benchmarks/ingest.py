@@ -12,7 +12,7 @@ mAP is computed of both.
 import argparse
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -107,26 +107,15 @@ def photos_in(folder: Path, most: int) -> Iterator[bytes]:
             return
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="a folder of real photos")
-    parser.add_argument("--count", type=int, default=8, help="photos, at most (default: %(default)s)")
-    parser.add_argument("--size", default="224x224", metavar="HxW", help="what the model is given (default: 224x224)")
-    parser.add_argument("--backbone", default="vit_tiny", help="of --weights (default: %(default)s)")
-    parser.add_argument("--weights", metavar="FILE", help="of a network, to compare its embeddings")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="of a data set, of which mAP is computed both ways")
-    arguments = parser.parse_args()
-    height, width = map(int, arguments.size.split("x"))
+def measure(
+    photos: Iterable[bytes], height: int, width: int
+) -> tuple[dict[str, Part], list[tuple[Image.Image, Image.Image]], list[int]]:
+    """What each part of an enrolment takes of photos for a model of that size.
+
+    Beside it are the views of each photo, read in full and scaled, and the photos' sizes in bytes.
+    """
     enough = Decoding(enough=(SPARE * height, SPARE * width))
     in_full = enough.in_full
-    network = None
-    if arguments.weights:
-        network = Pretrained(backbone=arguments.backbone, weights=arguments.weights, image_size=(height, width))
-    if arguments.table:
-        if network is None:
-            parser.error("--table needs --weights, of the network whose embeddings are compared")
-        compare_ranking(network, arguments.table, enough)
-        return
     names = ("in full", "scaled", "resize", "resize scaled", "copy", "lossless", "former", "unscaled", "now")
     parts = {name: Part() for name in names}
     views: list[tuple[Image.Image, Image.Image]] = []
@@ -135,7 +124,7 @@ def main() -> None:
     def resized(image: Image.Image) -> Image.Image:
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
-    for data in photos_in(arguments.photos, arguments.count) if arguments.photos else draw(arguments.count):
+    for data in photos:
         sizes.append(len(data))
         image = parts["in full"].time(lambda data=data: decode(data, in_full))
         small = parts["scaled"].time(lambda data=data: decode(data, enough))
@@ -147,6 +136,30 @@ def main() -> None:
         for name, how in (("unscaled", in_full), ("now", enough)):
             order = Order(["view", "thumbnail"], view=(height, width), how=how, copy=True)
             parts[name].time(lambda data=data, order=order: render(data, order))
+    return parts, views, sizes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="a folder of real photos")
+    parser.add_argument("--count", type=int, default=8, help="photos, at most (default: %(default)s)")
+    parser.add_argument("--size", default="224x224", metavar="HxW", help="what the model is given (default: 224x224)")
+    parser.add_argument("--backbone", default="vit_tiny", help="of --weights (default: %(default)s)")
+    parser.add_argument("--weights", metavar="FILE", help="of a network, to compare its embeddings")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="of a data set, of which mAP is computed both ways")
+    arguments = parser.parse_args()
+    height, width = map(int, arguments.size.split("x"))
+    enough = Decoding(enough=(SPARE * height, SPARE * width))
+    network = None
+    if arguments.weights:
+        network = Pretrained(backbone=arguments.backbone, weights=arguments.weights, image_size=(height, width))
+    if arguments.table:
+        if network is None:
+            parser.error("--table needs --weights, of the network whose embeddings are compared")
+        compare_ranking(network, arguments.table, enough)
+        return
+    photos = photos_in(arguments.photos, arguments.count) if arguments.photos else draw(arguments.count)
+    parts, views, sizes = measure(photos, height, width)
     if not views:
         raise SystemExit(f"{arguments.photos}: no JPEG in it that is large enough")
     report(parts, sizes)

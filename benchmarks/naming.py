@@ -498,10 +498,11 @@ def from_features(path: Path) -> Case:
     return Case(vectors, features.gallery_ids[known], np.zeros(len(vectors), np.int64))
 
 
-def measure_speed(items: int) -> None:
+def measure_speed(items: int, answers: int = SPEED_ANSWERS) -> npt.NDArray[np.float64]:
     """Time a suggestion, and then what an answer takes until queue and groups are up to date, on synthetic vectors.
 
-    Each by the clock and in brackets by the processor, which others on the machine hardly change.
+    Each by the clock and in brackets by the processor, which others on the machine hardly change. Returns both for each
+    answer, (answers, 2), in seconds.
     """
     random = np.random.default_rng(0)
     truth = random.integers(0, items // 10, items)
@@ -520,7 +521,7 @@ def measure_speed(items: int) -> None:
     )
     print(f"peak memory {peak_memory():.2f} GiB, {before:.2f} of it before")
     taken = []
-    for _ in range(SPEED_ANSWERS):
+    for _ in range(answers):
         question = review.questions(1)[0]
         answer = answered(question, "same" if truth[question.a] == truth[question.b] else "different")
         started = clocks()
@@ -529,6 +530,7 @@ def measure_speed(items: int) -> None:
         taken.append(clocks() - started)
     middle, most = np.median(taken, axis=0), np.max(taken, axis=0)
     print(f"answer to next question: median {seconds(middle)}, longest {seconds(most)}")
+    return np.array(taken)
 
 
 def clocks() -> Floats:

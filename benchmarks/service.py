@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache, partial
 from http.client import HTTPConnection
 from multiprocessing import get_context
@@ -257,6 +257,16 @@ class Bench:
             yield self.beside_forward({"what": "reid-enrol"}, lambda: {"rate": measure()})
 
 
+@contextmanager
+def open_bench(checkpoint: Path, device: str, seconds: float, work: Path) -> Iterator[Bench]:
+    """A bench whose model alone runs in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        measured = (checkpoint, device, max(1, seconds / 3))
+        bench = Bench(checkpoint, device, seconds, work, lambda: process.submit(forward_rate, *measured).result())
+        bench.forward()  # loads the model
+        yield bench
+
+
 def alone(function: Callable[..., float], *arguments: object) -> float:
     """Call a function in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -283,14 +293,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was measured here")
     options = parser.parse_args(argv)
 
-    with TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as process:
-        work = Path(folder)
+    with ExitStack() as opened:
+        work = Path(opened.enter_context(TemporaryDirectory()))
         checkpoint = options.checkpoint or make_checkpoint(work, options.backbone)
-        measured = (checkpoint, options.device, max(1, options.seconds / 3))
-        bench = Bench(
-            checkpoint, options.device, options.seconds, work, lambda: process.submit(forward_rate, *measured).result()
-        )
-        bench.forward()  # loads the model
+        bench = opened.enter_context(open_bench(checkpoint, options.device, options.seconds, work))
         model = str(options.checkpoint or f"{options.backbone} with random weights")
         machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
         print(f"{model}, {machine}, torch {torch.__version__}; rates in images a second, latencies in milliseconds")

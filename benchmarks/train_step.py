@@ -151,8 +151,8 @@ def peak_elsewhere(name: str) -> float:
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything the table shows."""
+def compare(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds of each step in rounds in turn, and the operations of each."""
     images, labels = batch(arguments)
     wanted = {name: make for name, make in STEPS.items() if name != "checkpointed" or arguments.checkpointing}
     steps = {name: make(arguments, images, labels) for name, make in wanted.items()}
@@ -164,12 +164,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             taken = seconds(step, arguments.device)
             if round_ >= arguments.warmup:
                 times[name].append(taken)
+    return times, counted
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything the table shows."""
+    times, counted = compare(arguments)
     precision = choose_precision("auto", torch.device(arguments.device))
     return {
         "times": times,
         "operations": counted,
         "rate": matrix_rate(arguments.device, precision),
-        "peak_mib": {name: peak_elsewhere(name) for name in steps},
+        "peak_mib": {name: peak_elsewhere(name) for name in times},
         "precision": str(precision).removeprefix("torch."),
     }
 
