@@ -15,6 +15,7 @@ Prediction = Literal["sum", "sa", "glca"]
 """Whose class probabilities are taken."""
 
 ExportInput = Literal["normalised", "imagenet", "raw"]
+Runtime = Literal["auto", "torch", "onnx"]  # that embeds photos
 """What an export takes: pixels normalised by the model's own mean and deviation, by ImageNet's, or from 0 to 255."""
 
 BRANCHES: dict[Method, tuple[BranchName, ...]] = {

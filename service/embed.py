@@ -7,11 +7,12 @@ from pathlib import Path
 
 from reid import cli
 from reid.inference.pretrained import add_arguments as add_model
-from reid.inference.pretrained import chosen_model, require_model
+from reid.inference.pretrained import add_runtime, chosen_model, require_model
 from reid.names import counted
 from reid.progress import duration
 from service.bulk.choosing import add_arguments, chosen_sources, tell_left_out
 from service.bulk.shards import SHARD_SIZE
+from service.settings import Backend, load
 
 log = logging.getLogger("reid")
 
@@ -36,6 +37,7 @@ def _command(arguments: argparse.Namespace) -> None:
         arguments.output,
         share,
         device=arguments.device,
+        runtime=load(Backend, {"runtime": arguments.runtime}).runtime,
         shard_size=arguments.shard_size,
         retry=arguments.retry,
     )
@@ -61,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     add_model(parser)
     parser.add_argument("--output", metavar="FEATURES", type=Path, required=True, help="made where it is not there")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_runtime(parser)
     add_arguments(parser)
     parser.add_argument(
         "--shard-size",

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from reid import cli
-from reid.inference.pretrained import Pretrained, chosen_model, require_model
+from reid.inference.pretrained import Pretrained, add_runtime, chosen_model, require_model
 from reid.inference.pretrained import add_arguments as add_model
 from reid.names import counted
 from service.bulk.choosing import add_arguments, chosen_sources, tell_left_out
@@ -23,7 +23,7 @@ log = logging.getLogger("reid")
 
 def _command(arguments: argparse.Namespace) -> int:
     sources: list[Source] = []
-    backend = load(Backend)
+    backend = load(Backend, {"runtime": arguments.runtime})
     if backend.database is None:
         require_free(arguments.gallery)
     cameras = Cameras(arguments.timezone, named_by_device=arguments.camera_from == "device")
@@ -117,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--gallery", metavar="DIR", type=Path, required=True, help="made where it is not there")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_runtime(parser)
     add_arguments(parser)
     parser.add_argument("--update", action="store_true", help="label, camera and so on also for photos that are there")
     parser.add_argument(

@@ -121,7 +121,8 @@ def announce(loaded: Loaded, settings: Settings, address: str) -> None:
     )
     served = []
     if gallery is not None:
-        served.append(f"{counted(gallery.store.count(Filter()), 'item')} of model {gallery.model_id}")
+        by = {"torch": "torch", "onnx": "ONNX Runtime"}[gallery.embedder.runtime]
+        served.append(f"{counted(gallery.store.count(Filter()), 'item')} of model {gallery.model_id} (run by {by})")
     if classification is not None:
         served.append(
             f"{counted(len(classification.classes), 'class', 'classes')} of classifier {classification.model_id}"

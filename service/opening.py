@@ -16,6 +16,8 @@ from reid.inference.classifier import Classifier
 from reid.inference.embedder import Embedder
 from reid.inference.exported import model_fingerprint
 from reid.inference.pretrained import ModelSource, Pretrained
+from reid.inference.runtime import choose_runtime
+from reid.names import Runtime
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.engines.milvus import MilvusEngine
@@ -43,9 +45,9 @@ def open_gallery(
     Raises what loading a model, opening a `Database` and making an engine raise.
     """
     doing("loading the model")
-    embedder, trained, model_id = load_embedder(model, device)
-    doing("opening the gallery")
     kept = backend or Backend()
+    embedder, trained, model_id = load_embedder(model, device, kept.runtime)
+    doing("opening the gallery")
     database = Database(folder, kept.database_url)
     try:
         index: Index
@@ -89,12 +91,19 @@ def server_index(database: Database, model_id: str, dimension: int, backend: Bac
     return ServerIndex(database, engine, model_id, kind=backend.milvus_index)
 
 
-def load_embedder(model: ModelSource, device: str = "auto") -> tuple[Embedder, Checkpoint[ReidConfig], str]:
+def load_embedder(
+    model: ModelSource, device: str = "auto", runtime: Runtime = "auto"
+) -> tuple[Embedder, Checkpoint[ReidConfig], str]:
     """A model as it was trained to be evaluated, warm, and its id, which follows from the content of its weights.
 
-    Raises what loading a model raises.
+    The id is the same by every runtime, because the embeddings are. Raises what loading a model and `choose_runtime`
+    raise.
     """
-    embedder, trained = Embedder.from_checkpoint(model, device=choose_device(device))
+    chosen = choose_device(device)
+    model = choose_runtime(runtime, model, chosen)
+    embedder, trained = Embedder.from_checkpoint(model, device=chosen)
+    if embedder.runtime == "onnx":
+        log.info("the model runs by ONNX Runtime: %s", model)
     if trained.side_info:
         log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it

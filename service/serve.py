@@ -7,12 +7,23 @@ from difflib import get_close_matches
 from typing import get_args
 
 from reid import cli
-from reid.inference.pretrained import Pretrained, add_arguments, require_model
+from reid.inference.pretrained import Pretrained, add_arguments, add_runtime, require_model
 from service.records import EngineName
 from service.settings import Settings, load
 from service.storage.folder import require_free
 
-OPTIONS = ("checkpoint", *Pretrained.model_fields, "gallery", "classifier", "host", "port", "device", "engine", "watch")
+OPTIONS = (
+    "checkpoint",
+    *Pretrained.model_fields,
+    "gallery",
+    "classifier",
+    "host",
+    "port",
+    "device",
+    "runtime",
+    "engine",
+    "watch",
+)
 
 
 def _command(arguments: argparse.Namespace) -> None:
@@ -52,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", help="127.0.0.1 by default; elsewhere a key is needed to ask")
     parser.add_argument("--port", help="8000 by default; 0 is any free port")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    add_runtime(parser)
     parser.add_argument(
         "--engine",
         choices=get_args(EngineName),

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from reid import cli
 from reid.data.images import MAX_MEGAPIXELS
 from reid.inference.pretrained import Pretrained, model_of
+from reid.names import Runtime
 from service.records import DECODE_SECONDS, Consistency, EngineName, MilvusIndex
 
 BACKUPS_FOLDER = "backups"  # of a gallery
@@ -35,6 +36,7 @@ class Backend(BaseSettings):
     milvus_index: MilvusIndex = "flat"
     milvus_effort: int | None = Field(None, ge=1, le=32_768, description="ef of hnsw, nprobe of ivf")
     backups: Path | None = Field(None, description="by default the folder backups of the gallery")
+    runtime: Runtime = Field("auto", description="what embeds photos: onnx is ONNX Runtime, with an export")
     # Read from the environment wherever a picture is read; here, so that one that is none is refused at the start.
     decode_seconds: float = Field(
         DECODE_SECONDS,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from reid.data.samples import Sample
 from reid.device import inference_precision
 from reid.distributed.world import ALONE, World
 from reid.inference.checkpoint import Checkpoint
+from reid.inference.exported import ExportedModel
 from reid.inference.predictor import Model, Picture, Predictor, has_glca, open_model
 from reid.inference.pretrained import ModelSource
 from reid.inference.side_info import SideInfo
@@ -101,6 +102,11 @@ class Embedder(Predictor):
             **{name: value for name, value in chosen.items() if value is not None},
         }
         return cls(model, checkpoint.preprocessing, device=device, side_info=checkpoint.side_info, **options)
+
+    @property
+    def runtime(self) -> Literal["torch", "onnx"]:
+        """What runs the model."""
+        return "onnx" if isinstance(self.model, ExportedModel) else "torch"
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,7 @@ from reid.data.preprocessing import Preprocessing
 from reid.files import model_file
 from reid.inference.checkpoint import Checkpoint
 from reid.inference.side_info import SideInfo
+from reid.names import Runtime
 
 if TYPE_CHECKING:
     from reid.models.dcal import DCAL
@@ -121,6 +122,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="R,G,B",
             help=f"of --backbone: {what} of the pixels in [0, 1], or one number for all three; by default its weights'",
         )
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Give a command that embeds the option that says what runs its model."""
+    parser.add_argument(
+        "--runtime",
+        choices=get_args(Runtime),
+        help="what runs the model: torch, or ONNX Runtime (onnx) by its export, which is made where it is not there; "
+        "auto (default) takes ONNX Runtime on a CPU where there is an export beside the model",
+    )
 
 
 def chosen_model(arguments: argparse.Namespace) -> Path | Pretrained | None:

@@ -199,6 +199,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "model_id": _MODEL_ID,
         "items": 1245,
         "trained_on": "msmt17",
+        "runtime": "torch",
         "classifier": {"model_id": _CLASSIFIER_ID, "classes": 200},
     },
     "ClassifyAnswer": {"model_id": _CLASSIFIER_ID, "took_ms": 38.2, "results": [_CLASSIFIED, _UNUSABLE]},

@@ -28,7 +28,7 @@ def health(gallery: Gallery | None, classification: Classification | None) -> AP
         word alone. While the service starts, this and every other route but `/health/live` answers 503 `starting`.
         """
         caller = asker_of(request)
-        ready = schemas.Ready(model_id=None, items=None, trained_on=None, classifier=None)
+        ready = schemas.Ready(model_id=None, items=None, trained_on=None, runtime=None, classifier=None)
         if classification is not None:
             classification.check()
         if classification is not None and caller is not None:
@@ -44,6 +44,7 @@ def health(gallery: Gallery | None, classification: Classification | None) -> AP
             ready.status = "degraded" if troubles else "ready"
             if caller is not None:
                 ready.model_id, ready.trained_on = gallery.model_id, gallery.trained_on
+                ready.runtime = gallery.embedder.runtime
                 ready.items = items if caller.cameras is None else gallery.store.count(caller.narrow(Filter()))
                 ready.reasons = troubles
         return ready

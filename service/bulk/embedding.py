@@ -24,7 +24,7 @@ from torch import Tensor
 from reid.device import choose_device
 from reid.inference.embedder import Embedder
 from reid.inference.pretrained import ModelSource
-from reid.names import counted
+from reid.names import Runtime, counted
 from reid.progress import Progress
 from service.bulk.shards import MANIFEST, SHARD_SIZE, Embedding, FeatureFolder, Shard
 from service.bulk.sources import Photo, Source, reason
@@ -98,6 +98,7 @@ def embed_sources(
     share: Share,
     *,
     device: str = "auto",
+    runtime: Runtime = "auto",
     shard_size: int = SHARD_SIZE,
     retry: bool = False,
 ) -> tuple[int, list[str]]:
@@ -110,7 +111,7 @@ def embed_sources(
     if device == "cuda":  # of more processes than cards, several share one
         device = f"cuda:{share.local_rank % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
-    embedder, trained, model_id = load_embedder(model, device)
+    embedder, trained, model_id = load_embedder(model, device, runtime)
     embedding = Embedding(
         model_id=model_id,
         dimension=embedder.size,

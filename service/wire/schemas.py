@@ -621,9 +621,9 @@ class ServedClassifier(BaseModel):
 class Ready(BaseModel):
     """All that is served answers: a gallery's model, with this many items, and a classifier; null is not served.
 
-    `trained_on` is the dataset of the gallery's model; that of dataset `toy` knows drawn vehicles alone. `degraded` is
-    ready, for `reasons` that somebody should look after. All but `status` is null or empty where a key is needed and
-    none was sent; `items` are those that the key shows.
+    `trained_on` is the dataset of the gallery's model; that of dataset `toy` knows drawn vehicles alone. `runtime` is
+    what runs that model, torch or ONNX Runtime. `degraded` is ready, for `reasons` that somebody should look after. All
+    but `status` is null or empty where a key is needed and none was sent; `items` are those that the key shows.
     """
 
     status: Literal["ready", "degraded"] = "ready"
@@ -631,4 +631,5 @@ class Ready(BaseModel):
     model_id: str | None
     items: int | None
     trained_on: str | None
+    runtime: Literal["torch", "onnx"] | None = None
     classifier: ServedClassifier | None

@@ -73,6 +73,15 @@ def test_train_step_prints_its_ratio():
     assert table.count("\n") >= 8
 
 
+def test_runtimes_prints_a_row_for_each_way(tmp_path):
+    few = ("--random", "vit_toy", "--ways", "onnx", "int8 dynamic", "--batch", 2, "--rounds", 1)
+    table = run("benchmarks.runtimes", *few, "--json", tmp_path / "rows.json")
+    rows = {row["way"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
+    assert list(rows) == ["float32", "onnx", "int8 dynamic"]
+    assert rows["onnx"]["good"] and rows["onnx"]["least"] > 0.9999 > rows["int8 dynamic"]["least"]
+    assert "| onnx | 2 | " in table
+
+
 def test_backbones_counts_what_glca_adds(tmp_path):
     few = ("--batch-size", 2, "--rounds", 1, "--image-size", "32x32", "--json", tmp_path / "rows.json")
     table = run("benchmarks.backbones", "--backbones", "vit_toy", "swin_tiny", "siglip_base", *few)

@@ -54,13 +54,13 @@ def _models_loaded_once():
     """A run folder's model, loaded once for all the galleries of a process: half the time that a new one takes."""
     loaded = {}
 
-    def load(checkpoint, device="auto"):
+    def load(checkpoint, device="auto", runtime="auto"):
         file = Path(str(checkpoint)) / "model.safetensors"
-        if not file.exists():
-            return load_embedder(checkpoint, device)
+        if not file.exists() or file.with_suffix(".onnx").exists() or runtime == "onnx":
+            return load_embedder(checkpoint, device, runtime)
         known = (file, file.stat().st_mtime_ns, device)
         if known not in loaded:
-            loaded[known] = load_embedder(checkpoint, device)
+            loaded[known] = load_embedder(checkpoint, device, runtime)
         return loaded[known]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -275,7 +275,7 @@ def test_more_processes_than_cards_share_them(monkeypatch, folder, run):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
 
-    def load(checkpoint, device):
+    def load(checkpoint, device, runtime):
         asked.append(device)
         raise ValueError("enough")
 

@@ -276,6 +276,32 @@ def test_the_export_of_a_model_serves_its_gallery(start, checkpoint, picture, tm
     assert shown.status_code == 200
 
 
+def test_a_gallery_made_by_one_runtime_is_searched_by_the_other(start, checkpoint, picture, tmp_path):
+    pytest.importorskip("onnxscript")
+    run = shutil.copytree(checkpoint, tmp_path / "run")
+    served = {}
+    for runtime, asked in (("torch", ["--runtime", "torch"]), ("onnx", ["--runtime", "onnx"]), ("auto", [])):
+        process, address = start("--checkpoint", str(run), *asked)
+        if runtime == "torch":
+            post(f"{address}/v1/items", files=[("images", (f"{i}.png", picture(i))) for i in range(3)])
+        ready = get(f"{address}/health/ready").json()
+        answer = post(f"{address}/query", files={"image": ("a.png", picture(1))}).json()
+        served[runtime] = (ready["runtime"], ready["model_id"], ready["status"])
+        assert answer["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
+        assert answer["candidates"] == 3
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert served["onnx"] == served["auto"] == ("onnx", *served["torch"][1:])
+    assert served["torch"][0] == "torch"
+
+
+def test_a_runtime_that_is_none_is_refused(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REID_RUNTIME", "tpu")
+    assert main(["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]) == 2
+    expected = "runtime (--runtime or REID_RUNTIME): input should be 'auto', 'torch' or 'onnx'"
+    assert expected in capsys.readouterr().err
+
+
 def test_a_setting_that_does_not_exist_is_named_with_the_near_one(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REID_REQUIRE_KEY", "true")
     assert main(["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]) == 2

@@ -182,8 +182,9 @@ def test_what_is_not_served_says_so_and_is_not_described(alone, without, picture
 def test_ready_tells_what_is_served(alone, both, without, classification, gallery):
     one = {"model_id": classification.model_id, "classes": 6}
     nothing = {"status": "ready", "reasons": [], "model_id": None, "items": None, "trained_on": None}
+    nothing["runtime"] = None
     assert alone.get("/health/ready").json() == {**nothing, "classifier": one}
-    held = {**nothing, "model_id": gallery.model_id, "items": 0}
+    held = {**nothing, "model_id": gallery.model_id, "items": 0, "runtime": "torch"}
     assert both.get("/health/ready").json() == {**held, "classifier": one}
     assert without.get("/health/ready").json() == {**held, "classifier": None}
 
