@@ -105,7 +105,9 @@ def load_app(settings: Settings, doing: Callable[[str], None]) -> Iterator[Loade
             kinds["reconcile"] = reconcile_work(gallery, gallery.index)
         calibration = _calibration(model, gallery)
         beside = classifier and opened.enter_context(Classification(*classifier, gallery))
-        runner = opened.enter_context(JobRunner(Jobs(gallery.database), kinds, every))
+        # Both work the model for hours: one after the other, and a backup waits for neither.
+        slow = (IMPORT, "reindex")
+        runner = opened.enter_context(JobRunner(Jobs(gallery.database), kinds, every, slow))
         if settings.watch is not None:
             require_folders([settings.watch])
             opened.enter_context(Watcher(gallery, [source_of(settings.watch, AS_IT_IS)]))

@@ -1,7 +1,7 @@
 """Records of long work: what was asked for, how far it is, and how it ended."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -91,10 +91,15 @@ class Jobs:
         ((created_at,),) = self._database.read(select(func.coalesce(latest, first)))
         return None if created_at is None else time_from(created_at)
 
-    def claim(self) -> Job | None:
-        """Lease the oldest job that is queued, or that runs without a lease; None where there is none."""
+    def claim(self, kinds: Collection[str] = (), *, among: bool = False) -> Job | None:
+        """Lease the oldest job that is queued, or that runs without a lease; None where there is none.
+
+        Of all kinds but these, or `among` them.
+        """
         abandoned = and_(jobs.c.state == "running", func.coalesce(jobs.c.leased_until, 0) < now())
-        free = select(jobs.c.job_id).where(or_(jobs.c.state == "queued", abandoned)).order_by(jobs.c.number).limit(1)
+        wanted = jobs.c.kind.in_(kinds) if among else jobs.c.kind.not_in(kinds)
+        waiting = select(jobs.c.job_id).where(or_(jobs.c.state == "queued", abandoned), wanted)
+        free = waiting.order_by(jobs.c.number).limit(1)
         with self._database.transaction() as connection:
             job_id = connection.execute(free).scalar()
             if job_id is None:

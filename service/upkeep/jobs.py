@@ -1,7 +1,7 @@
-"""Long work beside the service: one thread runs jobs, one after the other, and goes on after a restart."""
+"""Long work beside the service: a thread runs jobs, one after the other, and goes on after a restart."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
@@ -38,16 +38,29 @@ class JobRunner:
     An error of the work becomes that of its job, on one line, and the next job is run.
     """
 
-    def __init__(self, jobs: Jobs, kinds: Mapping[str, Work], every: Mapping[str, timedelta] = NEVER) -> None:
-        """Some kinds are started unasked, `every` so often since the last of them or the gallery's beginning."""
+    def __init__(
+        self,
+        jobs: Jobs,
+        kinds: Mapping[str, Work],
+        every: Mapping[str, timedelta] = NEVER,
+        beside: Collection[str] = (),
+    ) -> None:
+        """Some kinds are started unasked, `every` so often since the last of them or the gallery's beginning.
+
+        Jobs of the kinds `beside` have a thread of their own, so that no other job waits for hours of one of them.
+        """
         self.jobs = jobs
         self._every = every
         self._kinds = kinds
         self._closing = Event()
-        self._wanted = Event()
-        self._wanted.set()
-        self._thread = Thread(target=self._serve, name="jobs", daemon=True)  # a forgotten close lets the process end
-        self._thread.start()
+        self._beside = frozenset(beside)
+        self._wanted = {slow: Event() for slow in ((False, True) if beside else (False,))}
+        # Daemons, so that a forgotten close lets the process end.
+        self._threads = [Thread(target=self._serve, args=(slow,), name="jobs", daemon=True) for slow in self._wanted]
+        for wanted in self._wanted.values():
+            wanted.set()
+        for thread in self._threads:
+            thread.start()
 
     def start(self, kind: str, parameters: Mapping[str, Any], cause: Cause = NOBODY) -> Job:
         """Queue a job; raises Conflict, naming the other, while one of its kind is queued or running.
@@ -57,14 +70,16 @@ class JobRunner:
         if kind not in self._kinds:
             raise NotServed(f"this service has no {kind}: it has {', '.join(sorted(self._kinds)) or 'nothing'}")
         job = self.jobs.create(kind, parameters, cause)
-        self._wanted.set()
+        self._wanted[kind in self._beside].set()
         return job
 
     def close(self) -> None:
-        """Wait for the running job to tell its progress, where it ends and will go on at the next start."""
+        """Wait for what runs to tell its progress, where it ends and will go on at the next start."""
         self._closing.set()
-        self._wanted.set()
-        self._thread.join()
+        for wanted in self._wanted.values():
+            wanted.set()
+        for thread in self._threads:
+            thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -72,13 +87,15 @@ class JobRunner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _serve(self) -> None:
+    def _serve(self, slow: bool) -> None:
+        wanted = self._wanted[slow]
         while not self._closing.is_set():
-            self._wanted.wait(LEASE.total_seconds())  # then a job is free again whose end could not be written
-            self._wanted.clear()
+            wanted.wait(LEASE.total_seconds())  # then a job is free again whose end could not be written
+            wanted.clear()
             try:
-                self._start_due()
-                while not self._closing.is_set() and (job := self.jobs.claim()):
+                if not slow:
+                    self._start_due()
+                while not self._closing.is_set() and (job := self.jobs.claim(self._beside, among=slow)):
                     self._run(job)
             except (
                 Exception

@@ -170,7 +170,7 @@ def runner(gallery, reviews, tmp_path):
         "suggest": reviews.work,
         "import": import_work(gallery, Imports(gallery.database, 10 * 2**30, 20 * 2**20), 20 * 2**20),
     }
-    with JobRunner(Jobs(gallery.database), kinds) as runner:
+    with JobRunner(Jobs(gallery.database), kinds, beside=("import", "reindex")) as runner:
         yield runner
 
 

@@ -59,6 +59,21 @@ def test_jobs_run_one_after_the_other_and_tell_their_result(database):
     assert second.started_at >= first.finished_at
 
 
+def test_a_job_of_hours_keeps_none_of_another_kind_waiting(database):
+    slow, other = Steps(), Steps()
+    kinds = {"import": slow, "reindex": other, "backup": lambda job, progress: {"path": "b"}}
+    with JobRunner(Jobs(database), kinds, beside=("import", "reindex")) as runner:
+        first = runner.start("import", {})
+        assert slow.reached.wait(DEADLINE)
+        second = runner.start("reindex", {})
+        assert ended(runner.jobs, runner.start("backup", {})).state == "done"
+        assert [runner.jobs.get(job.job_id).state for job in (first, second)] == ["running", "queued"]
+        slow.go_on.set()
+        other.go_on.set()
+        assert [ended(runner.jobs, job).state for job in (first, second)] == ["done", "done"]
+    assert len(slow.ran) == len(other.ran) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "told", "traceback"),
     [
@@ -89,7 +104,7 @@ def test_a_kind_that_nobody_knows_fails(database):
         with pytest.raises(NotServed, match="no other: it has nothing"):
             runner.start("other", {})
         queued = runner.jobs.create("other", {})  # by another version of the service, say
-        runner._wanted.set()
+        runner._wanted[False].set()
         assert ended(runner.jobs, queued).error == "unexpected KeyError: 'other'"
 
 
