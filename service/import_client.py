@@ -20,7 +20,7 @@ from service.wire.import_schemas import (
     ReceivedFile,
     ReceivedFiles,
 )
-from service.wire.schemas import MAX_PAGE
+from service.wire.schemas import MAX_PAGE, EditAnswer
 
 PART = 8 * 2**20  # bytes of one request
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -124,6 +124,21 @@ class ImportClient:
             page: ImportedPhotos = self._get(ImportedPhotos, "GET", _path(import_id, "photos"), params=wanted)
             yield from page.photos
             cursor = page.next_cursor
+
+    def place_in(self, import_id: str, timezone: str, *, dry_run: bool = False) -> EditAnswer:
+        """Say in which zone the clocks were of one that was done; its items whose times do not tell it are moved."""
+        wanted = {"timezone": timezone, "dry_run": dry_run}
+        found: EditAnswer = self._get(EditAnswer, "POST", _path(import_id, "timezone"), json=wanted, once=True)
+        return found
+
+    def undo(self, import_id: str, batch_id: str) -> Import:
+        """Take back one of its `edits` of items."""
+        found: Import = self._get(Import, "POST", _path(import_id, "undo"), json={"batch_id": batch_id}, once=True)
+        return found
+
+    def remove_file(self, import_id: str, name: str) -> None:
+        """Take a file out of it, such as an archive that cannot be unpacked."""
+        self._send("DELETE", _path(import_id, "files", name))
 
     def delete(self, import_id: str) -> None:
         """Remove it with its files and its report, and none of the items that came of it."""

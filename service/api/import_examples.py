@@ -3,6 +3,7 @@
 from typing import Any
 
 _IMPORT_ID = "7c9e1b3d5f704a26b8d0c2e4f6180a3c"
+_BATCH_ID = "1f3d5b7c9e024a68b0d2c4e6f8a13579"
 
 
 def import_examples(item: dict[str, Any], job_id: str) -> dict[str, Any]:
@@ -17,11 +18,21 @@ def import_examples(item: dict[str, Any], job_id: str) -> dict[str, Any]:
         "include": [],
         "exclude": ["*_thumb*"],
         "again": False,
+        "update": True,
         "said": {"label": None, "camera": None, "site": "north shore", "captured_at": None},
     }
     file = {"name": "north/0412.jpg", "size": 3145728, "received": 1048576}
     refused = {"status": 422, "code": "unusable_file", "detail": "31,457,280 bytes, expected at most 20,971,520"}
-    report = {"created": 117, "existing": 3, "duplicate": 2, "deleted": 0, "failed": 1, "outage": 0}
+    report = {
+        "created": 117,
+        "existing": 1,
+        "updated": 2,
+        "differing": 0,
+        "duplicate": 2,
+        "deleted": 0,
+        "failed": 1,
+        "outage": 0,
+    }
     one = {
         "import_id": _IMPORT_ID,
         "state": "done",
@@ -36,6 +47,7 @@ def import_examples(item: dict[str, Any], job_id: str) -> dict[str, Any]:
         "error": None,
         "report": {**report, "left_out": {".txt": 1}},
         "retryable": False,
+        "edits": [{"batch_id": _BATCH_ID, "what": "update", "items": 2, "before": None, "undone": False}],
         "created_at": "2025-03-01T09:30:00.123456Z",
         "expires_at": "2025-03-08T09:34:00.123456Z",
     }
@@ -53,6 +65,13 @@ def import_examples(item: dict[str, Any], job_id: str) -> dict[str, Any]:
         "photos": 124,
         "missing": 1,
         "missing_names": ["north/0999.jpg"],
+        "ambiguous": 0,
+        "ambiguous_names": [],
+        "unusable": [],
+        "there": 3,
+        "twice": 2,
+        "changed": 2,
+        "changes": {"label": 2, "Coat": 1},
         "unlisted": 4,
         "left_out": {},
         "cameras": ["north", "south"],
@@ -75,5 +94,7 @@ def import_examples(item: dict[str, Any], job_id: str) -> dict[str, Any]:
         "Import": one,
         "ImportList": {"imports": [one]},
         "ImportPreview": preview,
+        "ImportZone": {"timezone": "Africa/Johannesburg", "dry_run": False},
+        "ImportUndo": {"batch_id": _BATCH_ID},
         "ImportedPhotos": {"photos": [became, failed], "next_cursor": None},
     }

@@ -12,13 +12,14 @@ from starlette.requests import ClientDisconnect
 
 from reid.data.images import UnknownFormat
 from service.api.access import caller_of, cause_of
+from service.api.import_edits import import_edits
 from service.api.items import IdempotencyKey, require_camera
 from service.api.problems import Forbidden, TooLarge, documented, file_error
 from service.api.proxies import root_of
 from service.api.uploads import apart
 from service.bulk.import_work import KIND, look_at
 from service.gallery.gallery import Gallery
-from service.gallery.imports import Import, Imports, UnusableFile, Writing, counts_of
+from service.gallery.imports import Import, Imports, UnusableFile, Writing
 from service.records import Caller, Conflict, NotFound
 from service.records import Job as StoredJob
 from service.settings import Settings
@@ -55,7 +56,7 @@ def imports(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRoute
         job, files = job_of(one), [] if one.files else kept.files(one.import_id)
         report = one.report
         if in_full and report is None and one.started_at is not None:
-            report = counts_of(kept.results(one.import_id).values())
+            report = kept.counts(one.import_id)
         state = "receiving" if job is None else job.state
         left = state in ("failed", "cancelled") or (state == "done" and bool(report and report["outage"]))
         return schemas.Import(
@@ -72,6 +73,7 @@ def imports(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRoute
             error=None if job is None else job.error,
             report=None if report is None else schemas.ImportReport(**{"left_out": {}, **report}),
             retryable=left,
+            edits=[schemas.ImportEdit(**edit) for edit in one.edits],
             created_at=one.created_at,
             expires_at=None if state in _OPEN else one.changed_at + keep,
         )
@@ -147,16 +149,17 @@ def imports(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRoute
             raise Conflict(f"import {import_id} is {job.state}: cancel it first")
         kept.delete(import_id, cause_of(request))
 
-    _files(router, kept, visible, require_receiving, settings)
+    _files(router, kept, visible, require_receiving, require_still, settings)
 
     @router.post("/{import_id}/preview", responses=documented(404, 409, 422, 503))
     @apart(CapacityLimiter(PREVIEWS))
     def preview(import_id: ImportId, request: Request) -> schemas.ImportPreview:
         """Tell how the files that have come would be read, and what has to be said first; archives are unpacked."""
         require_still(visible(import_id, caller_of(request)))
-        return look_at(kept, import_id)
+        return look_at(gallery, kept, import_id)
 
     def run(one: Import, request: Request) -> schemas.Import:
+        kept.count(one.import_id)
         job = runner.start(KIND, {"import_id": one.import_id}, cause_of(request))
         return told(kept.change(one.import_id, job_id=job.job_id, report=None))
 
@@ -225,10 +228,17 @@ def imports(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRoute
             next_cursor=following if following < len(chosen) else None,
         )
 
+    def require_ended(one: Import) -> None:
+        if (job := job_of(one)) is None or job.state in _OPEN:
+            raise Conflict(f"import {one.import_id} is not done yet")
+
+    import_edits(router, gallery, kept, visible, require_ended, told)
     return router
 
 
-def _files(router: APIRouter, kept: Imports, visible: Any, require_receiving: Any, settings: Settings) -> None:
+def _files(
+    router: APIRouter, kept: Imports, visible: Any, require_receiving: Any, require_still: Any, settings: Settings
+) -> None:
     @router.post("/{import_id}/files", responses=documented(400, 404, 409, 413, 422, 503))
     def announce(import_id: ImportId, wanted: schemas.AnnouncedFiles, request: Request) -> schemas.AnnouncedAnswers:
         """Tell which files will be sent; each is answered with how much of it is there, or why it is not taken."""
@@ -261,6 +271,12 @@ def _files(router: APIRouter, kept: Imports, visible: Any, require_receiving: An
         """How much of a file is there."""
         visible(import_id, caller_of(request))
         return schemas.ReceivedFile(**kept.file(import_id, name)._asdict())
+
+    @router.delete("/{import_id}/files/{name:path}", status_code=204, responses=documented(404, 409, 422, 503))
+    def remove_file(import_id: ImportId, name: FileName, request: Request) -> None:
+        """Take a file out of an import that does not run, such as an archive that cannot be unpacked."""
+        require_still(visible(import_id, caller_of(request)))
+        kept.remove_file(import_id, name)
 
     @router.put(
         "/{import_id}/files/{name:path}",

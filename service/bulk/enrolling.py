@@ -161,7 +161,7 @@ def _count(
             counts["pending"] += result.pending
             precision = result.item.details.captured_precision or ""
             counts["zoneless"] += result.created and precision.endswith(ZONE_UNKNOWN)
-            if not result.created and (changes := _changes(result.item.details, details)):
+            if not result.created and (changes := said_otherwise(result.item.details, details)):
                 counts["other"] += 1
                 if update:
                     try:
@@ -177,9 +177,12 @@ def _count(
     return counts, failures
 
 
-def _changes(there: Details, said: Details) -> ItemEdit:
+def said_otherwise(there: Details, said: Details) -> ItemEdit:
     """What is said here and not there; what is left open here stays as it is."""
-    one, other = ({"key": details.key, **said_of(details)} for details in (there, said))
+    one, other = (
+        {"key": details.key, "latitude": details.latitude, "longitude": details.longitude, **said_of(details)}
+        for details in (there, said)
+    )
     changes = cast(ItemEdit, {name: value for name, value in other.items() if value not in (None, one[name])})
     if not said.attributes.items() <= there.attributes.items():
         changes["attributes"] = {**there.attributes, **said.attributes}

@@ -1,53 +1,68 @@
 """The files of an import as photos: which there are, how their table is read, and what has to be said first."""
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from reid.data.capture import read_capture
 from reid.data.folders import LeftOut, Patterns, pictures_below
-from reid.data.tables import BOX_COLUMNS, HEADINGS, Reading, Table, open_table, plain_table
+from reid.data.tables import BOX_COLUMNS, Reading, Table, open_table, plain_table
 from reid.data.times import AmbiguousDates, read_zone
+from service.bulk.known import Known
 from service.bulk.sources import PLACE, Photo, source_of
 from service.fields import SAID
 from service.gallery.imports import ARCHIVE, TABLES
-from service.wire.import_schemas import ImportPreview, ImportSettings, Need, TableColumn
+from service.wire.import_schemas import ImportPreview, ImportSettings, Need, TableColumn, UnusableArchive
 
 SAMPLES = 3  # cells of a column
 LOOKED_AT = 40  # photos, for the zone of their clock
 NOWHERE = "\x1a"  # no file that is sent has such a name
 NAMED = 20  # photos that are missing
+NOTHING: Mapping[str, str] = {}
 MOST_CAMERAS = 200
-FIELDS = ("path", "key", "identity", *(name for name in SAID if name != "label"), *PLACE, *BOX_COLUMNS)
+_SAID = [name for name in SAID if name != "label"]  # which is the identity
+_AFTER = _SAID.index("captured_at") + 1
+FIELDS = ("path", "key", "identity", *_SAID[:_AFTER], "time", *_SAID[_AFTER:], *PLACE, *BOX_COLUMNS)
 
 
 @dataclass
 class Received:
-    """The photos of an import, and the files that are none of them, by kind."""
+    """The photos of an import, and the files that are none of them, by kind.
+
+    `alike` are, for photos of a table of whose name several were sent, these.
+    """
 
     photos: list[Photo]
     left_out: dict[str, int] = field(default_factory=dict)
+    alike: dict[str, list[str]] = field(default_factory=dict)
 
 
 def received(folder: Path, settings: ImportSettings) -> Received:
     """The photos in the folder of an import, as the settings say; raises ValueError where they cannot be read.
 
-    A photo of a table lies where the table says, or below one folder that was sent beside it.
+    A photo of a table lies where the table says, or below one folder that was sent beside it; else it is the only one
+    whose path ends as the table says, or with which what the table says ends, as a name alone does.
     """
     reading = _reading(settings)
     wanted = Patterns(tuple(settings.include), tuple(settings.exclude))
     table = chosen_table(folder, settings)
     base = _base(folder)
+    alike: dict[str, list[str]] = {}
     if table is None:
         source = source_of(base, reading, wanted, by_folder=settings.camera_from == "folder")
         photos = list(source.photos())
         left_out = source.left_out.kinds
     else:
         tops = [one for one in folder.iterdir() if one.is_dir()]
-        photos = [_found(folder, tops, photo) for photo in source_of(table, reading).photos()]
+        named = _Named(folder, base)
+        photos = [_found(folder, tops, photo, named) for photo in source_of(table, reading).photos()]
+        alike = named.alike
         photos = [photo for photo in photos if not wanted.refuse(Path(photo.name))]
         if settings.camera_from == "folder":
             photos = [_of_folder(photo, base) for photo in photos]
@@ -56,7 +71,7 @@ def received(folder: Path, settings: ImportSettings) -> Received:
         unlisted = sum(photo.path not in listed for photo in below)
         left_out = {"not in the table": unlisted} if unlisted else {}
     said = {name: str(value) for name, value in settings.said.model_dump(mode="json").items() if value}
-    return Received([_with(photo, said) for photo in photos], left_out)
+    return Received([_with(photo, said) for photo in photos], left_out, alike)
 
 
 def chosen_table(folder: Path, settings: ImportSettings) -> Path | None:
@@ -82,11 +97,19 @@ def tables_of(folder: Path) -> list[str]:
     return sorted(name.as_posix() for name in names if not any(part.startswith(clutter) for part in name.parts))
 
 
-def preview(folder: Path, settings: ImportSettings) -> ImportPreview:
-    """How the files in the folder of an import would be read; nothing is enrolled."""
+def preview(
+    folder: Path,
+    settings: ImportSettings,
+    unusable: Mapping[str, str] = NOTHING,
+    compare: Callable[[Sequence[Photo]], Known] = lambda _: Known(),
+) -> ImportPreview:
+    """How the files in the folder of an import would be read; nothing is enrolled.
+
+    `unusable` are archives that cannot be unpacked, each with the reason; `compare` tells what is known of photos.
+    """
     told = _Told(folder, settings)
     told.look()
-    return told.preview()
+    return told.preview(unusable, compare)
 
 
 class _Told:
@@ -121,9 +144,12 @@ class _Told:
         if table is None or not any(photo.cells.get("captured_at") for photo in self._found.photos):
             self._ask_clocks()
 
-    def preview(self) -> ImportPreview:
-        photos = self._found.photos
-        missing = [photo.name for photo in photos if not photo.path.is_file()]
+    def preview(self, unusable: Mapping[str, str], compare: Callable[[Sequence[Photo]], Known]) -> ImportPreview:
+        photos, alike = self._found.photos, self._found.alike
+        there = [photo for photo in photos if photo.path.is_file()]
+        missing = [photo.name for photo in photos if not photo.path.is_file() and photo.name not in alike]
+        ambiguous = [photo.name for photo in photos if photo.name in alike]
+        known = compare(there)
         cameras = sorted({photo.cells.get("camera", "") for photo in photos} - {""})
         labels = {photo.cells.get("label") or photo.cells.get("identity", "") for photo in photos} - {""}
         left_out = dict(self._found.left_out)
@@ -136,6 +162,10 @@ class _Told:
             photos=len(photos),
             missing=len(missing),
             missing_names=missing[:NAMED],
+            ambiguous=len(ambiguous),
+            ambiguous_names=ambiguous[:NAMED],
+            unusable=[UnusableArchive(name=name, detail=detail) for name, detail in unusable.items()],
+            **known._asdict(),
             unlisted=left_out.pop("not in the table", 0),
             left_out=left_out,
             cameras=cameras[:MOST_CAMERAS],
@@ -155,7 +185,7 @@ class _Told:
             return False
         cells = _samples(plain)
         try:
-            table = open_table(path, self._settings.columns)
+            table = open_table(path, _reading(self._settings).columns)
             ours = {theirs: name for name, theirs in table.headings.items()}
             self._understood = table.understood()
         except ValueError as error:
@@ -165,14 +195,14 @@ class _Told:
             ours = {theirs: name for name, theirs in self._settings.columns.items() if theirs}
         for heading in plain.headings:
             name = ours.get(heading, "")
-            taken = name if name in FIELDS or name in HEADINGS else ""
+            taken = name if name in FIELDS else ""
             samples = [row[heading] for row in cells]
             self._columns.append(TableColumn(heading=heading, taken_for=taken, samples=samples))
         return "columns" not in self._needs
 
     def _settled(self, path: Path) -> ImportSettings:
         """The settings with which the table can be read for the preview; what they lack is asked for."""
-        table, tried = open_table(path, self._settings.columns), self._settings
+        table, tried = open_table(path, _reading(self._settings).columns), self._settings
         while True:
             try:
                 clock = table.clock(_reading(tried))
@@ -226,7 +256,10 @@ def _samples(table: Table) -> list[dict[str, str]]:
 
 def _reading(settings: ImportSettings) -> Reading:
     zone = None if settings.timezone is None else read_zone(settings.timezone)
-    return Reading(settings.columns, zone, settings.dates)
+    columns = settings.columns
+    if columns.get("identity", "label") != "label":
+        columns = {"label": "", **columns}  # else a column of that heading would go before the one that is said
+    return Reading(columns, zone, settings.dates)
 
 
 def _base(folder: Path) -> Path:
@@ -242,16 +275,70 @@ def _any_picture(folder: Path) -> bool:
     return next(pictures_below(folder, LeftOut()), None) is not None
 
 
-def _found(folder: Path, tops: Sequence[Path], photo: Photo) -> Photo:
-    """A photo of a table where it is; one that is said to lie outside of the folder is nowhere."""
+class _Named:
+    """The pictures that were sent, by their names; those of a row of a table that are several are `alike`."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        self.alike: dict[str, list[str]] = {}
+        self._folder, self._base = folder, base
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for inside in pictures_below(self._folder, LeftOut()):
+            found[_plain(inside.name)].append(self._folder / inside)
+        return found
+
+    def find(self, photo: Photo) -> Photo | None:
+        """A photo of a table by the end of its path; None where no picture ends so, or several do.
+
+        Of several it is that in a folder named as the camera or the site of its row.
+        """
+        written = _parts(photo.name)
+        alike = self._by_name.get(written[-1], []) if written else []
+        found = [path for path in alike if self._agrees(written, path)]
+        if len(found) > 1:
+            folders = {_plain(cell) for name in ("camera", "site") if (cell := photo.cells.get(name))}
+            named = [path for path in found if folders.intersection(_parts(path.relative_to(self._folder)))]
+            found = named if len(named) == 1 else found
+        if len(found) > 1:
+            self.alike[photo.name] = sorted(self._name(path) for path in found)
+        return replace(photo, path=found[0], name=self._name(found[0])) if len(found) == 1 else None
+
+    def _agrees(self, written: Sequence[str], path: Path) -> bool:
+        """Whether one path is the end of the other: in another folder lies another photo of this name."""
+        sent, below = (_parts(path.relative_to(around)) for around in (self._folder, self._base))
+        return sent[-len(written) :] == written or any(written[-len(own) :] == own for own in (sent, below))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._base).as_posix()
+
+
+def _found(folder: Path, tops: Sequence[Path], photo: Photo, named: _Named) -> Photo:
+    """A photo of a table where it is; one that is said to lie outside of the folder, and does not, is nowhere."""
     path = Path(os.path.normpath(photo.path))
-    if not path.is_relative_to(folder):
+    inside = path.relative_to(folder) if path.is_relative_to(folder) else None
+    if inside is not None:
+        there = [place for place in (path, *(top / inside for top in tops)) if place.exists()]
+        if path.exists() or len(there) == 1:
+            return replace(photo, path=there[0])
+    if found := named.find(photo):
+        return found
+    if inside is None:
         # Read as a path of this machine, its name would tell by its letters what lies there.
         return replace(photo, path=folder / NOWHERE, name=photo.name.casefold())
-    if not path.exists():
-        inside = path.relative_to(folder)
-        path = next((top / inside for top in tops if (top / inside).exists()), path)
-    return replace(photo, path=path)
+    return replace(photo, path=folder / NOWHERE if photo.name in named.alike else path)
+
+
+def _parts(path: str | Path) -> tuple[str, ...]:
+    """The parts of a path as any machine writes it, without case, composed."""
+    return tuple(
+        _plain(part) for part in PurePosixPath(str(path).replace("\\", "/")).parts if part not in ("/", ".", "..")
+    )
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _of_folder(photo: Photo, base: Path) -> Photo:

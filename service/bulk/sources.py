@@ -30,11 +30,15 @@ COLUMNS = ("path", "key", "identity", *SAID, *PLACE, *BOX_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An image file or a box in one, the name under which it is enrolled, and the cells of its row, by column."""
+    """An image file or a box in one, the name under which it is enrolled, and the cells of its row, by column.
+
+    `clock` is the time of its row in ISO 8601 as a clock showed it, where the row does not tell its zone.
+    """
 
     path: Path
     name: str
     cells: Mapping[str, str] = field(default_factory=dict)
+    clock: str = ""
 
     def __str__(self) -> str:
         box = ",".join(self.cells.get(name, "") for name in BOX_COLUMNS)
@@ -152,11 +156,14 @@ def _listed(path: Path, reading: Reading) -> Iterator[Photo]:
     clock = table.clock(reading)
     log.info("%s", table.understood(clock))
     for number, cells in table.rows():
-        plain = _with_zone(cells, clock)
+        plain, shown = _with_zone(cells, clock), ""
         with suppress(ValueError):  # told when it is the photo's turn
+            time = Clock(None, clock.dates).read(written_time(cells))
+            shown = time.isoformat() if time.tzinfo is None else ""
+        with suppress(ValueError):
             if box := read_box(table, number, cells):
                 plain |= {name: str(value) for name, value in zip(BOX_COLUMNS, box, strict=True)}
-        yield Photo(table.path.parent / cells["path"], _name(Path(cells["path"])), plain)
+        yield Photo(table.path.parent / cells["path"], _name(Path(cells["path"])), plain, shown)
 
 
 def _with_zone(cells: Mapping[str, str], clock: Clock) -> dict[str, str]:

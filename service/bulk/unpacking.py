@@ -13,34 +13,46 @@ _ENCRYPTED = 1  # bit of a file's flags
 _UTF8 = 0x800  # the same: its name is UTF-8
 
 
-def unpack_all(imports: Imports, import_id: str, tell: Callable[[], None] = lambda: None) -> None:
+def unpack_all(imports: Imports, import_id: str, tell: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Have the files of each archive of an import in its place; those that were unpacked before are.
 
-    `tell` is called after each file, and may raise to end it. Raises UnusableFile, naming the archive, for one that
-    cannot be unpacked.
+    `tell` is called after each file, and may raise to end it. Returns why archives cannot be unpacked, by their names.
     """
+    unusable = {}
     with imports.unpacking(import_id):  # one at a time: a second one finds nothing left to unpack
         for sent in imports.files(import_id):
             if sent.name.lower().endswith(ARCHIVE) and sent.received == sent.size:
                 known = {one.name for one in imports.files(import_id)}
                 path = imports.files_folder(import_id) / sent.name
-                files = []
+                files: list[tuple[str, int]] = []
                 try:
                     for file in _unpacked(path, imports.room_to_unpack(), known, Path(sent.name)):
                         files.append(file)
                         tell()
                 except UnusableFile as error:
-                    raise UnusableFile(f"{sent.name}: {error}") from None
+                    unusable[sent.name] = str(error)
                 except DAMAGED as error:
                     clash = isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError)
                     if isinstance(error, OSError) and error.errno is not None and not clash:  # the disk is full, say
                         raise
-                    raise UnusableFile(f"{sent.name}: it cannot be unpacked ({error})") from None
-                imports.replace_file(import_id, sent.name, files)
+                    unusable[sent.name] = f"it cannot be unpacked ({error})"
+                else:
+                    imports.replace_file(import_id, sent.name, files)
+    return unusable
 
 
 def _unpacked(path: Path, room: int, known: set[str], sent: Path) -> Iterator[tuple[str, int]]:
-    """Write the files of an archive beside it, and give their names with their sizes."""
+    """Write the files of an archive beside it, and give their names with their sizes; none stay of one that is bad."""
+    written: list[Path] = []
+    try:
+        yield from _written(path, room, known, sent, written)
+    except (UnusableFile, *DAMAGED):
+        for target in written:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def _written(path: Path, room: int, known: set[str], sent: Path, written: list[Path]) -> Iterator[tuple[str, int]]:
     with zipfile.ZipFile(path) as archive:
         inside = [one for one in archive.infolist() if not one.is_dir()]
         if len(inside) > MOST_FILES:
@@ -68,6 +80,7 @@ def _unpacked(path: Path, room: int, known: set[str], sent: Path) -> Iterator[tu
             for above in reversed(Path(name).parents[:-1]):
                 make_folder_within(path.parent / below / above)
             with archive.open(one) as source, open(target, "wb", opener=as_its_folder) as file:
+                written.append(target)
                 shutil.copyfileobj(source, file, AT_ONCE)
             yield (around / name).as_posix(), one.file_size
 

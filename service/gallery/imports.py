@@ -9,13 +9,14 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from threading import Lock
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import uuid4
 
 from service.gallery.pictures import sync
@@ -28,14 +29,17 @@ from service.storage.transaction import Transaction
 IMPORTS_FOLDER = "imports"  # of a gallery
 FILES = "files"  # of an import: what was sent, by its names
 RECORD, ANNOUNCED, RESULTS, LOCK = "import.json", "files.jsonl", "results.jsonl", "lock"
+HASHES = "hashes.jsonl"  # of files that are whole, as far as they are known
 UNPACKING = "unpacking"
 MOST_FILES = 100_000  # of an import
 LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes
 MOST_BYTES_OF_TABLE = 64 * 2**20
+FOLLOWED = 4  # imports whose files and results are kept in memory
 TABLES = (".csv", ".tsv")
 ARCHIVE = ".zip"
 
-Became = Literal["created", "existing", "duplicate", "deleted", "failed", "outage"]
+Became = Literal["created", "existing", "updated", "differing", "duplicate", "deleted", "failed", "outage"]
+BECAME: tuple[Became, ...] = get_args(Became)
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -56,12 +60,17 @@ class Sent(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a photo; `detail` is why there is no item, and for a duplicate which photo it is the same as."""
+    """What became of a photo; `detail` is why there is no item, and for a duplicate which photo it is the same as.
+
+    For one that was there it names what else is said of it now, with commas between. `clock` is its time as a clock
+    showed it which does not tell its zone, in ISO 8601.
+    """
 
     name: str
     became: Became
     item_id: str | None = None
     detail: str = ""
+    clock: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Import:
     """An import; `cameras` are those that its maker sees, None for all, `wanted` is how it is to be read.
 
     `report` are the counts of the last job that ended; once it is `settled`, its files are gone. `files` and `bytes`
-    tell how many came, once it was started.
+    tell how many came, once it was started. `edits` are those of items that it made, each with its `batch_id`.
     """
 
     import_id: str
@@ -84,6 +93,7 @@ class Import:
     settled: bool = False
     files: int = 0
     bytes: int = 0
+    edits: Sequence[Mapping[str, Any]] = ()
 
 
 class Imports:
@@ -98,7 +108,9 @@ class Imports:
         self._database = database
         self._folder = database.folder / IMPORTS_FOLDER
         self._most_bytes, self._most_bytes_of_photo = most_bytes, most_bytes_of_photo
-        self._known: tuple[tuple[str, int, int], dict[str, int]] = ("", 0, 0), {}  # the files last asked for
+        self._known: OrderedDict[str, tuple[tuple[int, int], dict[str, int]]] = OrderedDict()  # files, last asked for
+        self._followed: OrderedDict[str, _Results] = OrderedDict()
+        self._following = Lock()
 
     def create(self, wanted: Mapping[str, Any], cameras: frozenset[str] | None, cause: Cause) -> Import:
         """Make an import without files."""
@@ -192,7 +204,31 @@ class Imports:
         path = self.files_folder(import_id) / name
         for above in reversed(PurePosixPath(name).parents[:-1]):
             make_folder_within(self.files_folder(import_id) / above)
-        return Writing(path, sent, offset)
+        return Writing(path, sent, offset, lambda sha256: self._note_hashes(import_id, {name: sha256}))
+
+    def remove_file(self, import_id: str, name: str) -> None:
+        """Forget a file of an import, whether it has come or not; raises NotFound."""
+        with self._alone(import_id):
+            self.file(import_id, name)
+            there = self._announced(import_id).items()
+            lines = [json.dumps({"name": one, "size": size}) + "\n" for one, size in there if one != name]
+            hashes = [json.dumps(one) + "\n" for one in self._hashes(import_id).items() if one[0] != name]
+            _replace(self._folder / import_id / HASHES, "".join(hashes).encode())
+            _replace(self._folder / import_id / ANNOUNCED, "".join(lines).encode())
+            (self.files_folder(import_id) / name).unlink(missing_ok=True)
+
+    def sha256s(self, import_id: str, paths: Iterable[Path]) -> dict[Path, str]:
+        """The SHA-256 of files of an import by their places; each is read for it once at most."""
+        folder, known, new = self.files_folder(import_id), self._hashes(import_id), dict[str, str]()
+        found = {}
+        for path in paths:
+            name = path.relative_to(folder).as_posix()
+            if name not in known:
+                with open(path, "rb") as file:
+                    known[name] = new[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path] = known[name]
+        self._note_hashes(import_id, new)
+        return found
 
     def drop_missing(self, import_id: str) -> None:
         """Forget the files that have not come whole."""
@@ -227,16 +263,14 @@ class Imports:
 
     def results(self, import_id: str) -> dict[str, Result]:
         """What became of its photos by now, by their names, in the order in which they came first."""
-        try:
-            lines = (self._folder / import_id / RESULTS).read_text().splitlines()
-        except FileNotFoundError:
-            return {}
-        found: dict[str, Result] = {}
-        for line in lines:
-            with suppress(ValueError):  # the last one, after a kill
-                one = Result(*json.loads(line))
-                found[one.name] = one
-        return found
+        with self._following:
+            return dict(self._results(import_id).found)
+
+    def counts(self, import_id: str) -> dict[str, int]:
+        """How many of its photos became what by now."""
+        with self._following:
+            counts = self._results(import_id).counts
+            return {name: counts[name] for name in BECAME}
 
     def add_results(self, import_id: str, results: Iterable[Result]) -> None:
         """Keep what became of some photos, in the place of what became of them before."""
@@ -252,6 +286,7 @@ class Imports:
         done = not report.get("outage")
         self.change(import_id, report=dict(report), settled=done)  # first: a kill leaves files behind, not half of them
         if done:
+            (self._folder / import_id / HASHES).unlink(missing_ok=True)  # which an erasure would have to look for
             shutil.rmtree(self.files_folder(import_id), ignore_errors=True)
 
     def delete(self, import_id: str, cause: Cause) -> None:
@@ -288,15 +323,42 @@ class Imports:
             state = path.stat()
         except FileNotFoundError:
             return {}
-        told = (import_id, state.st_ino, state.st_size)
-        if self._known[0] != told:
+        told = (state.st_ino, state.st_size)
+        known = self._known.get(import_id)
+        if known is None or known[0] != told:
             found: dict[str, int] = {}
             for line in path.read_text().splitlines():
                 with suppress(ValueError):  # the last one, after a kill
                     one = json.loads(line)
                     found[one["name"]] = one["size"]
-            self._known = told, found
-        return self._known[1]
+            known = told, found
+        with self._following:
+            self._known[import_id] = known
+            self._known.move_to_end(import_id)
+            if len(self._known) > FOLLOWED:
+                self._known.popitem(last=False)
+        return known[1]
+
+    def _results(self, import_id: str) -> "_Results":
+        """What its file of results tells, of which only what is new since the last time is read."""
+        followed = self._followed.setdefault(import_id, _Results())
+        self._followed.move_to_end(import_id)
+        if len(self._followed) > FOLLOWED:
+            self._followed.popitem(last=False)
+        followed.read_on(self._folder / import_id / RESULTS)
+        return followed
+
+    def _hashes(self, import_id: str) -> dict[str, str]:
+        found = {}
+        with suppress(FileNotFoundError):
+            for line in (self._folder / import_id / HASHES).read_text().splitlines():
+                with suppress(ValueError):  # the last one, after a kill
+                    name, sha256 = json.loads(line)
+                    found[name] = sha256
+        return found
+
+    def _note_hashes(self, import_id: str, new: Mapping[str, str]) -> None:
+        self._append(import_id, HASHES, "".join(json.dumps(one) + "\n" for one in new.items()), lasting=False)
 
     def _sent(self, import_id: str, name: str, size: int) -> Sent:
         try:
@@ -331,7 +393,7 @@ class Imports:
                 f"{size:,} bytes, and {max(0, room):,} are left for imports, by REID_IMPORT_MB and the disk"
             )
 
-    def _append(self, import_id: str, name: str, lines: str) -> None:
+    def _append(self, import_id: str, name: str, lines: str, lasting: bool = True) -> None:
         if lines:
             path = self._folder / import_id / name
             with open(path, "ab+", opener=as_its_folder) as file:
@@ -339,18 +401,61 @@ class Imports:
                     file.write(b"\n")
                 file.write(lines.encode())
                 file.flush()
-                os.fdatasync(file.fileno())
+                if lasting:
+                    os.fdatasync(file.fileno())
 
     def _log(self, kind: str, import_id: str, cause: Cause) -> None:
         with self._database.transaction() as connection:
             Transaction(connection, cause).log(kind, import_id, None, {})
 
 
+class _Results:
+    """What became of the photos of an import, as far as its file was read."""
+
+    def __init__(self) -> None:
+        self._begin(0)
+
+    def _begin(self, inode: int) -> None:
+        self.found: dict[str, Result] = {}
+        self.counts: Counter[Became] = Counter()
+        self._inode, self._read = inode, 0
+
+    def read_on(self, path: Path) -> None:
+        """Read what has come since the last time, up to the last line that is whole."""
+        try:
+            file = open(path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            self._begin(0)
+            return
+        with file:
+            state = os.fstat(file.fileno())
+            if state.st_ino != self._inode or state.st_size < self._read:
+                self._begin(state.st_ino)
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            with suppress(ValueError):  # one that a kill cut short
+                self._add(Result(*json.loads(line)))
+
+    def _add(self, one: Result) -> None:
+        if one.name in self.found:
+            self.counts[self.found[one.name].became] -= 1
+        self.found[one.name] = one
+        self.counts[one.became] += 1
+
+
 class Writing:
     """A file that is being written from a place on; nobody else writes it meanwhile, and what came stays."""
 
-    def __init__(self, path: Path, sent: Sent, offset: int) -> None:
-        """Raises Conflict where the file does not end at `offset`, and while another request writes it."""
+    def __init__(self, path: Path, sent: Sent, offset: int, whole: Callable[[str], None]) -> None:
+        """Raises Conflict where the file does not end at `offset`, and while another request writes it.
+
+        `whole` is told the SHA-256 of the file once all of it is there.
+        """
+        self._path, self._whole = path, whole
+        self._digest = hashlib.sha256() if offset == 0 else None
         self._file = open(path, "ab", opener=as_its_folder)  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -371,12 +476,19 @@ class Writing:
             raise UnusableFile(f"{self._sent.name}: more than the {self._sent.size:,} bytes that were announced")
         self._file.write(data)
         self._there += len(data)
+        if self._digest is not None:
+            self._digest.update(data)
 
     def close(self) -> Sent:
         """Have what was written on the disk, and tell how much is there."""
         self._file.flush()
         if self._there == self._sent.size:
             os.fdatasync(self._file.fileno())
+            if self._digest is None:
+                with open(self._path, "rb") as file:
+                    self._whole(hashlib.file_digest(file, "sha256").hexdigest())
+            else:
+                self._whole(self._digest.hexdigest())
         self._file.close()
         return self._sent._replace(received=self._there)
 
@@ -396,12 +508,6 @@ def safe_name(given: str) -> str:
     if long:
         raise UnusableFile(f"its name is longer than {LONGEST_NAME} bytes, or a part of it than {LONGEST_PART}")
     return name
-
-
-def counts_of(results: Iterable[Result]) -> dict[str, int]:
-    """How many photos became what."""
-    counts = Counter(one.became for one in results)
-    return {name: counts[name] for name in ("created", "existing", "duplicate", "deleted", "failed", "outage")}
 
 
 def erase_imports(gallery: Path, item_ids: Collection[str], sha256s: Collection[str]) -> int:

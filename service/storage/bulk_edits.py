@@ -1,21 +1,22 @@
 """Changes of many items at once, each of which can be taken back by the operation log."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from service.fields import SAID, Filter
-from service.records import Cause, Conflict, Item, NotFound
+from service.records import Cause, Conflict, Item, ItemEdit, NotFound
 from service.storage.columns import ITEMS, condition, item_from, portions
 from service.storage.database import Database
 from service.storage.tables import items, operations
 from service.storage.transaction import CAPTURE, Transaction
 
-_RESTORED = (*SAID, "attributes", *CAPTURE)
+_RESTORED = ("key", *SAID, "attributes", *CAPTURE)
 
 
 class Edited(NamedTuple):
@@ -62,6 +63,23 @@ class BulkEdits:
 
         return self._step(work, cause, dry_run)
 
+    def edit_each(self, edits: Mapping[str, ItemEdit], cause: Cause, batch_id: str | None = None) -> Edited:
+        """Say something of its own of each of some items, by their ids, as one step or a part of the step `batch_id`.
+
+        A time keeps its precision, if that is not said. Raises UnusableText, and Conflict for a key of another item.
+        """
+        with self._database.transaction() as connection:
+            transaction = Transaction(connection, cause, batch_id)
+            _require_free(connection, edits)
+            return Edited(transaction.batch_id, len(edits), len(transaction.edit_many(edits)))
+
+    def changed_by(self, batch_id: str) -> int:
+        """How many items a step has changed."""
+        told = select(func.count(operations.c.target.distinct()))
+        told = told.where(operations.c.batch_id == batch_id, operations.c.kind == "item.edit")
+        ((number,),) = self._database.read(told)
+        return int(number)
+
     def undo(self, batch_id: str, sees: Callable[[str | None], bool], cause: Cause, dry_run: bool = False) -> Edited:
         """Take back what one step changed of the items that are still there.
 
@@ -95,6 +113,7 @@ class BulkEdits:
                     f"{len(changed_since)} of {len(rows)} items were changed since, such as {changed_since[0]}; "
                     "nothing was taken back"
                 )
+            _require_free(transaction.connection, edits)
             return len(edits), len(transaction.edit_many(edits))
 
         return self._step(work, cause, dry_run)
@@ -118,6 +137,18 @@ def _chosen(connection: Connection, chosen: Filter | Collection[str], named: boo
         for portion in portions(chosen)
         for row in connection.execute(ITEMS.where(items.c.item_id.in_(portion)))
     ]
+
+
+def _require_free(connection: Connection, edits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise Conflict for a key that another item has, or two of these get."""
+    wanted = {item_id: key for item_id, changes in edits.items() if (key := changes.get("key")) is not None}
+    for key, times in Counter(wanted.values()).items():
+        if times > 1:
+            raise Conflict(f"key {key!r} would be that of {times} items")
+    for portion in portions(set(wanted.values())):
+        for key, holder in connection.execute(select(items.c.key, items.c.item_id).where(items.c.key.in_(portion))):
+            if wanted.get(holder) != key:
+                raise Conflict(f"key {key!r} is that of item {holder}")
 
 
 def _moved(item: Item, shift: timedelta) -> dict[str, datetime]:

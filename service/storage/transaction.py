@@ -99,9 +99,9 @@ class Transaction:
         return after
 
     def edit_many(self, changes: Mapping[str, Mapping[str, Any]]) -> list[Item]:
-        """Change details of items by their public ids, but for keys, and return those that are others than before.
+        """Change details of items by their public ids, and return those that are others than before.
 
-        Those that are not there are none. A time keeps its precision. Raises UnusableText.
+        Those that are not there are none. Keys have to be free. A time keeps its precision. Raises UnusableText.
         """
         there = self._find(items.c.item_id, changes)
         rows = []

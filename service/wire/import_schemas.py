@@ -13,7 +13,7 @@ MAX_PATTERNS = 50
 FilePath = Annotated[str, Field(min_length=1, max_length=1000)]
 ImportState = Literal["receiving", "queued", "running", "done", "failed", "cancelled"]
 Need = Literal["timezone", "dates", "columns"]
-PhotoBecame = Literal["created", "existing", "duplicate", "deleted", "failed", "outage"]
+PhotoBecame = Literal["created", "existing", "updated", "differing", "duplicate", "deleted", "failed", "outage"]
 
 
 class ImportSaid(Strict):
@@ -31,7 +31,8 @@ class ImportSettings(Strict):
     `table` names the file that lists the photos; by default the only one that is a table does, and "" is none.
     `columns` gives for names of ours the heading of the table, or "" for none. `timezone` is where the clocks were
     whose times do not say it, `dates` how 05/03/2026 is meant, `camera_from` what names the cameras, and `again` takes
-    photos that were deleted before. `include` and `exclude` are shell patterns of names of files.
+    photos that were deleted before. Photos that are in the gallery already are told with what else is said of them
+    here; `update` has their items say it, too. `include` and `exclude` are shell patterns of names of files.
     """
 
     name: str = Field("", max_length=200)
@@ -43,6 +44,7 @@ class ImportSettings(Strict):
     include: list[Name] = Field([], max_length=MAX_PATTERNS)
     exclude: list[Name] = Field([], max_length=MAX_PATTERNS)
     again: bool = False
+    update: bool | None = None
     said: ImportSaid = ImportSaid()
 
 
@@ -100,13 +102,16 @@ class FilesQuery(Strict):
 class ImportReport(Answer, frozen=True):
     """How many photos became what.
 
-    `created` are enrolled, `existing` were in the gallery, a `duplicate` is the same as another photo of the import,
-    `deleted` were deleted from the gallery before, `failed` cannot be used, and an `outage` can be tried again.
-    `left_out` are files that are no photos of the import, by kind.
+    `created` are enrolled, `existing` were in the gallery, `updated` too, and their items say now what is said of them
+    here, `differing` too, and what else is said of them here was left out. A `duplicate` is the same as another photo
+    of the import, `deleted` were deleted from the gallery before, `failed` cannot be used, and an `outage` can be tried
+    again. `left_out` are files that are no photos of the import, by kind.
     """
 
     created: int
     existing: int
+    updated: int = 0
+    differing: int = 0
     duplicate: int
     deleted: int
     failed: int
@@ -114,10 +119,24 @@ class ImportReport(Answer, frozen=True):
     left_out: dict[str, int]
 
 
+class ImportEdit(Answer, frozen=True):
+    """What an import changed of items, as one step: those that were there before, or the time zone of its own.
+
+    `batch_id` takes it back, unless that is `undone`; `before` is the time zone that there was.
+    """
+
+    batch_id: str
+    what: Literal["update", "timezone"]
+    items: int
+    before: str | None
+    undone: bool
+
+
 class Import(Answer, frozen=True):
     """An import: the files as far as they came, then the job that enrols them, then what became of them.
 
-    It is `retryable` when photos are left that an outage, a failure or a cancellation kept out.
+    It is `retryable` when photos are left that an outage, a failure or a cancellation kept out. `edits` are what it
+    changed of items, the oldest first.
     """
 
     import_id: str
@@ -133,6 +152,7 @@ class Import(Answer, frozen=True):
     error: str | None
     report: ImportReport | None
     retryable: bool
+    edits: list[ImportEdit]
     created_at: datetime
     expires_at: datetime | None
 
@@ -151,11 +171,21 @@ class TableColumn(Answer, frozen=True):
     samples: list[str]
 
 
+class UnusableArchive(Answer, frozen=True):
+    """An archive that cannot be unpacked, and why; the import cannot be started before it is removed."""
+
+    name: str
+    detail: str
+
+
 class ImportPreview(Answer, frozen=True):
     """How an import would be read.
 
     `understood` tells in words how the `table` is read, of the `tables` that there are. Of its `photos` some are
-    `missing`, and of the pictures that were sent some are `unlisted`; `fields` are the names that a column can have.
+    `missing`, several pictures that were sent have the name of an `ambiguous` one, and of the pictures some are
+    `unlisted`; `fields` are the names that a column can have. Of the photos some are `there` in the gallery, and some
+    are `twice` in the import; of those that are there something else is said here of `changed`, which `changes` counts
+    by field. Archives that are `unusable` have to be removed first.
     Of `looked_at` photos, `zoneless` have a time by a clock whose zone neither they nor the settings say.
     `needs` are settings without which it cannot be started, and `problems` say why.
     """
@@ -168,6 +198,13 @@ class ImportPreview(Answer, frozen=True):
     photos: int
     missing: int
     missing_names: list[str]
+    ambiguous: int
+    ambiguous_names: list[str]
+    unusable: list[UnusableArchive]
+    there: int
+    twice: int
+    changed: int
+    changes: dict[str, int]
     unlisted: int
     left_out: dict[str, int]
     cameras: list[str]
@@ -176,6 +213,19 @@ class ImportPreview(Answer, frozen=True):
     zoneless: int
     needs: list[Need]
     problems: list[str]
+
+
+class ImportZone(Strict):
+    """The time zone in which the clocks of an import were; by default items are counted, and none is changed."""
+
+    timezone: Zone
+    dry_run: bool = Field(True, strict=True)
+
+
+class ImportUndo(Strict):
+    """Which of the edits of an import to take back."""
+
+    batch_id: Name
 
 
 class PhotosQuery(Strict):

@@ -311,7 +311,7 @@ def import_files(client, folder, picture):
         "table": "",
         "columns": {},
     }
-    every |= {"include": ["*"], "exclude": ["x*"], "again": True, "said": {"site": "here"}}
+    every |= {"include": ["*"], "exclude": ["x*"], "again": True, "update": False, "said": {"site": "here"}}
     made = imports.create(**every)
     assert imports.send(made.import_id, *files) == []
     assert [file.received for file in imports.files(made.import_id, missing=False)] == [
@@ -324,6 +324,12 @@ def import_files(client, folder, picture):
     photos = [*imports.photos(made.import_id, "created", "failed")]
     assert [photo.name for photo in photos] == ["20.png", "21.png"]
     client.delete_items([photo.item_id for photo in photos], dry_run=False)
+    told.append(imports.place_in(made.import_id, "+02:00"))
+    assert told[-1].items == 0, "which have no time"
+    with pytest.raises(ServiceError, match="404"):
+        imports.undo(made.import_id, "none")
+    with pytest.raises(ServiceError, match="409"):
+        imports.remove_file(made.import_id, "20.png")
     for act in (imports.cancel, imports.retry):
         with pytest.raises(ServiceError, match="409"):
             act(made.import_id)

@@ -3,7 +3,8 @@
 import errno
 import io
 import zipfile
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,7 +14,7 @@ from service.api.app import create_app
 from service.bulk.import_work import import_work
 from service.fields import Filter
 from service.gallery import imports as imports_module
-from service.gallery.imports import Imports, UnusableFile, safe_name
+from service.gallery.imports import Imports, Result, UnusableFile, safe_name
 from service.import_client import ImportClient
 from service.records import Cause, Details, NewKey, Upload
 from service.settings import Settings
@@ -21,7 +22,7 @@ from service.storage.jobs import Jobs
 from service.storage.keys import Keys
 from service.upkeep.erase import erase
 from service.upkeep.jobs import JobRunner
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 ADMIN = "k" * 32
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -233,7 +234,9 @@ def test_a_table_is_looked_at_before(ask, begun, picture):
     assert [one["taken_for"] for one in seen["columns"]] == ["path", "identity", "captured_at"]
     failed = ask("POST", f"/{import_id}/start").json()
     assert failed["import_id"] == import_id
-    assert ended(ask, import_id)["error"] == "dates, timezone: has to be said first"
+    assert ended(ask, import_id)["error"] == (
+        "say first how dates such as 05/03/2026 are meant and in which time zone the clocks were"
+    )
     ask("PATCH", f"/{import_id}", json={"dates": "day-first", "timezone": "UTC"})
     assert ask("POST", f"/{import_id}/preview").json()["needs"] == []
     assert ask("POST", f"/{import_id}/retry").status_code == 202
@@ -285,12 +288,12 @@ def test_an_archive_is_one_file_to_send(ask, begun, gallery, picture):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PK no archive", "all.zip: it cannot be unpacked (File is not a zip file)"),
+        (b"PK no archive", "it cannot be unpacked (File is not a zip file)"),
         (
             packed({"../../1.png": b"x"}),
-            "all.zip: '../../1.png': expected a name, or a path below a folder, as north/1.jpg",
+            "'../../1.png': expected a name, or a path below a folder, as north/1.jpg",
         ),
-        (packed({"1.png": bytes(3 * 2**20)}), "all.zip: 3,145,728 bytes unpacked, and"),
+        (packed({"1.png": bytes(3 * 2**20)}), "3,145,728 bytes unpacked, and"),
     ],
 )
 def test_an_archive_that_cannot_be_unpacked_is_named(gallery, runner, data, message, tmp_path):
@@ -301,9 +304,8 @@ def test_an_archive_that_cannot_be_unpacked_is_named(gallery, runner, data, mess
         import_id = imports.create().import_id
         (tmp_path / "all.zip").write_bytes(data)
         assert imports.send(import_id, tmp_path / "all.zip") == []
-        answer = client.post(f"/v1/imports/{import_id}/preview")
-        assert (answer.status_code, answer.json()["code"]) == (422, "unusable_file")
-        assert answer.json()["detail"].startswith(message)
+        [told] = client.post(f"/v1/imports/{import_id}/preview").json()["unusable"]
+        assert told["name"] == "all.zip" and told["detail"].startswith(message)
     outside = {path.name for path in gallery.folder.rglob("*.png")}
     assert outside == set()
 
@@ -488,8 +490,8 @@ def damaged(picture):
 
 def test_a_damaged_archive_is_told_in_a_line_and_keeps_no_erasure_from_its_end(ask, begun, gallery, picture, tmp_path):
     import_id = begun({"all.zip": damaged(picture)})
-    refused = ask("POST", f"/{import_id}/preview")
-    assert (refused.status_code, refused.json()["detail"].split(" (")[0]) == (422, "all.zip: it cannot be unpacked")
+    [told] = ask("POST", f"/{import_id}/preview").json()["unusable"]
+    assert (told["name"], told["detail"].split(" (")[0]) == ("all.zip", "it cannot be unpacked")
     item = gallery.enrol([Upload("5.png", picture(5), Details())])[0].item
     receipt = erase(gallery.database, gallery.holdings, [item.item_id], tmp_path / "backups", Cause("admin"))
     assert receipt["gallery"]["items"] == 1
@@ -510,3 +512,269 @@ def test_a_table_does_not_tell_what_lies_on_the_machine(ask, begun, picture):
     rows = table("path,identity", "1.png,ada", "/ETC/HOSTNAME,eve", "/ETC/NOTTHERE,eve")
     seen = ask("POST", f"/{begun({'t.csv': rows, '1.png': picture(1)})}/preview").json()
     assert sorted(name.rsplit("/", 1)[1] for name in seen["missing_names"]) == ["hostname", "notthere"]
+
+
+def test_a_bad_archive_is_taken_out_alone_and_leaves_nothing_behind(ask, begun, gallery, picture):
+    import_id = begun({"all.zip": damaged(picture), "3.png": picture(3), "t.csv": b"path\n3.png\n"})
+    ask("POST", f"/{import_id}/start")
+    one = ended(ask, import_id)
+    assert (one["state"], one["error"].split(" (")[0]) == ("failed", "all.zip: it cannot be unpacked")
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert ([one["name"] for one in seen["unusable"]], seen["table"], seen["photos"]) == (["all.zip"], "t.csv", 1)
+    assert ask("DELETE", f"/{import_id}/files/all.zip", "reader").status_code == 403
+    assert ask("DELETE", f"/{import_id}/files/no.zip").status_code == 404
+    assert ask("DELETE", f"/{import_id}/files/all.zip").status_code == 204
+    assert ask("POST", f"/{import_id}/preview").json()["unusable"] == []
+    folder = gallery.folder / "imports" / import_id / "files"
+    assert sorted(path.name for path in folder.rglob("*")) == ["3.png", "t.csv"]
+    ask("POST", f"/{import_id}/retry")
+    assert counts(ended(ask, import_id)["report"]) == {"created": 1}
+    assert ask("DELETE", f"/{import_id}/files/3.png").status_code == 409
+
+
+def test_what_a_table_says_of_photos_that_are_there_is_told_and_taken_over_as_wished(ask, begun, gallery, picture):
+    noon = datetime(2024, 5, 12, 12, tzinfo=UTC)
+    old = [Details(label="eve", captured_at=noon), Details(captured_at=noon), Details(label="bob", camera="north")]
+    first, second, third = (
+        one.item for one in gallery.enrol([Upload(f"{n}", picture(n), said) for n, said in enumerate(old)])
+    )
+    files = {
+        "t.csv": table(
+            "path;identity;date;lat;lon;Coat",
+            "0.png;ada;2024-06-01T08:00Z;-28,5;32,1;red",
+            "1.png;;;;;",
+            "2.png;bob;;;;",
+        ),
+        **{f"{number}.png": picture(number) for number in range(3)},
+    }
+    kept, renamed = begun(files), begun(files)
+    seen = ask("POST", f"/{kept}/preview").json()
+    assert (seen["photos"], seen["there"], seen["twice"], seen["changed"]) == (3, 3, 0, 1)
+    assert seen["changes"] == {"label": 1, "captured_at": 1, "latitude": 1, "longitude": 1, "Coat": 1}
+    ask("POST", f"/{kept}/start")
+    assert counts(ended(ask, kept)["report"]) == {"existing": 2, "differing": 1}
+    assert set(became(ask, kept, "differing")["0.png"][1].split(",")) == set(seen["changes"])
+    assert gallery.store.find([first.item_id])[0].details == first.details
+
+    ask("PATCH", f"/{renamed}", json={"update": True})
+    ask("POST", f"/{renamed}/start")
+    one = ended(ask, renamed)
+    assert counts(one["report"]) == {"existing": 2, "updated": 1}
+    now = gallery.store.find([first.item_id])[0].details
+    assert (now.label, now.captured_at.isoformat(), now.latitude) == ("ada", "2024-06-01T08:00:00+00:00", -28.5)
+    assert now.attributes["Coat"] == "red"
+    [edit] = one["edits"]
+    assert (edit["what"], edit["items"], edit["undone"]) == ("update", 1, False)
+    assert ask("POST", f"/{renamed}/undo", "reader", json={"batch_id": edit["batch_id"]}).status_code == 403
+    [edit] = ask("POST", f"/{renamed}/undo", json={"batch_id": edit["batch_id"]}).json()["edits"]
+    assert edit["undone"] and gallery.store.find([first.item_id])[0].details == first.details
+    assert ask("POST", f"/{renamed}/undo", json={"batch_id": edit["batch_id"]}).status_code == 409
+    assert gallery.store.find([second.item_id, third.item_id]) == [second, third]
+
+
+def test_an_update_that_one_photo_refuses_changes_the_others(ask, done, gallery, picture):
+    gallery.enrol([Upload(f"{n}", picture(n), Details(key=f"k{n}")) for n in range(3)])
+    one = done({
+        "t.csv": table("path,key,identity", "0.png,k2,ada", "1.png,new,bob"), "0.png": picture(0), "1.png": picture(1),
+    }, update=True)  # fmt: skip
+    assert counts(one["report"]) == {"failed": 1, "updated": 1}
+    assert "k2" in became(ask, one["import_id"], "failed")["0.png"][1]
+    items = gallery.store.page(Filter(), 0, 100)
+    assert [(item.details.key, item.details.label) for item in items] == [("k0", None), ("new", "bob"), ("k2", None)]
+    ask("POST", f"/{one['import_id']}/undo", json={"batch_id": one["edits"][0]["batch_id"]})
+    assert [item.details.key for item in gallery.store.page(Filter(), 0, 100)] == ["k0", "k1", "k2"]
+
+
+def test_photos_that_are_not_the_keys_are_not_told_as_there(ask, begun, gallery, picture):
+    gallery.enrol([Upload("x", picture(1), Details(camera="south"))])
+    seen = ask("POST", f"/{begun({'north/1.png': picture(1)}, 'north', camera_from='folder')}/preview", "north").json()
+    assert (seen["there"], seen["changed"]) == (0, 0)
+
+
+def test_photos_that_come_twice_or_are_there_are_told_before(ask, begun, gallery, picture):
+    gallery.enrol([Upload("x", picture(1), Details())])
+    import_id = begun({"1.png": picture(1), "a/2.png": picture(2), "b/2.png": picture(2), "c.png": picture(2)})
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert (seen["photos"], seen["there"], seen["twice"], seen["changed"]) == (4, 1, 2, 0)
+
+
+def test_no_file_is_read_twice_for_a_preview(ask, begun, gallery, picture, monkeypatch):
+    archive = packed({"3.png": picture(3)})
+    import_id = begun({"1.png": picture(1), "2.png": picture(2), "all.zip": archive})
+    read = []
+    digest = imports_module.hashlib.file_digest
+
+    def counted(file, *how):
+        read.append(file.name)
+        return digest(file, *how)
+
+    monkeypatch.setattr(imports_module.hashlib, "file_digest", counted)
+    for _ in range(2):
+        assert ask("POST", f"/{import_id}/preview").json()["photos"] == 3
+    assert [name.rsplit("/", 1)[1] for name in read] == ["3.png"], "what came was read as it came"
+    ask("POST", f"/{import_id}/start")
+    ended(ask, import_id)
+    assert not (gallery.folder / "imports" / import_id / "hashes.jsonl").exists()
+
+
+def test_a_table_of_names_alone_finds_photos_in_the_folders_of_cameras(ask, done, picture):
+    sent = ["north/a.JPG", "north/b.JPG", "south/b.JPG", "south/c.JPG", "south/d.JPG", "east/d.JPG", "west/d.JPG"]
+    rows = ["a.jpg;ada;", "B.JPG;bob;south", "D:\\cards\\south\\c.JPG;cid;", "d.JPG;dan;", "east/a.JPG;eve;", "e.JPG;;"]
+    files = {f"may/{name}": picture(number) for number, name in enumerate(sent)}
+    import_id = done({"may/t.csv": table("path;identity;camera", *rows), **files}, camera_from="folder")["import_id"]
+    told = became(ask, import_id)
+    assert {name for name, (kind, _) in told.items() if kind == "created"} == {
+        "north/a.JPG",
+        "south/b.JPG",
+        "south/c.JPG",
+    }
+    assert told["d.JPG"] == (
+        "failed", "3 photos of this name were sent: east/d.JPG, south/d.JPG, west/d.JPG; say the folder in the table",
+    )  # fmt: skip
+    assert told["e.JPG"][1] == told["east/a.JPG"][1] == "not among the files that were sent"
+
+
+def test_names_that_several_photos_have_are_told_before(ask, begun, picture):
+    files = {"n/1.png": picture(1), "s/1.png": picture(2), "s/2.png": picture(3)}
+    seen = ask("POST", f"/{begun({'t.csv': table('path', '1.png', '2.png', '3.png'), **files})}/preview").json()
+    assert (seen["photos"], seen["missing_names"], seen["ambiguous"]) == (3, ["3.png"], 1)
+    assert (seen["ambiguous_names"], seen["unlisted"]) == (["1.png"], 2)
+
+
+def photographed(colour, offset=None):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:12 14:00:00", **({0x9011: offset} if offset else {})})
+    written = io.BytesIO()
+    Image.new("RGB", (20, 30), colour).save(written, "JPEG", exif=exif)
+    return written.getvalue()
+
+
+def times(gallery):
+    found = [item.details for item in gallery.store.page(Filter(), 0, 100)]
+    return [(one.captured_at.isoformat(), one.captured_precision) for one in found]
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Africa/Johannesburg"])
+def test_the_zone_of_an_import_is_changed_afterwards_in_one_edit(ask, done, gallery, zone):
+    files = {"1.jpg": photographed("red"), "2.jpg": photographed("blue", "+02:00"), "3.jpg": photographed("green")}
+    one = done(files, timezone=zone)
+    before = times(gallery)
+    own = before[1]
+    third = gallery.store.page(Filter(), 0, 100)[2]
+    gallery.edit(third.item_id, {"captured_at": datetime(2020, 1, 1, tzinfo=UTC)})
+    path = f"/{one['import_id']}/timezone"
+    dry = ask("POST", path, json={"timezone": "+05:00"}).json()
+    assert (dry["items"], dry["changed"], dry["batch_id"], times(gallery)[:2]) == (2, 1, None, before[:2])
+    made = ask("POST", path, json={"timezone": "+05:00", "dry_run": False}).json()
+    assert made["changed"] == 1
+    assert times(gallery) == [
+        ("2024-05-12T14:00:00+05:00", "second"), own, ("2020-01-01T00:00:00+00:00", None),
+    ]  # fmt: skip
+    one = ask("GET", f"/{one['import_id']}").json()
+    assert one["settings"]["timezone"] == "+05:00"
+    one = ask("POST", f"/{one['import_id']}/undo", json={"batch_id": made["batch_id"]}).json()
+    assert one["settings"]["timezone"] == zone and times(gallery)[:2] == before[:2]
+    assert [edit["what"] for edit in one["edits"]] == ["timezone"]
+
+
+def test_the_zone_of_a_table_is_changed_afterwards_but_for_times_that_tell_theirs(ask, done, begun, gallery, picture):
+    rows = ["1.png,2024-05-12 14:00", "2.png,2024-05-12T14:00+02:00", "3.png,"]
+    files = {"t.csv": table("path,date", *rows), **{f"{number}.png": picture(number) for number in (1, 2, 3)}}
+    one = done(files, timezone="UTC")
+    made = ask("POST", f"/{one['import_id']}/timezone", json={"timezone": "Asia/Tokyo", "dry_run": False}).json()
+    assert (made["items"], made["changed"]) == (1, 1)
+    found = [item.details.captured_at for item in gallery.store.page(Filter(), 0, 100)]
+    assert [time and time.isoformat() for time in found] == [
+        "2024-05-12T14:00:00+09:00", "2024-05-12T14:00:00+02:00", None,
+    ]  # fmt: skip
+    waiting = begun({"1.png": picture(1)})
+    assert ask("POST", f"/{waiting}/timezone", json={"timezone": "UTC"}).status_code == 409
+    assert ask("POST", f"/{one['import_id']}/timezone", "reader", json={"timezone": "UTC"}).status_code == 403
+
+
+def test_every_column_is_chosen_and_taken_back(ask, begun, picture):
+    names = ["path", "key", "identity", "camera", "captured_at", "time", "viewpoint", "site", "origin"]
+    names += ["latitude", "longitude", "x", "y", "w", "h"]
+    headings = [f"c{number}" for number in range(len(names))]
+    cells = "1.png,k,ada,gate,2024-05-12,14:00,left,shore,seen,1,2,1,1,5,5"
+    import_id = begun({"t.csv": table(",".join(headings), cells), "1.png": picture(1)}, timezone="UTC")
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert seen["fields"] == names
+    every = dict(zip(names, headings, strict=True))
+
+    def look(columns):
+        assert ask("PATCH", f"/{import_id}", json={"columns": columns}).status_code == 200
+        seen = ask("POST", f"/{import_id}/preview").json()
+        return seen, [column["taken_for"] for column in seen["columns"]]
+
+    seen, taken = look(every)
+    assert taken == names and (seen["cameras"], seen["labels"], seen["problems"]) == (["gate"], 1, [])
+    for name in names[1:11]:
+        seen, taken = look({**every, name: ""})
+        without = {name, "time"} if name == "captured_at" else {name}
+        assert taken == ["" if one in without else one for one in names], name
+    seen, taken = look({**every, "time": ""})
+    assert "time of day" not in seen["understood"]
+    seen, taken = look(every)
+    assert "with the time of day in c5" in seen["understood"] and taken == names
+
+
+@pytest.mark.parametrize(("columns", "label"), [({}, "ada"), ({"identity": "Animal"}, "bob"), ({"identity": ""}, None)])
+def test_the_column_of_names_is_the_one_that_was_said(ask, done, gallery, picture, columns, label):
+    files = {"t.csv": table("path,label,Animal", "1.png,ada,bob"), "1.png": picture(1)}
+    done(files, columns=columns)
+    assert gallery.store.page(Filter(), 0, 100)[0].details.label == label
+
+
+def test_a_look_at_an_import_that_runs_reads_no_result_twice(ask, begun, gallery, picture, monkeypatch):
+    import_id = begun({"1.png": picture(1)})
+    ask("POST", f"/{import_id}/start")
+    ended(ask, import_id)
+    kept = Imports(gallery.database, 2**40, 2**30)
+    kept.change(import_id, report=None)  # as of one that is under way
+    more = [Result(f"{number}.jpg", "created", "i") for number in range(10_000)]
+    kept.add_results(import_id, more)
+    assert ask("GET", f"/{import_id}").json()["report"]["created"] == 10_001
+    parsed, real = [], imports_module.json.loads
+    monkeypatch.setattr(imports_module.json, "loads", lambda text: parsed.append(text) or real(text))
+    kept.add_results(import_id, [Result("0.jpg", "failed"), Result("new.jpg", "existing")])
+    told = ask("GET", f"/{import_id}").json()["report"]
+    assert counts(told) == {"created": 10_000, "failed": 1, "existing": 1}
+    assert sum(b".jpg" in text for text in parsed if isinstance(text, bytes)) == 2
+    first = len(parsed)
+    assert ask("GET", f"/{import_id}").json()["report"] == told
+    assert len(parsed) - first <= 10, "the record alone"
+    assert len(ask("GET", f"/{import_id}/photos", params={"limit": 1}).json()["photos"]) == 1
+    assert len(parsed) - first <= 20
+
+
+def test_a_backup_goes_on_beside_an_import(ask, begun, gallery, runner, picture, monkeypatch):
+    import_id, reached, go_on = begun({"1.png": picture(1)}), Event(), Event()
+    real = gallery.enrol
+
+    def enrol(*given, **more):
+        reached.set()
+        assert go_on.wait(DEADLINE)
+        return real(*given, **more)
+
+    monkeypatch.setattr(gallery, "enrol", enrol)
+    ask("POST", f"/{import_id}/start")
+    try:
+        assert reached.wait(DEADLINE)
+        job = runner.start("backup", {})
+        wait_until(lambda: runner.jobs.get(job.job_id).state == "done")
+        assert ask("GET", f"/{import_id}").json()["state"] == "running"
+    finally:
+        go_on.set()
+    assert counts(ended(ask, import_id)["report"]) == {"created": 1}
+
+
+def test_a_look_at_all_imports_reads_no_list_of_files_twice(ask, begun, gallery, monkeypatch):
+    kept = Imports(gallery.database, 2**40, 2**30)
+    for import_id in (begun({"1.png": b"x"}), begun({"2.png": b"x"})):
+        kept.announce(import_id, [(f"{number}.jpg", 9) for number in range(1000)])
+    assert [one["files"] for one in ask("GET", "").json()["imports"]] == [1001, 1001]
+    parsed, real = [], imports_module.json.loads
+    monkeypatch.setattr(imports_module.json, "loads", lambda text: parsed.append(text) or real(text))
+    assert [one["files"] for one in ask("GET", "").json()["imports"]] == [1001, 1001]
+    assert len(parsed) <= 20, "the records alone"

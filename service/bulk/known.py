@@ -1,0 +1,62 @@
+"""What of the photos of an import is known already, and what else is said of it now."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from service.bulk.enrolling import said_otherwise
+from service.bulk.sources import Photo
+from service.records import Crop, Item, ItemEdit
+from service.storage.store import Store
+
+
+class Known(NamedTuple):
+    """Of some photos, how many are in the gallery and how many are another one once more.
+
+    Of those that are in the gallery, something else is said now of `changed`; `changes` counts them by what that is.
+    """
+
+    there: int = 0
+    twice: int = 0
+    changed: int = 0
+    changes: Mapping[str, int] = {}
+
+
+def known_of(
+    store: Store,
+    photos: Sequence[Photo],
+    sha256s: Callable[[Iterable[Path]], Mapping[Path, str]],
+    sees: Callable[[str | None], bool],
+) -> Known:
+    """Compare photos whose files are there with the items that somebody sees."""
+    of_path = sha256s(dict.fromkeys(photo.path for photo in photos))
+    first: dict[Crop, Photo] = {}
+    read = 0
+    for photo in photos:
+        with suppress(ValueError):  # told when it is the photo's turn
+            first.setdefault(Crop(of_path[photo.path], photo.region()), photo)
+            read += 1
+    there = {crop: item for crop, item in store.by_crop(first).items() if sees(item.details.camera)}
+    changes: Counter[str] = Counter()
+    changed = 0
+    for crop, item in there.items():
+        with suppress(ValueError):
+            names = names_of(item, said_otherwise(item.details, first[crop].details()))
+            changes.update(names)
+            changed += bool(names)
+    return Known(len(there), read - len(first), changed, dict(changes))
+
+
+def names_of(item: Item, changes: ItemEdit) -> list[str]:
+    """What changes of an item, by name; an attribute by its own."""
+    attributes = changes.get("attributes", {})
+    before = item.details.attributes
+    own = [name for name, value in attributes.items() if name not in before or before[name] != value]
+    return [*(name for name in changes if name != "attributes"), *own]
+
+
+def whole(changes: ItemEdit) -> ItemEdit:
+    """Changes with what follows from them: a time that people say is no longer as precise as the camera's was."""
+    return {**changes, "captured_precision": None} if "captured_at" in changes else changes
