@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -280,6 +280,7 @@ class _Named:
 
     def __init__(self, folder: Path, base: Path) -> None:
         self.alike: dict[str, list[str]] = {}
+        self._rows: Counter[str] = Counter()
         self._folder, self._base = folder, base
 
     @cached_property
@@ -290,9 +291,10 @@ class _Named:
         return found
 
     def find(self, photo: Photo) -> Photo | None:
-        """A photo of a table by the end of its path; None where no picture ends so, or several do.
+        """A photo of a table by the end of its path; None where no picture ends so.
 
-        Of several it is that in a folder named as the camera or the site of its row.
+        Of several it is that in a folder named as the camera or the site of its row, and else none of them: each such
+        row has a name of its own then.
         """
         written = _parts(photo.name)
         alike = self._by_name.get(written[-1], []) if written else []
@@ -301,9 +303,13 @@ class _Named:
             folders = {_plain(cell) for name in ("camera", "site") if (cell := photo.cells.get(name))}
             named = [path for path in found if folders.intersection(_parts(path.relative_to(self._folder)))]
             found = named if len(named) == 1 else found
-        if len(found) > 1:
-            self.alike[photo.name] = sorted(self._name(path) for path in found)
-        return replace(photo, path=found[0], name=self._name(found[0])) if len(found) == 1 else None
+        if len(found) < 2:
+            return replace(photo, path=found[0], name=self._name(found[0])) if found else None
+        self._rows[photo.name] += 1
+        times = self._rows[photo.name]
+        name = photo.name if times == 1 else f"{photo.name} ({times})"
+        self.alike[name] = sorted(self._name(path) for path in found)
+        return replace(photo, path=self._folder / NOWHERE, name=name)
 
     def _agrees(self, written: Sequence[str], path: Path) -> bool:
         """Whether one path is the end of the other: in another folder lies another photo of this name."""
@@ -327,7 +333,7 @@ def _found(folder: Path, tops: Sequence[Path], photo: Photo, named: _Named) -> P
     if inside is None:
         # Read as a path of this machine, its name would tell by its letters what lies there.
         return replace(photo, path=folder / NOWHERE, name=photo.name.casefold())
-    return replace(photo, path=folder / NOWHERE if photo.name in named.alike else path)
+    return replace(photo, path=path)
 
 
 def _parts(path: str | Path) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ FILES = "files"  # of an import: what was sent, by its names
 RECORD, ANNOUNCED, RESULTS, LOCK = "import.json", "files.jsonl", "results.jsonl", "lock"
 HASHES = "hashes.jsonl"  # of files that are whole, as far as they are known
 UNPACKING = "unpacking"
+UNPACKED = "unpacked.jsonl"  # archives in whose place their files are
 MOST_FILES = 100_000  # of an import
 LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes
 MOST_BYTES_OF_TABLE = 64 * 2**20
@@ -151,15 +152,19 @@ class Imports:
     def announce(self, import_id: str, wanted: Sequence[tuple[str, int]]) -> list[Sent | UnusableFile]:
         """Take note of files that will be sent, by name and size, with how much of each is there already.
 
-        One that was announced before with the same size stays as it is.
+        One that was announced before with the same size stays as it is, and an archive that was unpacked is there.
         """
         with self._alone(import_id):
             known = dict(self._announced(import_id))
             folders = {str(above) for name in known for above in PurePosixPath(name).parents}
+            unpacked = self._pairs(import_id, UNPACKED)
             room, new, found = self._room(), list[tuple[str, int]](), list[Sent | UnusableFile]()
             for given, size in wanted:
                 try:
                     name = safe_name(given)
+                    if name not in known and unpacked.get(name) == size:
+                        found.append(Sent(name, size, size))
+                        continue
                     if known.get(name, size) != size:
                         raise UnusableFile(f"{size:,} bytes, where {known[name]:,} were announced before")
                     if name not in known:
@@ -212,14 +217,14 @@ class Imports:
             self.file(import_id, name)
             there = self._announced(import_id).items()
             lines = [json.dumps({"name": one, "size": size}) + "\n" for one, size in there if one != name]
-            hashes = [json.dumps(one) + "\n" for one in self._hashes(import_id).items() if one[0] != name]
+            hashes = [json.dumps(one) + "\n" for one in self._pairs(import_id, HASHES).items() if one[0] != name]
             _replace(self._folder / import_id / HASHES, "".join(hashes).encode())
             _replace(self._folder / import_id / ANNOUNCED, "".join(lines).encode())
             (self.files_folder(import_id) / name).unlink(missing_ok=True)
 
     def sha256s(self, import_id: str, paths: Iterable[Path]) -> dict[Path, str]:
         """The SHA-256 of files of an import by their places; each is read for it once at most."""
-        folder, known, new = self.files_folder(import_id), self._hashes(import_id), dict[str, str]()
+        folder, known, new = self.files_folder(import_id), self._pairs(import_id, HASHES), dict[str, str]()
         found = {}
         for path in paths:
             name = path.relative_to(folder).as_posix()
@@ -245,6 +250,7 @@ class Imports:
         """Have files, which lie there already, in the place of an archive that held them."""
         with self._alone(import_id):
             there = {**dict(files), **self._announced(import_id)}
+            self._append(import_id, UNPACKED, json.dumps([name, there[name]]) + "\n")
             lines = "".join(json.dumps({"name": one, "size": there[one]}) + "\n" for one in there if one != name)
             _replace(self._folder / import_id / ANNOUNCED, lines.encode())
             (self.files_folder(import_id) / name).unlink(missing_ok=True)
@@ -348,13 +354,14 @@ class Imports:
         followed.read_on(self._folder / import_id / RESULTS)
         return followed
 
-    def _hashes(self, import_id: str) -> dict[str, str]:
+    def _pairs(self, import_id: str, name: str) -> dict[str, Any]:
+        """What a file tells of files by their names."""
         found = {}
         with suppress(FileNotFoundError):
-            for line in (self._folder / import_id / HASHES).read_text().splitlines():
+            for line in (self._folder / import_id / name).read_text().splitlines():
                 with suppress(ValueError):  # the last one, after a kill
-                    name, sha256 = json.loads(line)
-                    found[name] = sha256
+                    file, told = json.loads(line)
+                    found[file] = told
         return found
 
     def _note_hashes(self, import_id: str, new: Mapping[str, str]) -> None:

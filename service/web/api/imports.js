@@ -28,6 +28,19 @@ export const sendPart = async (importId, name, offset, part, signal) =>
 export const missing = async (importId, limit) =>
   (await json("GET", pathOf(importId, `/files?missing=true&limit=${limit}`))).files;
 
+/** The first of its files. */
+export const files = async (importId) => (await json("GET", pathOf(importId, "/files?limit=1000"))).files;
+
+/** Take a file out of an import. */
+export const removeFile = (importId, name) => request("DELETE", fileOf(importId, name));
+
+/** Say where the clocks of an import were that was done. */
+export const placeIn = (importId, timezone) =>
+  json("POST", pathOf(importId, "/timezone"), { body: { timezone, dry_run: false } });
+
+/** Take back what an import changed of photos in one step. */
+export const undoImport = (importId, step) => json("POST", pathOf(importId, "/undo"), { body: { batch_id: step } });
+
 export const preview = (importId) => json("POST", pathOf(importId, "/preview"));
 export const startImport = (importId, incomplete = false) =>
   json("POST", pathOf(importId, `/start?incomplete=${incomplete}`));

@@ -1,15 +1,18 @@
 /** A look at what was sent, before it is enrolled: how its table is read, and what only people know. */
 
 import * as api from "../api/imports.js";
-import { count, integer, ZONE } from "../format.js";
+import { count, integer } from "../format.js";
 import { may } from "../session.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { imports as words } from "../words.js";
+import { fieldName, few, understood } from "./saying.js";
+import { Columns, Dates, Tables } from "./table.js";
+import { Zone } from "./zone.js";
 
 export function Look({ one, act }) {
   const [seen, see] = useState(null);
   const [problem, refuse] = useState("");
-  const wanted = JSON.stringify(one.settings);
+  const wanted = JSON.stringify([one.settings, one.files]);
   useEffect(() => {
     api.preview(one.import_id).then(
       (found) => {
@@ -22,31 +25,66 @@ export function Look({ one, act }) {
   const change = (settings) => act(() => api.editImport(one.import_id, settings));
   if (problem) return html`<p class="problem" role="alert">${problem}</p>`;
   if (seen === null) return html`<p role="status">${words.looking}</p>`;
-  const ready = seen.needs.length === 0 && seen.problems.length === 0 && seen.photos > seen.missing;
   const choosing = { one, seen, change };
+  const zoned = seen.needs.includes("timezone") || seen.zoneless > 0 || one.settings.timezone !== null;
   return html`
+    ${may("write") ? html`<${Begin} one=${one} seen=${seen} act=${act} />` : null}
     <${Found} seen=${seen} />
     ${seen.problems.map((text) => html`<p class="problem" key=${text}>${text}</p>`)}
+    ${seen.unusable.map(({ name, detail }) => html`
+      <p class="problem row" key=${name}>
+        <span><b>${name}</b> ${detail}</span>
+        ${may("write") ? html`
+          <button type="button" onClick=${() => act(() => api.removeFile(one.import_id, name))}>${words.removeFile(name)}</button>
+        ` : null}
+      </p>
+    `)}
     ${may("write") ? html`
+      ${seen.changed > 0 ? html`<${Update} ...${choosing} />` : null}
       ${seen.tables.length > 0 ? html`<${Tables} ...${choosing} />` : null}
       ${seen.needs.includes("columns") ? html`<p class="problem">${words.whichColumn}</p>` : null}
       ${seen.columns.length > 0 ? html`<${Columns} key=${seen.table} ...${choosing} />` : null}
-      ${seen.needs.includes("dates") ? html`<${Dates} change=${change} />` : null}
-      ${seen.needs.includes("timezone") || seen.zoneless > 0 ? html`<${Zone} ...${choosing} />` : null}
+      ${seen.needs.includes("dates") || one.settings.dates !== null ? html`<${Dates} ...${choosing} />` : null}
+      ${zoned ? html`<${Zone} ...${choosing} />` : null}
       <${Cameras} ...${choosing} />
-      <p><button type="button" class="primary" disabled=${!ready}
-        onClick=${() => act(() => api.startImport(one.import_id))}>${words.start(count(seen.photos - seen.missing, "photo"))}</button></p>
     ` : null}
+  `;
+}
+
+/** The button that starts it, above all that changes its length, and what has to be said before. */
+function Begin({ one, seen, act }) {
+  const came = seen.photos - seen.missing - seen.ambiguous;
+  const fresh = Math.max(0, came - seen.there - seen.twice);
+  const updated = one.settings.update ? seen.changed : 0;
+  const first = [
+    ...seen.needs.map((need) => words.first[need]),
+    ...(seen.unusable.length > 0 ? [words.first.unusable] : []),
+    ...(seen.changed > 0 && one.settings.update === null ? [words.first.update] : []),
+  ];
+  const ready = first.length === 0 && seen.problems.length === 0 && came > 0;
+  const run = one.state === "receiving" ? api.startImport : api.retryImport; // which a job could not read
+  const added = fresh > 0 ? count(fresh, "photo") : "";
+  const name = came === 0 ? words.start("photos", 0) : added || updated > 0 ? words.start(added, updated)
+    : seen.changed > 0 ? words.finish : words.nothingNew;
+  return html`
+    <p class="row begin">
+      <button type="button" class="primary" disabled=${!ready} onClick=${() => act(() => run(one.import_id))}>${name}</button>
+      <span role="status">${first.length > 0 ? words.sayFirst(first.join(", ")) : ""}</span>
+    </p>
   `;
 }
 
 function Found({ seen }) {
   const kinds = Object.entries(seen.left_out).map(([kind, files]) => `${integer(files)} ${kind}`);
+  const came = seen.photos - seen.missing - seen.ambiguous;
   const lines = [
-    seen.understood,
-    words.found(count(seen.photos - seen.missing, "photo"), seen.labels > 0 ? count(seen.labels, "name") : ""),
+    understood(seen.understood),
+    words.found(count(came, "photo"), seen.labels > 0 ? count(seen.labels, "name") : ""),
     seen.cameras.length > 0 ? words.ofCameras(seen.cameras.slice(0, 8).join(", "), seen.cameras.length - 8) : "",
-    seen.missing > 0 ? words.lost(count(seen.missing, "photo"), seen.missing_names.slice(0, 5).join(", ")) : "",
+    seen.there > 0 ? words.there(count(seen.there, "photo"), seen.changed) : "",
+    seen.twice > 0 ? words.twice(count(seen.twice, "photo")) : "",
+    seen.missing > 0 ? words.lost(count(seen.missing, "photo"), few(seen.missing_names, seen.missing)) : "",
+    seen.ambiguous > 0 ? words.alike(count(seen.ambiguous, "photo"), few(seen.ambiguous_names, seen.ambiguous)) : "",
     seen.unlisted > 0 ? words.unlisted(count(seen.unlisted, "photo")) : "",
     kinds.length > 0 ? words.leftOut(kinds.join(", ")) : "",
   ];
@@ -55,82 +93,19 @@ function Found({ seen }) {
   </ul>`;
 }
 
-function Tables({ one, seen, change }) {
-  const chosen = one.settings.table ?? seen.table ?? "?";
+/** What becomes of photos that are in the gallery, of which something else is said here. */
+function Update({ one, seen, change }) {
+  const fields = Object.entries(seen.changes).map(([name, photos]) => words.ofField(fieldName(name), integer(photos)));
   return html`
-    <label class="asked">${words.table}
-      <select value=${chosen} onChange=${(event) => change({ table: event.target.value, columns: {} })}>
-        ${chosen === "?" ? html`<option value="?">${words.choose}</option>` : null}
-        ${seen.tables.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
-        <option value="">${words.noTable}</option>
-      </select>
-    </label>
-  `;
-}
-
-function Columns({ one, seen, change }) {
-  const [said, keep] = useState({}); // by heading; what was said before is seen only once the service answers
-  const taken = { ...Object.fromEntries(seen.columns.map((column) => [column.heading, column.taken_for])), ...said };
-  const say = (heading, name) => {
-    const cleared = Object.keys(taken).filter((other) => name !== "" && taken[other] === name).map((other) => [other, ""]);
-    const now = { ...taken, ...Object.fromEntries(cleared), [heading]: name };
-    keep(now);
-    const headings = Object.fromEntries(Object.entries(now).filter(([, is]) => is !== "").map(([other, is]) => [is, other]));
-    const before = [...Object.keys(one.settings.columns), ...Object.values(taken)];
-    const none = Object.fromEntries(before.filter((is) => is !== "" && !(is in headings)).map((is) => [is, ""]));
-    change({ columns: { ...none, ...headings } });
-  };
-  return html`
-    <div class="wide" tabindex="0" role="region" aria-label=${words.columns}>
-      <table>
-        <caption class="unseen">${words.columns}</caption>
-        <thead><tr>${seen.columns.map(({ heading }) => html`<th scope="col" key=${heading}>${heading}</th>`)}</tr></thead>
-        <tbody>
-          <tr>
-            ${seen.columns.map(({ heading }) => html`
-              <td key=${heading}>
-                <select aria-label=${words.takenFor(heading)} value=${taken[heading]} onChange=${(event) => say(heading, event.target.value)}>
-                  <option value="">${words.attribute}</option>
-                  ${seen.fields.map((name) => html`<option key=${name} value=${name}>${words.fields[name] ?? name}</option>`)}
-                </select>
-              </td>
-            `)}
-          </tr>
-          ${(seen.columns[0]?.samples ?? []).map((_, row) => html`
-            <tr key=${row}>${seen.columns.map(({ heading, samples }) => html`<td key=${heading}>${samples[row]}</td>`)}</tr>
-          `)}
-        </tbody>
-      </table>
-    </div>
-  `;
-}
-
-function Dates({ change }) {
-  return html`
-    <fieldset class="row">
-      <legend>${words.dates}</legend>
-      ${Object.entries(words.dateOrders).map(([order, name]) => html`
-        <button type="button" key=${order} onClick=${() => change({ dates: order })}>${name}</button>
+    <fieldset>
+      <legend>${words.differs(count(seen.there, "photo"), integer(seen.changed), fields.join(", "))}</legend>
+      ${[false, true].map((update) => html`
+        <label class="check" key=${update}>
+          <input type="radio" name="import-update" checked=${one.settings.update === update} onChange=${() => change({ update })} />
+          ${" "}${words.updates[String(update)]}
+        </label>
       `)}
     </fieldset>
-  `;
-}
-
-function Zone({ seen, change }) {
-  const say = (event) => {
-    event.preventDefault();
-    change({ timezone: event.target.elements.zone.value.trim() });
-  };
-  const zones = /** @type {any} */ (Intl).supportedValuesOf?.("timeZone") ?? [];
-  return html`
-    <form class="asked" onSubmit=${say}>
-      <label for="import-zone">${seen.zoneless > 0 ? words.zoneless(integer(seen.zoneless), count(seen.looked_at, "photo")) : words.zone}</label>
-      <div class="row">
-        <input id="import-zone" name="zone" list="import-zones" required value=${ZONE} autocomplete="off" />
-        <datalist id="import-zones">${zones.map((name) => html`<option key=${name} value=${name}></option>`)}</datalist>
-        <button type="submit">${words.sayZone}</button>
-      </div>
-    </form>
   `;
 }
 

@@ -9,6 +9,7 @@ import { html, useEffect, useState } from "../vendor/preact.js";
 import { imports as words } from "../words.js";
 import { Look } from "./look.js";
 import { Report } from "./report.js";
+import { plain } from "./saying.js";
 import { sendingOf, stopSending } from "./sending.js";
 import { choose, Inputs } from "./taking.js";
 import { isRunning, known, look } from "./watching.js";
@@ -35,7 +36,7 @@ export function One({ importId }) {
         await work();
         read(await api.getImport(importId));
       } catch (error) {
-        toast(error.message);
+        toast(plain(error.message));
       }
       await look();
     });
@@ -53,13 +54,18 @@ export function One({ importId }) {
     <p><a href=${address("imports")}>${words.back}</a></p>
     <${Inputs} />
     ${one === null ? null : html`
-      <h2>${one.settings.name || words.noName}</h2>
-      <p class="hint">${words.states[one.state]}, ${count(one.files, "file")}, ${time(one.created_at)}</p>
+      <div class="titled">
+        <div>
+          <h2>${one.settings.name || words.noName}</h2>
+          <p class="hint">${words.states[one.state]}, ${count(one.files, "file")}, ${time(one.created_at)}</p>
+        </div>
+        ${may("write") ? html`
+          <button type="button" class="danger" disabled=${isRunning(one) || (sent && !sent.ended)} onClick=${remove}>${words.delete}</button>
+        ` : null}
+      </div>
+      ${sent && sent.there > 0 ? html`<p>${words.cameBefore(count(sent.there, "file"))}</p>` : null}
       <${Step} one=${one} sent=${sent} act=${act} />
       ${sent && sent.refused.length > 0 ? html`<${Refused} refused=${sent.refused} />` : null}
-      ${may("write") && !isRunning(one) && !(sent && !sent.ended) ? html`
-        <p><button type="button" class="danger" onClick=${remove}>${words.delete}</button></p>
-      ` : null}
     `}
   `;
 }
@@ -69,10 +75,14 @@ function Step({ one, sent, act }) {
   if (sent && (!sent.ended || (one.files === 0 && sent.files > 0))) return html`<${Sending} sent=${sent} />`;
   if (one.state === "receiving") {
     if (one.files_received < one.files || one.files === 0) return html`<${Missing} one=${one} act=${act} />`;
-    return html`<${Look} key=${one.files} one=${one} act=${act} />`;
+    return html`<${Look} one=${one} act=${act} />`;
   }
   if (isRunning(one)) return html`<${Running} one=${one} act=${act} />`;
-  return html`<${Report} key=${one.state} one=${one} act=${act} />`;
+  const unread = one.state === "failed" && one.done === 0 && may("write"); // it may be that something is to be said first
+  return html`
+    <${Report} key=${one.state} one=${one} act=${act} again=${!unread} />
+    ${unread ? html`<${Look} one=${one} act=${act} />` : null}
+  `;
 }
 
 function Sending({ sent }) {
@@ -112,7 +122,7 @@ function Missing({ one, act }) {
 
 function Running({ one, act }) {
   const share = one.total ? one.done / one.total : 0;
-  const said = one.state === "queued" ? words.queued : words.running(integer(one.done), integer(one.total ?? 0));
+  const said = one.state === "queued" ? words.queued : one.total ? words.running(integer(one.done), integer(one.total)) : words.reading;
   return html`
     <div class="progress">
       <label for="import-bar">${said}</label>

@@ -14,7 +14,8 @@ export const sending = new EventTarget();
 
 /**
  * How far the sending of an import is; `waiting` says why nothing comes through at the moment.
- * @typedef {{importId: string, files: number, bytes: number, sent: number, done: number, waiting: string,
+ * `there` are files that had come before.
+ * @typedef {{importId: string, files: number, bytes: number, sent: number, done: number, there: number, waiting: string,
  *   refused: {name: string, reason: string}[], stop: AbortController, ended: boolean}} Sending
  */
 
@@ -36,7 +37,7 @@ export async function send(importId, files, refused = []) {
   const before = known.get(importId);
   /** @type {Sending} */
   const one = {
-    ...{ importId, files: files.length, bytes: 0, sent: 0, done: 0, waiting: "" },
+    ...{ importId, files: files.length, bytes: 0, sent: 0, done: 0, there: 0, waiting: "" },
     ...{ refused: [...(before?.refused ?? []), ...refused], stop: new AbortController(), ended: false },
   };
   known.set(importId, one);
@@ -83,8 +84,10 @@ async function announceAll(one, files) {
       }
       one.bytes += file.size;
       one.sent += received;
-      if (received === file.size && file.size > 0) one.done += 1;
-      else queue.push({ name, file, received });
+      if (received === file.size && file.size > 0) {
+        one.done += 1;
+        one.there += 1;
+      } else queue.push({ name, file, received });
     });
   }
   return queue;

@@ -9,6 +9,8 @@ import { may } from "../session.js";
 import { toast } from "../toasts.js";
 import { html } from "../vendor/preact.js";
 import { imports as words } from "../words.js";
+import { openOneFor } from "./asking.js";
+import { plain } from "./saying.js";
 import { send } from "./sending.js";
 import { known, look } from "./watching.js";
 
@@ -28,13 +30,15 @@ export async function takeFiles(files) {
       for (const { name, reason } of refused) toast(`${name}: ${reason}`);
       return;
     }
-    const importId = waits ? open : (await api.createImport(settings(good))).import_id;
+    const there = waits ? open : await openOneFor(good);
+    if (there === null) return;
+    const importId = there || (await api.createImport(settings(good))).import_id;
     if (!waits) go(address("imports", [importId]));
     look();
     if (!(await send(importId, good, refused))) return;
     await startIfClear(importId);
   } catch (error) {
-    toast(error.message, null, null);
+    toast(plain(error.message), null, null);
   }
   await look();
 }
@@ -43,8 +47,8 @@ export async function takeFiles(files) {
 async function startIfClear(importId) {
   const seen = await api.preview(importId).catch(() => null); // shown where it is looked at again
   const { files, files_received: came } = await api.getImport(importId);
-  if (!seen || came < files || seen.needs.length > 0 || seen.problems.length > 0) return;
-  if (seen.table !== null || seen.zoneless > 0 || seen.missing > 0 || seen.photos === 0) return;
+  if (!seen || came < files || seen.needs.length > 0 || seen.problems.length > 0 || seen.unusable.length > 0) return;
+  if (seen.table !== null || seen.zoneless > 0 || seen.changed > 0 || seen.photos === 0) return;
   await api.startImport(importId).catch((error) => toast(error.message));
 }
 

@@ -636,9 +636,11 @@ def test_a_table_of_names_alone_finds_photos_in_the_folders_of_cameras(ask, done
 
 def test_names_that_several_photos_have_are_told_before(ask, begun, picture):
     files = {"n/1.png": picture(1), "s/1.png": picture(2), "s/2.png": picture(3)}
-    seen = ask("POST", f"/{begun({'t.csv': table('path', '1.png', '2.png', '3.png'), **files})}/preview").json()
-    assert (seen["photos"], seen["missing_names"], seen["ambiguous"]) == (3, ["3.png"], 1)
-    assert (seen["ambiguous_names"], seen["unlisted"]) == (["1.png"], 2)
+    seen = ask(
+        "POST", f"/{begun({'t.csv': table('path', '1.png', '2.png', '3.png', '1.png'), **files})}/preview"
+    ).json()
+    assert (seen["photos"], seen["missing_names"], seen["ambiguous"]) == (4, ["3.png"], 2)
+    assert (seen["ambiguous_names"], seen["unlisted"]) == (["1.png", "1.png (2)"], 2)
 
 
 def photographed(colour, offset=None):
@@ -778,3 +780,16 @@ def test_a_look_at_all_imports_reads_no_list_of_files_twice(ask, begun, gallery,
     monkeypatch.setattr(imports_module.json, "loads", lambda text: parsed.append(text) or real(text))
     assert [one["files"] for one in ask("GET", "").json()["imports"]] == [1001, 1001]
     assert len(parsed) <= 20, "the records alone"
+
+
+def test_an_archive_that_was_unpacked_is_not_sent_again(ask, begun, picture):
+    archive = packed({"north/1.png": picture(1)})
+    import_id = begun({"may/all.zip": archive, "may/2.png": picture(2)})
+    assert ask("POST", f"/{import_id}/preview").json()["photos"] == 2
+    announced = [{"name": "may/all.zip", "size": len(archive)}, {"name": "may/2.png", "size": len(picture(2))}]
+    again = ask("POST", f"/{import_id}/files", json={"files": announced}).json()["files"]
+    assert [file["received"] for file in again] == [file["size"] for file in announced]
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert (seen["photos"], seen["twice"]) == (2, 0)
+    other = {"name": "may/all.zip", "size": len(archive) + 1}
+    assert ask("POST", f"/{import_id}/files", json={"files": [other]}).json()["files"][0]["received"] == 0

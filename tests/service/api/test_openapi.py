@@ -117,6 +117,8 @@ NEVER_DONE = {
     ("put", "/v1/imports/{import_id}/files/{name}"),
     ("post", "/v1/imports/{import_id}/cancel"),
     ("post", "/v1/imports/{import_id}/retry"),
+    ("post", "/v1/imports/{import_id}/timezone"),
+    ("post", "/v1/imports/{import_id}/undo"),
     *(("post", f"/v1/identities/{{identity_id}}/{act}") for act in ("merge", "unmerge", "split")),
 }
 

@@ -92,7 +92,7 @@ def looked_at(tab, client, picture):
 def imported(tab, client, picture):
     sent = [named("1.png", picture(0)), named("2.png", picture(31)), named("3.png", b"no"), named("4.nef", b"raw")]
     tab.set_input_files("#import-files", sent)
-    expect(tab.get_by_role("link", name="Review these")).to_be_visible()
+    expect(tab.get_by_role("link", name="Go on to Review")).to_be_visible()
     expect(tab.locator("#import-failed")).to_be_visible()
     expect(tab.locator("#gallery-state")).to_have_text("7 photos")
 

@@ -35,13 +35,25 @@ def test_photos_are_added_with_a_result_for_each(client, open_page, enrol, pictu
     tab.set_input_files(
         "#import-files", [*files(picture(0), picture(1), b"no picture", picture(2)), named("1.nef", b"x")]
     )
-    expect(summary(tab)).to_have_text("Done: 2 added, 1 there already, 1 refused.")
+    view = tab.locator("#imports-view")
+    expect(
+        view.get_by_text(
+            "1 photo in the gallery already. Something else is said here of 1: Label of 1, Camera of 1, Time of 1."
+        )
+    ).to_be_visible()
+    expect(view.get_by_role("button", name="Add 3 photos", exact=True)).to_be_disabled()
+    view.get_by_label("Leave them as they are").check()
+    view.get_by_role("button", name="Add 3 photos", exact=True).click()
+    expect(summary(tab)).to_have_text(
+        "Done: 2 added, 1 there already, of which something else is said here, 1 refused."
+    )
     expect(tab.locator("#imports-view").get_by_role("region", name="Not added")).to_contain_text(
         re.compile("2.png.*no JPEG, PNG, WebP, BMP")
     )
     expect(tab.get_by_role("region", name="Not sent")).to_contain_text("1.nef a raw picture: export it as JPEG first")
-    tab.get_by_text("1 photo there already, or twice").click()
-    expect(tab.locator("#imports-view details li")).to_have_text(["0.png was there already and is left as it is"])
+    expect(tab.get_by_role("region", name="Left as they are")).to_contain_text(
+        "0.png is left as it is: Label, Camera, Time"
+    )
     expect(tab.locator(".thumbnails img")).to_have_count(2)
     expect(tab.locator("#gallery-state")).to_have_text("3 photos")
     first, *others = client.get("/v1/items").json()["items"]
@@ -70,12 +82,13 @@ def test_a_folder_and_its_table_from_an_empty_gallery_to_named_items(client, ope
     expect(view.get_by_role("cell", name="ada")).to_be_visible()
     for heading, name in (("bild", "File"), ("Tier", "Label"), ("When", "Time")):
         view.get_by_label(f"What {heading} is").select_option(name)
+    expect(view.get_by_text("Say below first: the time zone.")).to_be_visible()
     zone = view.get_by_label("The times of the table do not tell their zone")
     expect(zone).to_have_value("Africa/Johannesburg")
     view.get_by_role("button", name="Take this zone").click()
     view.get_by_label("Cameras are named by").select_option("the folders of the photos")
     expect(view.get_by_text("Cameras: north, south")).to_be_visible()
-    expect(view.get_by_text("1 photo of the table were not sent, such as south/09.png")).to_be_visible()
+    expect(view.get_by_text("1 photo of the table not sent: south/09.png")).to_be_visible()
     expect(view.get_by_text("1 photo not in the table, left out")).to_be_visible()
     start.click()
     expect(summary(tab)).to_have_text("Done: 3 added, 1 refused.")
@@ -176,3 +189,152 @@ def test_a_service_that_is_killed_in_the_middle_loses_nothing(command, chromium,
     expect(summary(tab)).to_have_text("Done: 120 added.", timeout=1000 * DEADLINE)
     client.close()
     context.close()
+
+
+def test_names_of_photos_that_are_there_are_taken_over_and_taken_back(client, open_page, enrol, picture):
+    enrol([{"label": "eve"}, {}, {"label": "cid"}])
+    tab = open_page(client, "/#/imports")
+    rows = "path;identity\n0.png;ada\n1.png;bob\n2.png;cid\n3.png;dan\n"
+    sent = [named("t.csv", rows.encode()), *files(*(picture(number) for number in range(4)))]
+    tab.set_input_files("#import-files", sent)
+    view = tab.locator("#imports-view")
+    expect(
+        view.get_by_text("3 photos in the gallery already. Something else is said here of 2: Label of 2.")
+    ).to_be_visible()
+    expect(view.get_by_text("Say below first: whether to update photos that are there.")).to_be_visible()
+    view.get_by_label("Update them").check()
+    view.get_by_role("button", name="Add 1 photo, update 2").click()
+    expect(summary(tab)).to_have_text("Done: 1 added, 1 there already, 2 updated.")
+    assert [item["label"] for item in client.get("/v1/items").json()["items"]] == ["ada", "bob", "cid", "dan"]
+    tab.reload()
+    tab.get_by_text("3 photos there already, or twice").click()
+    expect(view.locator("details li").first).to_have_text("0.png was there already, and is updated: Label")
+    view.get_by_role("button", name="Undo").click()
+    expect(view.get_by_text("Taken back.")).to_be_visible()
+    assert [item["label"] for item in client.get("/v1/items").json()["items"]] == ["eve", None, "cid", "dan"]
+
+
+def test_the_same_folder_again_goes_on_with_the_open_import(client, open_page, tmp_path, picture, enrol):
+    enrol([{}])
+    folder = folder_of(tmp_path / "may", range(4), picture)
+    (folder / "t.csv").write_text("bild\n00.png\n")
+    tab = open_page(client, "/#/imports")
+    tab.set_input_files("#import-folder", folder)
+    expect(tab.get_by_text("Which column has the names of the files?")).to_be_visible()
+    tab.get_by_role("link", name="All imports").click()
+    tab.set_input_files("#import-folder", folder)
+    asked = tab.get_by_role("dialog", name='"may" is not started yet')
+    expect(asked).to_contain_text("It has 5 files of these already.")
+    asked.get_by_role("button", name="Cancel").click()
+    assert len(client.get("/v1/imports").json()["imports"]) == 1
+    tab.set_input_files("#import-folder", folder)
+    asked.get_by_role("button", name="Go on with it").click()
+    expect(tab.get_by_text("5 files had come before, and are not sent again.")).to_be_visible()
+    tab.get_by_label("Table that lists the photos").select_option("none: take all photos")
+    expect(tab.get_by_text("1 photo in the gallery already, with all that is said here")).to_be_visible()
+    tab.get_by_role("button", name="Add 3 photos").click()
+    expect(summary(tab)).to_have_text("Done: 3 added, 1 there already.")
+    assert len(client.get("/v1/imports").json()["imports"]) == 1
+    tab.get_by_role("link", name="All imports").click()
+    tab.set_input_files("#import-folder", folder)
+    tab.get_by_label("Table that lists the photos").select_option("none: take all photos")
+    tab.get_by_role("button", name="Nothing is new: finish").click()
+    expect(summary(tab)).to_have_text("Done: 4 there already.")
+
+
+def test_a_bad_archive_is_taken_out_and_the_rest_is_added(client, open_page, picture):
+    tab = open_page(client, "/#/imports")
+    tab.set_input_files("#import-files", [named("bad.zip", b"PK no archive"), *files(picture(1))])
+    start = tab.get_by_role("button", name="Add 1 photo")
+    expect(tab.get_by_text("bad.zip it cannot be unpacked")).to_be_visible()
+    expect(start).to_be_disabled()
+    tab.get_by_role("button", name="Take bad.zip out").click()
+    start.click()
+    expect(summary(tab)).to_have_text("Done: 1 added.")
+
+
+def test_the_time_zone_is_changed_before_the_start_and_after_the_end(client, open_page, picture, refused):
+    refused.add(422)
+    tab = open_page(client, "/#/imports")
+    rows = "path;date\n0.png;2024-05-12 14:00\n1.png;2024-05-12T14:00Z\n"
+    tab.set_input_files("#import-files", [named("t.csv", rows.encode()), *files(picture(0), picture(1))])
+    tab.get_by_role("button", name="Take this zone").click()
+    zone = tab.get_by_label("Times that do not tell their zone are taken for those of Africa/Johannesburg.")
+    zone.fill("Asia/Tokio")
+    tab.get_by_role("button", name="Take this zone").click()
+    expect(tab.locator("#toasts")).to_contain_text("Time zone: found 'Asia/Tokio', expected a time zone")
+    zone.fill("Asia/Tokyo")
+    tab.get_by_role("button", name="Take this zone").click()
+    expect(tab.get_by_label("Times that do not tell their zone are taken for those of Asia/Tokyo.")).to_be_visible()
+    tab.get_by_role("button", name="Add 2 photos").click()
+    expect(summary(tab)).to_have_text("Done: 2 added.")
+
+    def times():
+        return [item["captured_at"] for item in client.get("/v1/items").json()["items"]]
+
+    assert times() == ["2024-05-12T14:00:00+09:00", "2024-05-12T14:00:00Z"]
+    tab.get_by_text("Change the time zone of the clocks").click()
+    after = tab.get_by_label("Where were the clocks?")
+    expect(after).to_have_value("Asia/Tokyo")
+    after.fill("Africa/Johannesburg")
+    tab.get_by_role("button", name="Take this zone").click()
+    expect(tab.get_by_text("The time zone was changed for 1 photo.")).to_be_visible()
+    assert times() == ["2024-05-12T14:00:00+02:00", "2024-05-12T14:00:00Z"]
+    tab.locator("#imports-view").get_by_role("button", name="Undo").click()
+    expect(tab.get_by_text("Taken back.")).to_be_visible()
+    assert times() == ["2024-05-12T14:00:00+09:00", "2024-05-12T14:00:00Z"]
+
+
+def test_every_column_is_mapped_away_and_back(client, open_page, picture):
+    tab = open_page(client, "/#/imports")
+    rows = "path,label,date,time,Animal\n0.png,ada,2024-05-12,14:00,bob\n"
+    tab.set_input_files("#import-files", [named("t.csv", rows.encode()), *files(picture(0))])
+    tab.get_by_role("button", name="Take this zone").click()
+    of = {
+        heading: tab.get_by_label(f"What {heading} is", exact=True) for heading in ("label", "date", "time", "Animal")
+    }
+    for heading, field in (("time", "time"), ("date", "captured_at"), ("label", "identity")):
+        expect(of[heading]).to_have_value(field)
+        of[heading].select_option("")
+        expect(of[heading]).to_have_value("")
+    found = tab.get_by_label("What came")
+    expect(found).to_contain_text("1 photo found")
+    expect(found).not_to_contain_text("of 1 name")
+    of["Animal"].select_option("Label")
+    of["date"].select_option("Time")
+    of["time"].select_option("Time of day")
+    expect(found).to_contain_text("with the time of day in time")
+    expect(found).to_contain_text("1 photo found, of 1 name")
+    tab.get_by_role("button", name="Add 1 photo").click()
+    expect(summary(tab)).to_have_text("Done: 1 added.")
+    [item] = client.get("/v1/items").json()["items"]
+    assert (item["label"], item["captured_at"]) == ("bob", "2024-05-12T14:00:00+02:00")
+
+
+def test_buttons_keep_their_place_and_reasons_are_in_words(client, open_page, picture):
+    tab = open_page(client, "/#/imports")
+    rows = "path;date;Lat;Lon\n" + "".join(f"{n}.png;2024-05-12T14:00Z;9{n};0\n" for n in range(30))
+    tab.set_input_files("#import-files", [named("t.csv", rows.encode()), *files(*map(picture, range(30)))])
+    start, delete = tab.get_by_role("button", name="Add 30 photos"), tab.get_by_role("button", name="Delete the import")
+    expect(start).to_be_enabled()
+    places = start.bounding_box(), delete.bounding_box()
+    tab.get_by_label("What Lat is", exact=True).select_option("Site")
+    expect(tab.get_by_label("What came")).to_contain_text("Lat as Site")
+    tab.get_by_label("What Lat is", exact=True).select_option("Latitude")
+    tab.get_by_label("What Lon is", exact=True).select_option("Longitude")
+    expect(tab.get_by_label("What came")).to_contain_text("Lon as Longitude")
+    assert (start.bounding_box(), delete.bounding_box()) == places
+    start.click()
+    expect(summary(tab)).to_have_text("Done: 1 added, 29 refused.")
+    assert delete.bounding_box() == places[1]
+    reasons = tab.get_by_role("region", name="Not added")
+    expect(reasons.locator("li").first).to_contain_text("Latitude ")
+    expect(reasons).not_to_contain_text("latitude")
+
+
+def test_what_was_added_is_shown_and_how_many_more(client, open_page, picture):
+    tab = open_page(client, "/#/imports")
+    tab.set_input_files("#import-files", files(*map(picture, range(30))))
+    expect(summary(tab)).to_have_text("Done: 30 added.")
+    expect(tab.locator(".thumbnails img")).to_have_count(24)
+    expect(tab.locator(".thumbnails").get_by_role("link", name="and 6 more")).to_be_visible()
