@@ -40,6 +40,7 @@ export async function takeBack(importId, step) {
   tellAdded();
 }
 
+/** What is written meanwhile stays when all is drawn anew, until another zone was taken. */
 function Asked({ zone, text, say }) {
   const zones = /** @type {any} */ (Intl).supportedValuesOf?.("timeZone") ?? [];
   const send = (event) => {
@@ -47,10 +48,10 @@ function Asked({ zone, text, say }) {
     say(event.target.elements.zone.value.trim());
   };
   return html`
-    <form class="asked" onSubmit=${send}>
+    <form class="asked" key=${zone} onSubmit=${send}>
       <label for="import-zone">${text}</label>
       <div class="row">
-        <input id="import-zone" name="zone" list="import-zones" required value=${zone ?? ZONE} autocomplete="off" />
+        <input id="import-zone" name="zone" list="import-zones" required defaultValue=${zone ?? ZONE} autocomplete="off" />
         <datalist id="import-zones">${zones.map((name) => html`<option key=${name} value=${name}></option>`)}</datalist>
         <button type="submit">${words.sayZone}</button>
       </div>
