@@ -1,6 +1,7 @@
 """Small things that many tests need: pictures on disk, a dataset of them, a tiny model. All offline, all on the CPU."""
 
 import csv
+import io
 import logging
 import os
 import warnings
@@ -158,6 +159,27 @@ class Page(HTMLParser):
 def page_of():
     """The function that parses a report's page."""
     return Page
+
+
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of reports are drawn in light colours as pixels alone, a third of the work.
+
+    Dark ones and SVG are as in a test without this; each file is there.
+    """
+    from reid.report import figures
+
+    written = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(written, "PNG")
+    png, dark = figures.png, written.getvalue()
+    monkeypatch.setattr(
+        figures,
+        "png",
+        lambda draw, size, colours=figures.LIGHT, **dots: (
+            dark if colours is figures.DARK else png(draw, size, colours, **dots)
+        ),
+    )
+    monkeypatch.setattr(figures, "svg", lambda *_, **__: b"<svg/>")
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def test_a_full_report(tmp_path, dataset, page_of):
         Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))).verify()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_baseline_that_is_always_right_or_always_wrong(tmp_path, dataset, page_of):
     labels = torch.tensor([sample.identity for sample in dataset.test])
     right = torch.eye(3)[labels].numpy()
@@ -90,6 +91,7 @@ def test_a_baseline_that_is_always_right_or_always_wrong(tmp_path, dataset, page
     assert "3 of 3 images" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_network_without_class_token_has_no_attention(tmp_path, dataset, page_of, monkeypatch):
     monkeypatch.setattr(DCAL, "rolls_out", property(lambda model: False))
     _, path = make(tmp_path, dataset, "baseline")
@@ -97,6 +99,7 @@ def test_a_network_without_class_token_has_no_attention(tmp_path, dataset, page_
     assert not (path.parent / "attention.png").exists()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_class_without_test_images_has_no_bar(tmp_path, dataset, page_of):
     without = replace(dataset, test=tuple(sample for sample in dataset.test if sample.identity != 0))
     result, path = make(tmp_path, without)

@@ -58,6 +58,7 @@ def test_all_curves_and_differences_are_on_one_page(files, tmp_path, page_of, ca
     assert float(found["mAP"]["difference low"]) > 0
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_files_of_one_name_go_by_their_paths_and_protocols_that_differ_are_told(tmp_path, page_of):
     files = [evaluation(tmp_path / name / "x.json", junk=junk) for name, junk in (("a", "camera"), ("b", "none"))]
     assert main([*files, "--report", str(tmp_path / "page"), "--resamples", "20"]) == 0

@@ -68,6 +68,7 @@ def test_the_page_on_a_run_has_every_curve_and_its_files(tmp_path, page_of):
     assert not {"script", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_the_table_of_epochs_has_what_was_recorded(tmp_path):
     page = curves.report([write_run(tmp_path / "one")], tmp_path / "page")
     with open(page.parent / "epochs.csv") as file:
@@ -77,6 +78,7 @@ def test_the_table_of_epochs_has_what_was_recorded(tmp_path):
     assert (rows[1]["mAP"], rows[1]["mAP low"], rows[0]["mAP"]) == ("0.2", "0.15000000000000002", "")
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_several_runs_of_any_method_are_drawn_together(tmp_path, page_of):
     runs = [
         write_run(tmp_path / "dcal"),
@@ -91,6 +93,7 @@ def test_several_runs_of_any_method_are_drawn_together(tmp_path, page_of):
     assert {"top1.svg", "mean_over_classes.svg", "map.svg"} <= {file.name for file in page.parent.iterdir()}
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_run_that_held_identities_out_says_which_epoch_it_keeps(tmp_path, page_of):
     run = write_run(tmp_path / "one", ended=3)
     *before, last = (run / "metrics.jsonl").read_text().splitlines()
@@ -101,6 +104,7 @@ def test_a_run_that_held_identities_out_says_which_epoch_it_keeps(tmp_path, page
     assert "chosen on the test images" not in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_folders_of_one_name_go_by_their_paths(tmp_path, page_of):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -109,6 +113,7 @@ def test_folders_of_one_name_go_by_their_paths(tmp_path, page_of):
     assert all(str(run) in text for run in runs)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_run_that_was_never_evaluated_has_its_losses(tmp_path, page_of):
     page = curves.report([write_run(tmp_path / "one", ended=1, method="baseline")])
     parsed = page_of(page)

@@ -141,6 +141,7 @@ def test_names_from_outside_are_text(full, page_of):
     assert features.query_paths[1].split("/")[-1] in parsed.text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_two_queries_and_one_gallery_row(tmp_path, page_of):
     features = world(tmp_path, identities=2)
     rows = {name: getattr(features, name)[:1] for name in ("gallery", "gallery_ids", "gallery_paths")}
@@ -154,6 +155,7 @@ def test_two_queries_and_one_gallery_row(tmp_path, page_of):
     assert {"attention.png", "ranked_lists.png", "embeddings.png", "camera_pairs.png"} <= files(page)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_network_without_class_token_has_no_attention(tmp_path, monkeypatch, page_of):
     monkeypatch.setattr(DCAL, "rolls_out", property(lambda model: False))
     _, page = make(tmp_path, world(tmp_path), embedder=embedder("baseline"))
@@ -161,6 +163,7 @@ def test_a_network_without_class_token_has_no_attention(tmp_path, monkeypatch, p
     assert "attention.png" not in files(page)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_features_without_cameras_paths_or_model(tmp_path, page_of):
     features = world(tmp_path)
     unknown = features.groups("none")
@@ -172,6 +175,7 @@ def test_features_without_cameras_paths_or_model(tmp_path, page_of):
     assert files(page) & {"camera_pairs.png", "ranked_lists.png", "attention.png"} == set()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_pictures_without_a_model_or_that_are_gone(tmp_path, page_of):
     features = world(tmp_path)
     _, page = make(tmp_path, features, verification=False)
@@ -184,6 +188,7 @@ def test_pictures_without_a_model_or_that_are_gone(tmp_path, page_of):
     assert "no such image" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_re_ranking_is_told_to_use_the_other_queries(tmp_path, page_of):
     options = EvalOptions(rerank="zhong", distance="euclidean")
     _, page = make(tmp_path, world(tmp_path), options, verification=False)
@@ -193,6 +198,7 @@ def test_re_ranking_is_told_to_use_the_other_queries(tmp_path, page_of):
     assert "re-ranked distance" in text
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize("gallery", ["single", "redrawn"])
 def test_drawn_galleries_give_a_mean_and_show_all_images(tmp_path, gallery, page_of):
     result, page = make(tmp_path, world(tmp_path), EvalOptions(gallery=gallery, draws=3), verification=False)
@@ -255,6 +261,7 @@ def test_a_browser_shows_it_without_network(full, shown_offline):
     shown_offline(full[1])
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path, page_of):
     """Bytes that are no UTF-8, and what matplotlib would read as a formula."""
     features = world(tmp_path)
@@ -267,6 +274,7 @@ def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path, page_of):
     assert "frac" in check(page_of(page)).text
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_figures_of_an_earlier_report_do_not_stay(tmp_path):
     features = world(tmp_path)
     _, page = make(tmp_path, features)
