@@ -361,32 +361,6 @@ def impatient(seconds, argv):
     return main(argv)
 
 
-def test_a_process_that_no_longer_answers_is_given_up(photos, tiny, tmp_path):
-    """As when a machine is gone without a word: no connection is closed."""
-    named = [f"{name}={value}" for name, value in {**tiny, "train.epochs": 5000, "data.root": photos}.items()]
-    argv = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "run"), *named]
-    run = Run(tmp_path / "said", 2, impatient, 10, argv)
-    wait_for(tmp_path / "run" / "metrics.jsonl")
-    os.kill(run.processes[1].pid, signal.SIGSTOP)
-    run.processes[0].join(DEADLINE)
-    run.processes[1].kill()
-    assert run.end() == [1, -signal.SIGKILL]
-    assert run.errors[0].startswith("reid-train: error: process 1 of 2 is gone on ")
-
-
-def test_a_connection_that_timed_out_with_all_there_is_one_sentence_with_the_advice(monkeypatch):
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    monkeypatch.setattr(rendezvous, "rendezvous", lambda *_, **__: iter([(store, 0, 1)]))
-    monkeypatch.setattr(rendezvous, "SECONDS_OF_ROLL_CALL", 0.1)
-    for lost in (RuntimeError("Timed out waiting 600000ms for recv operation to complete"), DistBackendError("NCCL")):
-        with (
-            pytest.raises(ConnectionError, match="the 1 processes lost their connection; start again with --resume"),
-            rendezvous.joined_several(World(0, 1), "cpu", "start again with --resume"),
-        ):
-            destroy_process_group()
-            raise lost
-
-
 def think_long(argv):
     """Train with less patience than the main process needs to score."""
     from reid.training import reidentification
@@ -401,11 +375,36 @@ def think_long(argv):
     return impatient(10, argv)
 
 
-def test_the_others_wait_for_scores_however_long_they_take(photos, tiny, tmp_path):
-    named = [f"{name}={value}" for name, value in {**tiny, "data.root": photos}.items()]
-    argv = ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / "run"), *named]
-    done(Run(tmp_path / "said", 2, think_long, argv))
-    assert "evaluation" in records(tmp_path / "run")[-1]
+def test_the_others_wait_for_scores_however_long_but_not_for_a_process_that_no_longer_answers(photos, tiny, tmp_path):
+    """The latter as when a machine is gone without a word: no connection is closed. Both wait at the same time."""
+
+    def given(output, **options):
+        named = [f"{name}={value}" for name, value in {**tiny, "data.root": photos, **options}.items()]
+        return ["--dataset", "csv", "--device", "cpu", "--output", str(tmp_path / output), *named]
+
+    scoring = Run(tmp_path / "said", 2, think_long, given("scored"))
+    run = Run(tmp_path / "said", 2, impatient, 10, given("run", **{"train.epochs": 5000}))
+    wait_for(tmp_path / "run" / "metrics.jsonl")
+    os.kill(run.processes[1].pid, signal.SIGSTOP)
+    run.processes[0].join(DEADLINE)
+    run.processes[1].kill()
+    assert run.end() == [1, -signal.SIGKILL]
+    assert run.errors[0].startswith("reid-train: error: process 1 of 2 is gone on ")
+    done(scoring)
+    assert "evaluation" in records(tmp_path / "scored")[-1]
+
+
+def test_a_connection_that_timed_out_with_all_there_is_one_sentence_with_the_advice(monkeypatch):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(rendezvous, "rendezvous", lambda *_, **__: iter([(store, 0, 1)]))
+    monkeypatch.setattr(rendezvous, "SECONDS_OF_ROLL_CALL", 0.1)
+    for lost in (RuntimeError("Timed out waiting 600000ms for recv operation to complete"), DistBackendError("NCCL")):
+        with (
+            pytest.raises(ConnectionError, match="the 1 processes lost their connection; start again with --resume"),
+            rendezvous.joined_several(World(0, 1), "cpu", "start again with --resume"),
+        ):
+            destroy_process_group()
+            raise lost
 
 
 def test_an_image_that_one_process_cannot_read_is_told_once(photos, tiny, tmp_path):
