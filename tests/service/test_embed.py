@@ -16,7 +16,8 @@ from service.bulk import embedding
 from service.bulk.embedding import Share, embed
 from service.bulk.shards import FeatureFolder
 from service.embed import main
-from tests.waiting import wait_until
+from tests.service.starting import Command
+from tests.waiting import DEADLINE, wait_until
 
 PHOTOS = 23
 SHARD = 4
@@ -220,13 +221,21 @@ def test_shares_are_disjoint_and_whole_for_any_number_of_processes(folder, run, 
     assert len(made) == 6
 
 
-def test_two_processes_make_what_one_makes(folder, run, process, tmp_path):
+def test_two_processes_make_what_one_makes(folder, run, checkpoint, tmp_path):
     """The second process is there first, and waits for the list of the first."""
-    second = process(folder, rank=1, world=2)
-    first = process(folder, rank=0, world=2)
-    told = [one.communicate(timeout=120) for one in (first, second)]
-    assert first.returncode == second.returncode == 0, told
-    assert told[0][0].startswith("rank 0 of 2: ") and told[1][0].startswith("rank 1 of 2: ")
+    options = ["--checkpoint", checkpoint, "--output", tmp_path / "features", "--device", "cpu", "--shard-size", SHARD]
+    started = []
+    try:
+        for rank in (1, 0):
+            places = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+            environment = {**os.environ, **{name: str(value) for name, value in places.items()}}
+            started.append(Command("service.embed", [str(word) for word in (*options, folder)], environment))
+        told = [one.communicate(DEADLINE)[1] for one in started]
+    finally:
+        for one in started:
+            one.kill()
+    assert [one.returncode for one in started] == [0, 0], told
+    assert "rank 1 of 2: " in told[0] and "rank 0 of 2: " in told[1]
     assert run(folder, output="alone") == 0
     assert content(tmp_path / "features") == content(tmp_path / "alone")
 

@@ -460,7 +460,8 @@ def test_an_attribute_with_a_backslash_before_u0000_is_compared_as_any_other(sto
         assert store.count(Filter(exclude_attributes={name: [text]})) == 3
 
 
-def test_pages_hold_what_passes_the_filter(store):
+@pytest.mark.parametrize("filters", [40, pytest.param(300, marks=pytest.mark.slow)])
+def test_pages_hold_what_passes_the_filter(store, filters):
     draw = random.Random(0)
     zones = [UTC, timezone(timedelta(hours=9, minutes=30))]
     hours = [datetime(2024, 1, 1, hour, tzinfo=zone) for hour in range(6) for zone in zones]
@@ -484,7 +485,7 @@ def test_pages_hold_what_passes_the_filter(store):
 
     items = enrol(store, *(photo(n, **detailed()) for n in range(150)))
     sizes = set()
-    for _ in range(300):
+    for _ in range(filters):
         asking = draw.sample(FIELDS, 3)
         asked = {name: one for field in asking for name, one in zip(field.asked, drawn(field)[1], strict=True)}
         chosen = Filter(**asked)
