@@ -1,12 +1,13 @@
 """The ratios that the toolkit promises on one page: today's, the last ones, what they must be, and what regressed.
 
-    python -m benchmarks.all --quick [--only training search ...]
+    python -m benchmarks.all --quick [--busy] [--only training search ...]
 
 Each comes of the benchmark that the page names, with small sizes under --quick (minutes on two cores) and those of the
 promise without it (hours). `last` are the figures that `all.json` had from the same sizes; today's go there and onto
 the page `all.md`, where what --only leaves out stays as it was. A figure has regressed where it is worse than the last
-by more than a quarter; of seconds, other work on the machine may be the cause, which ratios feel less. Each benchmark
-runs in a process of its own. The exit code is 1 where one failed or a figure regressed.
+by more than a quarter. Each benchmark runs in a process of its own. The exit code is 1 where one failed or a figure
+regressed. On a machine with other work, --busy gives processor time of one thread in the place of time, except for the
+service: waiting for the disk is not in it, nor what a second thread would gain.
 """
 
 import argparse
@@ -121,7 +122,8 @@ def metrics(sizes: Sizes) -> Iterator[Figure]:
     query, gallery = make_sides(sizes.queries, sizes.gallery, DIM)
     found = compare(query, gallery, query.rows(0, sizes.usual), 3, torch.device("cpu"))
     assert found.usual is not None
-    note = f"{sizes.queries:,} queries, {sizes.gallery:,} rows"
+    usual = 1000 * found.usual / sizes.queries
+    note = f"{sizes.queries:,} queries, {sizes.gallery:,} rows; the usual way: {usual:.1f} ms a query"
     yield Figure("the usual metrics over ours, without the product", found.usual / found.rest, least=50, note=note)
     yield Figure("the same, whole", (found.product + found.usual) / found.whole, least=10, note=note)
     yield Figure("memory of the metrics beyond the features", found.peak / 2**30, "GiB", most=0.5, note=note)
@@ -179,7 +181,7 @@ def start(sizes: Sizes) -> Iterator[Figure]:
         restart(Path(folder), "memory", queries)  # the first leaves the file of rows
         seconds = restart(Path(folder), "memory", queries)
     share = sizes.started / FULL.started
-    note = f"{sizes.started:,} rows" + ("" if share == 1 else ", scaled up")
+    note = f"{sizes.started:,} rows" + ("" if share == 1 else ", as if all of it grew with the rows")
     yield Figure("start at a million rows", seconds / share, "s", most=5, note=note)
     enrolled = filled["enrolled_per_s"]
     yield Figure("enrolment of known features", enrolled, "rows/s", least=10_000, note=f"{sizes.started:,} rows")
@@ -256,8 +258,16 @@ PARTS: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
 }
 
 
-def measured(part: str, sizes: Sizes) -> list[Figure]:
-    """The figures of a part; what its benchmark prints is left out."""
+SEVERAL = ("service", "commands", "gpu")  # work in several processes, whose time is not that of this one
+
+
+def measured(part: str, sizes: Sizes, busy: bool) -> list[Figure]:
+    """The figures of a part, in a process of its own; what its benchmark prints is left out."""
+    if busy and part not in SEVERAL:
+        import torch
+
+        torch.set_num_threads(1)
+        time.perf_counter = time.process_time  # which all of them read
     with redirect_stdout(StringIO()):
         return list(PARTS[part](sizes))
 
@@ -282,8 +292,12 @@ def page(command: str, parts: dict[str, Part], last: dict[str, float]) -> str:
             said = [REGRESSED] * regressed + ["not kept"] * (not figure.kept) + [figure.note] * bool(figure.note)
             shown = [f"{number:.3g} {figure.unit}" if number is not None else "" for number in (figure.value, before)]
             lines.append(f"| {figure.name} | {shown[0]} | {shown[1]} | {figure.asked} | {'; '.join(said)} | {how} |")
+    if "--quick" in command:
+        lines += ["", "Sizes are smaller than what the figures are promised for: hold them against the last ones."]
     lines += ["", "Load is that of the machine before the part began, where 0 is an idle one.", ""]
     lines += [f"- {where}: {', '.join(names)}" for where, names in places.items()]
+    if missing := [name for name in PARTS if name not in parts]:
+        lines.append(f"- not measured: {', '.join(missing)}")
     if not parts.get("gpu", {}).get("figures"):
         lines.append("- training on a GPU was not measured, for there was none; the last is in `train_step-h100.md`")
     return "\n".join(lines) + "\n"
@@ -292,11 +306,14 @@ def page(command: str, parts: dict[str, Part], last: dict[str, float]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: minutes")
+    parser.add_argument("--busy", action="store_true", help="processor time, where the machine has other work")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="the others stay")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="of all.md and all.json")
     options = parser.parse_args(argv)
 
-    command = " ".join(["python -m benchmarks.all", *(["--quick"] if options.quick else [])])
+    asked = [f"--{name}" for name in ("quick", "busy") if getattr(options, name)]
+    command = " ".join(["python -m benchmarks.all", *asked])
+    sizes = QUICK if options.quick else FULL
     file = options.results / "all.json"
     kept: dict[str, dict[str, Part]] = json.loads(file.read_text()) if file.exists() else {}
     former = kept.get(command, {})
@@ -308,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
         begun = time.monotonic()
         try:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                figures = process.submit(measured, name, QUICK if options.quick else FULL).result()
+                figures = process.submit(measured, name, sizes, options.busy).result()
             part["figures"] = [list(figure) for figure in figures]
         except Exception as error:  # one that fails shall not cost the others' figures
             part["failed"] = " ".join(str(error).split())[:200] or repr(error)
