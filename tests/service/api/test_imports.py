@@ -742,12 +742,11 @@ def test_a_look_at_an_import_that_runs_reads_no_result_twice(ask, begun, gallery
     kept.add_results(import_id, [Result("0.jpg", "failed"), Result("new.jpg", "existing")])
     told = ask("GET", f"/{import_id}").json()["report"]
     assert counts(told) == {"created": 10_000, "failed": 1, "existing": 1}
-    assert sum(b".jpg" in text for text in parsed if isinstance(text, bytes)) == 2
-    first = len(parsed)
     assert ask("GET", f"/{import_id}").json()["report"] == told
-    assert len(parsed) - first <= 10, "the record alone"
     assert len(ask("GET", f"/{import_id}/photos", params={"limit": 1}).json()["photos"]) == 1
-    assert len(parsed) - first <= 20
+    assert [text for text in parsed if isinstance(text, bytes) and text.startswith(b'["')] == [
+        b'["0.jpg", "failed", null, "", ""]', b'["new.jpg", "existing", null, "", ""]',
+    ]  # fmt: skip
 
 
 def test_a_backup_goes_on_beside_an_import(ask, begun, gallery, runner, picture, monkeypatch):
@@ -779,7 +778,7 @@ def test_a_look_at_all_imports_reads_no_list_of_files_twice(ask, begun, gallery,
     parsed, real = [], imports_module.json.loads
     monkeypatch.setattr(imports_module.json, "loads", lambda text: parsed.append(text) or real(text))
     assert [one["files"] for one in ask("GET", "").json()["imports"]] == [1001, 1001]
-    assert len(parsed) <= 20, "the records alone"
+    assert [text for text in parsed if isinstance(text, str) and text.startswith('{"name": ')] == []
 
 
 def test_an_archive_that_was_unpacked_is_not_sent_again(ask, begun, picture):
