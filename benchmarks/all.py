@@ -60,7 +60,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes((8, 2), 5, 1_000, 82_161, 60, (1_166, 8_216), 100_000, 50_000, 2.0, 2, 6)
+QUICK = Sizes((8, 8), 5, 1_000, 82_161, 60, (1_166, 8_216), 100_000, 50_000, 2.0, 2, 6)
 
 
 class Figure(NamedTuple):
@@ -103,7 +103,7 @@ def training(sizes: Sizes) -> Iterator[Figure]:
             device="cpu",
             compile=False,
             checkpointing=False,
-            rounds=sizes.rounds if height < 448 else max(3, sizes.rounds // 3),
+            rounds=sizes.rounds if height < 448 else max(2, sizes.rounds // 3),
             warmup=1,
         )
         times, operations = train_step.compare(arguments)

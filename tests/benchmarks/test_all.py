@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.all import REGRESSED, Figure, main, page
+from benchmarks.all import FULL, QUICK, REGRESSED, Figure, main, page
 
 PLACE = {"where": "2026-01-01, a processor", "load": 0.5}
 
@@ -33,6 +33,12 @@ def test_the_page_has_what_failed_and_where_all_was_measured():
     assert "| start | 4.25 s |  | at most 5 | 1,000 rows | `benchmarks.growth` |" in told
     assert "| naming | failed | | | no memory | `benchmarks.naming --speed` |" in told
     assert "- 2026-01-01, a processor: start (load 0.5), naming (load 0.5)" in told
+
+
+@pytest.mark.parametrize("sizes", [QUICK, FULL])
+def test_a_batch_has_the_two_identities_of_a_triplet(sizes):
+    """Of four images each, as `train_step` draws them."""
+    assert min(sizes.batch) >= 8
 
 
 @pytest.mark.slow
