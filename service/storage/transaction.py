@@ -111,10 +111,12 @@ class Transaction:
         if rows:
             of = items.c.number == bindparam("of")
             self.connection.execute(update(items).where(of), rows)
-        for item in there:
-            label = changes[item.item_id].get("label", item.details.label)
-            if label != item.details.label:
-                self._label(item, label)
+        labels = [(item, changes[item.item_id].get("label", item.details.label)) for item in there]
+        others = [(item, label) for item, label in labels if label != item.details.label]
+        # An anchor that leaves has to join all who stay to the next one, so it is the last to leave.
+        anchors = set(self._anchors([item.item_id for item, _ in others]))
+        for item, label in sorted(others, key=lambda other: other[0].item_id in anchors):
+            self._label(item, label)
         after = {item.number: item for item in self._find(items.c.item_id, changes)}
         edited = [(item, after[item.number]) for item in there if after[item.number] != item]
         self._log([("item.edit", new.item_id, _as_json(old), _as_json(new)) for old, new in edited])
@@ -176,6 +178,13 @@ class Transaction:
         former = self.connection.execute(showed).scalar_one()
         identity = None if label is None else self._identities([label])[label]
         self.deciding.label(item.item_id, item.number, former, identity)
+
+    def _anchors(self, item_ids: Collection[str]) -> list[str]:
+        """Those of some items that are the anchors of identities."""
+        column, found = identities.c.anchor, list[str]()
+        for portion in portions(item_ids):
+            found += self.connection.execute(select(column).where(column.in_(portion))).scalars()
+        return found
 
     def _join_labelled(self, new: Mapping[str, NewItem], known: Mapping[str, int]) -> None:
         """Join new items, by their public ids, to the anchors of their identities; the first of one is its anchor."""

@@ -3,12 +3,14 @@
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
+from sqlalchemy import func, select
 
 from service.fields import Filter
 from service.records import Cause, Details, Medium, NewItem
 from service.storage.bulk_edits import BulkEdits
 from service.storage.models import Models
 from service.storage.store import Store
+from service.storage.tables import decisions
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -33,3 +35,27 @@ def test_edits_of_many_are_counted_kept_and_taken_back(database):
     assert store.count(Filter(), named=False) == 0
     edits.undo(done.batch_id, lambda camera: True, Cause())
     assert [one.details for one in store.page(Filter(), newest_first=True)] == [one.details for one in before[::-1]]
+
+
+def test_a_new_name_for_an_individual_takes_a_few_decisions_for_each_photo(database):
+    """Its first photo held all others; had it left first, the next would have had to hold them, and so on."""
+    Models(database).bind("m", 2, {})
+    store, edits = Store(database), BulkEdits(database)
+    vector, said = np.array([1, 0], "f4"), Details(label="ada")
+    store.enrol([NewItem(Medium(f"{number:064x}", 9, 9), vector, said) for number in range(30)])
+
+    def decided(step):
+        before = database.read(select(func.count()).select_from(decisions))[0][0]
+        done = step()
+        return done, database.read(select(func.count()).select_from(decisions))[0][0] - before
+
+    def shown():
+        return {(one.details.label, one.identity_id) for one in store.page(Filter())}
+
+    former = shown()
+    done, count = decided(lambda: edits.edit(Filter(), {"label": "eve"}, timedelta(), Cause()))
+    assert count <= 3 * 30
+    assert [label for label, _ in shown()] == ["eve"]
+    _, count = decided(lambda: edits.undo(done.batch_id, lambda camera: True, Cause()))
+    assert count <= 3 * 30
+    assert shown() == former
