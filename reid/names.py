@@ -15,8 +15,10 @@ Prediction = Literal["sum", "sa", "glca"]
 """Whose class probabilities are taken."""
 
 ExportInput = Literal["normalised", "imagenet", "raw"]
-Runtime = Literal["auto", "torch", "onnx"]  # that embeds photos
 """What an export takes: pixels normalised by the model's own mean and deviation, by ImageNet's, or from 0 to 255."""
+
+Runtime = Literal["auto", "torch", "onnx"]
+"""What runs a model: torch, ONNX Runtime by the model's export, or whichever of them gains."""
 
 BRANCHES: dict[Method, tuple[BranchName, ...]] = {
     "dcal": ("sa", "glca", "pwca"),

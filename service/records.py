@@ -5,7 +5,7 @@ E is the embedding size.
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from math import isfinite
@@ -52,6 +52,10 @@ class KeyTaken(Conflict):
         super().__init__(f"key {key!r} belongs to item {holder}, so {other} cannot have it")
         self.key = key
         self.camera = camera
+
+    def told(self, sees: Callable[[str | None], bool]) -> str:
+        """What it says, but for what somebody who sees some cameras may not know of."""
+        return str(self) if sees(self.camera) else f"key {self.key!r} cannot be given with this key of the service"
 
 
 class ModelMismatch(ValueError):

@@ -39,37 +39,40 @@ def import_edits(
         It moves the times of its items that were read so, but for those that somebody has changed since.
         """
         caller = caller_of(request)
-        one = visible(import_id, caller)
-        require_ended(one)
-        clocks = {result.item_id: result.clock for result in kept.results(import_id).values() if result.clock}
-        found = gallery.store.find([item_id for item_id in clocks if item_id is not None])
-        there = [item for item in found if caller.sees(item.details.camera)]
-        moved = {item.item_id: change for item in there if (change := _moved(item, clocks[item.item_id], wanted))}
-        if wanted.dry_run:
-            return EditAnswer(dry_run=True, items=len(there), changed=len(moved), batch_id=None)
-        done = edits.edit_each(moved, cause_of(request))
-        gallery.worker.publish()
-        settings = {**one.wanted, "timezone": wanted.timezone}
-        edit = edit_of(done.batch_id, "timezone", done.changed, one.wanted.get("timezone"))
-        kept.change(import_id, wanted=settings, edits=[*one.edits, edit] if done.changed else one.edits)
-        return EditAnswer(dry_run=False, items=len(there), changed=done.changed, batch_id=done.batch_id)
+        visible(import_id, caller)
+        with kept.editing(import_id) as one:
+            require_ended(one)
+            clocks = {result.item_id: result.clock for result in kept.results(import_id).values() if result.clock}
+            found = gallery.store.find([item_id for item_id in clocks if item_id is not None])
+            there = [item for item in found if caller.sees(item.details.camera)]
+            moved = {item.item_id: change for item in there if (change := _moved(item, clocks[item.item_id], wanted))}
+            if wanted.dry_run:
+                return EditAnswer(dry_run=True, items=len(there), changed=len(moved), batch_id=None)
+            done = edits.edit_each(moved, cause_of(request))
+            settings = {**one.wanted, "timezone": wanted.timezone}
+            edit = edit_of(done.batch_id, "timezone", done.changed, one.wanted.get("timezone"))
+            kept.change(import_id, wanted=settings, edits=[*one.edits, edit] if done.changed else one.edits)
+            gallery.worker.publish()
+            return EditAnswer(dry_run=False, items=len(there), changed=done.changed, batch_id=done.batch_id)
 
     @router.post("/{import_id}/undo", responses=documented(400, 404, 409, 413, 422, 503))
     def undo(import_id: ImportId, wanted: schemas.ImportUndo, request: Request) -> schemas.Import:
         """Take back what an import changed of items, in one of its edits; 409 where any was changed since."""
         caller = caller_of(request)
-        one = visible(import_id, caller)
-        require_ended(one)
-        edit = next((edit for edit in one.edits if edit["batch_id"] == wanted.batch_id), None)
-        if edit is None:
-            raise NotFound(f"import {import_id} has no edit {wanted.batch_id!r}")
-        if edit["undone"]:
-            raise Conflict("this edit was taken back already")
-        edits.undo(wanted.batch_id, caller.sees, cause_of(request))
-        gallery.worker.publish()
-        after = [{**each, "undone": each["undone"] or each is edit} for each in one.edits]
-        settings = {**one.wanted, "timezone": edit["before"]} if edit["what"] == "timezone" else one.wanted
-        return told(kept.change(import_id, wanted=settings, edits=after))
+        visible(import_id, caller)
+        with kept.editing(import_id) as one:
+            require_ended(one)
+            edit = next((edit for edit in one.edits if edit["batch_id"] == wanted.batch_id), None)
+            if edit is None:
+                raise NotFound(f"import {import_id} has no edit {wanted.batch_id!r}")
+            if edit["undone"]:
+                raise Conflict("this edit was taken back already")
+            edits.undo(wanted.batch_id, caller.sees, cause_of(request))
+            after = [{**each, "undone": each["undone"] or each is edit} for each in one.edits]
+            settings = {**one.wanted, "timezone": edit["before"]} if edit["what"] == "timezone" else one.wanted
+            changed = kept.change(import_id, wanted=settings, edits=after)
+            gallery.worker.publish()
+            return told(changed)
 
 
 def _moved(item: Item, clock: str, wanted: schemas.ImportZone) -> ItemEdit:

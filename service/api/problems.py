@@ -88,9 +88,7 @@ def file_error(error: Exception, caller: Caller | None = None) -> FileError:
 
 def _told(error: Exception, caller: Caller | None) -> str:
     """What an error says, but for what the caller may not know of."""
-    if isinstance(error, KeyTaken) and caller is not None and not caller.sees(error.camera):
-        return f"key {error.key!r} cannot be given with this key of the service"
-    return str(error)
+    return error.told(caller.sees) if isinstance(error, KeyTaken) and caller is not None else str(error)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

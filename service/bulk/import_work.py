@@ -29,6 +29,7 @@ from service.records import (
     Item,
     ItemEdit,
     Job,
+    KeyTaken,
     ModelMismatch,
     UnusableText,
 )
@@ -60,10 +61,7 @@ def look_at(gallery: Gallery, imports: Imports, import_id: str) -> ImportPreview
     one = imports.get(import_id)
 
     def compare(photos: Sequence[Photo]) -> Known:
-        def sees(camera: str | None) -> bool:
-            return one.cameras is None or camera in one.cameras
-
-        return known_of(gallery.store, photos, lambda paths: imports.sha256s(import_id, paths), sees)
+        return known_of(gallery.store, photos, lambda paths: imports.sha256s(import_id, paths), _sees(one))
 
     return preview(imports.files_folder(import_id), settings_of(one.wanted), unusable, compare)
 
@@ -98,12 +96,12 @@ def import_work(
             first = " and ".join(SAID_FIRST[need] for need in needs)
             raise ValueError(f"say first {first}" if needs else _plain(imports, one, error)) from error
         taking = _Taking(one, imports.results(import_id))
-        updating = _Updating(edits, bool(settings.update), job)
+        updating = _Updating(edits, bool(settings.update), job, one)
         waiting = [photo for photo in found.photos if not taking.is_final(str(photo))]
         total, done = len(found.photos), len(found.photos) - len(waiting)
         enrolling = _Enrolling(gallery, one, settings, job.cause, most_bytes_of_photo, found.alike)
-        progress(done, total)
         try:
+            progress(done, total)  # ends the job where it was cancelled after a kill, and what it edited is noted, too
             with closing(enrolling.batches(waiting)) as batches:
                 for batch in batches:
                     imports.add_results(import_id, updating.updated([taking.result(taken) for taken in batch]))
@@ -115,7 +113,8 @@ def import_work(
                 sleep(PAUSE)
         finally:
             if settings.update:
-                _note_edit(gallery, imports, import_id, job.job_id, edits.changed_by(job.job_id))
+                _note_edit(imports, import_id, job.job_id, edits.changed_by(job.job_id))
+                gallery.worker.publish()
         report = {**imports.counts(import_id), "left_out": found.left_out}
         imports.settle(import_id, report)
         return report
@@ -129,7 +128,7 @@ class _Taking:
     def __init__(self, one: Import, before: Mapping[str, Result]) -> None:
         assert one.started_at is not None
         self._cameras, self._started_at = one.cameras, one.started_at
-        self._before = before
+        self._before, self._sees = before, _sees(one)
         firsts = (one for one in before.values() if one.became in FIRST)
         self._first = {one.item_id: one.name for one in firsts}
 
@@ -144,7 +143,7 @@ class _Taking:
             return Result(name, "deleted", None, str(result)), None, {}
         if not isinstance(result, Enrolled):
             became: Became = "outage" if isinstance(result, Outage) else "failed"
-            return Result(name, became, None, reason(result)), None, {}
+            return Result(name, became, None, _reason(result, self._sees)), None, {}
         item = result.item
         if self._cameras is not None and item.details.camera not in self._cameras:
             return Result(name, "failed", None, "this cannot be enrolled with this key"), None, {}
@@ -162,8 +161,8 @@ class _Taking:
 class _Updating:
     """Has items that were there before say what the import says of them, where that is wanted."""
 
-    def __init__(self, edits: BulkEdits, wanted: bool, job: Job) -> None:
-        self._edits, self._wanted, self._job = edits, wanted, job
+    def __init__(self, edits: BulkEdits, wanted: bool, job: Job, one: Import) -> None:
+        self._edits, self._wanted, self._job, self._sees = edits, wanted, job, _sees(one)
 
     def updated(self, found: Sequence[tuple[Result, Item | None, ItemEdit]]) -> list[Result]:
         """The results of a batch, after those that change have changed."""
@@ -188,7 +187,7 @@ class _Updating:
             self._edits.edit_each(changed, self._job.cause, self._job.job_id)
         except (Conflict, UnusableText) as error:
             if len(changed) == 1:
-                return dict.fromkeys(changed, reason(error))
+                return dict.fromkeys(changed, _reason(error, self._sees))
             return {one: why for item_id in changed for one, why in self._refused({item_id: changed[item_id]}).items()}
         return {}
 
@@ -282,12 +281,12 @@ def _clock(photo: Photo, outcome: Outcome) -> str:
     return ""
 
 
-def _note_edit(gallery: Gallery, imports: Imports, import_id: str, batch_id: str, changed: int) -> None:
+def _note_edit(imports: Imports, import_id: str, batch_id: str, changed: int) -> None:
     """Keep with an import that items were edited by it, so that this can be taken back."""
-    gallery.worker.publish()
-    before = [edit for edit in imports.get(import_id).edits if edit["batch_id"] != batch_id]
-    if changed:
-        imports.change(import_id, edits=[*before, edit_of(batch_id, "update", changed)])
+    with imports.editing(import_id) as one:
+        before = [edit for edit in one.edits if edit["batch_id"] != batch_id]
+        if changed:
+            imports.change(import_id, edits=[*before, edit_of(batch_id, "update", changed)])
 
 
 def edit_of(
@@ -295,6 +294,15 @@ def edit_of(
 ) -> dict[str, Any]:
     """An edit of items as an import keeps it; `before` is the time zone that there was."""
     return {"batch_id": batch_id, "what": what, "items": items, "before": before, "undone": False}
+
+
+def _sees(one: Import) -> Callable[[str | None], bool]:
+    """Whether the maker of an import sees a camera."""
+    return lambda camera: one.cameras is None or camera in one.cameras
+
+
+def _reason(error: Exception, sees: Callable[[str | None], bool]) -> str:
+    return error.told(sees) if isinstance(error, KeyTaken) else reason(error)
 
 
 def _plain(imports: Imports, one: Import, error: Exception) -> str:

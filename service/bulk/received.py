@@ -47,7 +47,8 @@ def received(folder: Path, settings: ImportSettings) -> Received:
     """The photos in the folder of an import, as the settings say; raises ValueError where they cannot be read.
 
     A photo of a table lies where the table says, or below one folder that was sent beside it; else it is the only one
-    whose path ends as the table says, or with which what the table says ends, as a name alone does.
+    whose path ends as the table says, or with which what the table says ends, as a name alone does: but not if what
+    the table says elsewhere ends with it, too, in another folder.
     """
     reading = _reading(settings)
     wanted = Patterns(tuple(settings.include), tuple(settings.exclude))
@@ -61,7 +62,12 @@ def received(folder: Path, settings: ImportSettings) -> Received:
     else:
         tops = [one for one in folder.iterdir() if one.is_dir()]
         named = _Named(folder, base)
-        photos = [_found(folder, tops, photo, named) for photo in source_of(table, reading).photos()]
+        rows = list(source_of(table, reading).photos())
+        photos = [_found(folder, tops, photo, named) for photo in rows]
+        photos = [
+            _nowhere(folder, row) if named.is_contested(row, photo) else photo
+            for row, photo in zip(rows, photos, strict=True)
+        ]
         alike = named.alike
         photos = [photo for photo in photos if not wanted.refuse(Path(photo.name))]
         if settings.camera_from == "folder":
@@ -280,6 +286,7 @@ class _Named:
 
     def __init__(self, folder: Path, base: Path) -> None:
         self.alike: dict[str, list[str]] = {}
+        self._claims: dict[Path, set[tuple[str, ...]]] = defaultdict(set)
         self._rows: Counter[str] = Counter()
         self._folder, self._base = folder, base
 
@@ -303,6 +310,8 @@ class _Named:
             folders = {_plain(cell) for name in ("camera", "site") if (cell := photo.cells.get(name))}
             named = [path for path in found if folders.intersection(_parts(path.relative_to(self._folder)))]
             found = named if len(named) == 1 else found
+        if len(found) == 1 and len(written) > len(_parts(found[0].relative_to(self._folder))):
+            self._claims[found[0]].add(written)
         if len(found) < 2:
             return replace(photo, path=found[0], name=self._name(found[0])) if found else None
         self._rows[photo.name] += 1
@@ -310,6 +319,11 @@ class _Named:
         name = photo.name if times == 1 else f"{photo.name} ({times})"
         self.alike[name] = sorted(self._name(path) for path in found)
         return replace(photo, path=self._folder / NOWHERE, name=name)
+
+    def is_contested(self, row: Photo, found: Photo) -> bool:
+        """Whether the picture found for a row was sent without its folders, and rows of several folders found it."""
+        claims = self._claims.get(found.path, set())
+        return len(claims) > 1 and _parts(row.name) in claims
 
     def _agrees(self, written: Sequence[str], path: Path) -> bool:
         """Whether one path is the end of the other: in another folder lies another photo of this name."""
@@ -330,10 +344,12 @@ def _found(folder: Path, tops: Sequence[Path], photo: Photo, named: _Named) -> P
             return replace(photo, path=there[0])
     if found := named.find(photo):
         return found
-    if inside is None:
-        # Read as a path of this machine, its name would tell by its letters what lies there.
-        return replace(photo, path=folder / NOWHERE, name=photo.name.casefold())
-    return replace(photo, path=path)
+    return _nowhere(folder, photo) if inside is None else replace(photo, path=path)
+
+
+def _nowhere(folder: Path, photo: Photo) -> Photo:
+    """A photo that did not come: read as a path of this machine, its name would tell by its letters what lies there."""
+    return replace(photo, path=folder / NOWHERE, name=photo.name.casefold())
 
 
 def _parts(path: str | Path) -> tuple[str, ...]:

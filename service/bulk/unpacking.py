@@ -38,6 +38,7 @@ def unpack_all(imports: Imports, import_id: str, tell: Callable[[], None] = lamb
                     unusable[sent.name] = f"it cannot be unpacked ({error})"
                 else:
                     imports.replace_file(import_id, sent.name, files)
+        imports.tidy(import_id)
     return unusable
 
 

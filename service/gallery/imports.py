@@ -28,9 +28,9 @@ from service.storage.transaction import Transaction
 
 IMPORTS_FOLDER = "imports"  # of a gallery
 FILES = "files"  # of an import: what was sent, by its names
-RECORD, ANNOUNCED, RESULTS, LOCK = "import.json", "files.jsonl", "results.jsonl", "lock"
+RECORD, ANNOUNCED, RESULTS = "import.json", "files.jsonl", "results.jsonl"
 HASHES = "hashes.jsonl"  # of files that are whole, as far as they are known
-UNPACKING = "unpacking"
+LOCK, UNPACKING, EDITING = "lock", "unpacking", "editing"
 UNPACKED = "unpacked.jsonl"  # archives in whose place their files are
 MOST_FILES = 100_000  # of an import
 LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes
@@ -203,13 +203,14 @@ class Imports:
         Raises NotFound, and Conflict for another offset, for a file that another request is writing, and once the
         import was started.
         """
-        sent = self.file(import_id, name)
-        if self.get(import_id).job_id is not None:
-            raise Conflict(f"import {import_id} was started, and takes no more files")
-        path = self.files_folder(import_id) / name
-        for above in reversed(PurePosixPath(name).parents[:-1]):
-            make_folder_within(self.files_folder(import_id) / above)
-        return Writing(path, sent, offset, lambda sha256: self._note_hashes(import_id, {name: sha256}))
+        with self._alone(import_id):
+            sent = self.file(import_id, name)
+            if self.get(import_id).job_id is not None:
+                raise Conflict(f"import {import_id} was started, and takes no more files")
+            path = self.files_folder(import_id) / name
+            for above in reversed(PurePosixPath(name).parents[:-1]):
+                make_folder_within(self.files_folder(import_id) / above)
+            return Writing(path, sent, offset, lambda sha256: self._note_hashes(import_id, {name: sha256}))
 
     def remove_file(self, import_id: str, name: str) -> None:
         """Forget a file of an import, whether it has come or not; raises NotFound."""
@@ -221,6 +222,18 @@ class Imports:
             _replace(self._folder / import_id / HASHES, "".join(hashes).encode())
             _replace(self._folder / import_id / ANNOUNCED, "".join(lines).encode())
             (self.files_folder(import_id) / name).unlink(missing_ok=True)
+
+    def tidy(self, import_id: str) -> None:
+        """Remove what lies there of no announced file, as a kill or a cancelled job leaves it, and empty folders."""
+        with self._alone(import_id):
+            folder, announced = str(self.files_folder(import_id)), self._announced(import_id)
+            for above, _, names in os.walk(folder, topdown=False):
+                for path in (os.path.join(above, name) for name in names):
+                    if path[len(folder) + 1 :] not in announced:
+                        os.unlink(path)
+                if above != folder:
+                    with suppress(OSError):  # it is not empty
+                        os.rmdir(above)
 
     def sha256s(self, import_id: str, paths: Iterable[Path]) -> dict[Path, str]:
         """The SHA-256 of files of an import by their places; each is read for it once at most."""
@@ -258,10 +271,14 @@ class Imports:
     @contextmanager
     def unpacking(self, import_id: str) -> Iterator[None]:
         """Let no other thread or process unpack archives of an import; raises NotFound."""
-        self.get(import_id)
-        with open(self._folder / import_id / UNPACKING, "ab", opener=as_its_folder) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._holding(import_id, UNPACKING):
             yield
+
+    @contextmanager
+    def editing(self, import_id: str) -> Iterator[Import]:
+        """An import, whose edits of items no other thread or process changes meanwhile; raises NotFound."""
+        with self._holding(import_id, EDITING):
+            yield self.get(import_id)
 
     def room_to_unpack(self) -> int:
         """Bytes that more files may take."""
@@ -317,8 +334,13 @@ class Imports:
     @contextmanager
     def _alone(self, import_id: str) -> Iterator[None]:
         """Let no other thread or process change what is said of an import; raises NotFound."""
+        with self._holding(import_id, LOCK):
+            yield
+
+    @contextmanager
+    def _holding(self, import_id: str, name: str) -> Iterator[None]:
         self.get(import_id)
-        with open(self._folder / import_id / LOCK, "ab", opener=as_its_folder) as lock:
+        with open(self._folder / import_id / name, "ab", opener=as_its_folder) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

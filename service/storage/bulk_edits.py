@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, select
 
 from service.fields import SAID, Filter
-from service.records import Cause, Conflict, Item, ItemEdit, NotFound
+from service.records import Cause, Conflict, Item, ItemEdit, KeyTaken, NotFound
 from service.storage.columns import ITEMS, condition, item_from, portions
 from service.storage.database import Database
 from service.storage.tables import items, operations
@@ -146,9 +146,11 @@ def _require_free(connection: Connection, edits: Mapping[str, Mapping[str, Any]]
         if times > 1:
             raise Conflict(f"key {key!r} would be that of {times} items")
     for portion in portions(set(wanted.values())):
-        for key, holder in connection.execute(select(items.c.key, items.c.item_id).where(items.c.key.in_(portion))):
+        held = select(items.c.key, items.c.item_id, items.c.camera).where(items.c.key.in_(portion))
+        for key, holder, camera in connection.execute(held):
             if wanted.get(holder) != key:
-                raise Conflict(f"key {key!r} is that of item {holder}")
+                other = next(item_id for item_id, one in wanted.items() if one == key)
+                raise KeyTaken(key, holder, camera, f"item {other}")
 
 
 def _moved(item: Item, shift: timedelta) -> dict[str, datetime]:

@@ -4,20 +4,23 @@ import errno
 import io
 import zipfile
 from datetime import UTC, datetime, timedelta
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from service.api.app import create_app
+from service.bulk import import_work as import_work_module
 from service.bulk.import_work import import_work
+from service.bulk.unpacking import unpack_all
 from service.fields import Filter
 from service.gallery import imports as imports_module
 from service.gallery.imports import Imports, Result, UnusableFile, safe_name
 from service.import_client import ImportClient
 from service.records import Cause, Details, NewKey, Upload
 from service.settings import Settings
+from service.storage.bulk_edits import BulkEdits
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
 from service.upkeep.erase import erase
@@ -481,9 +484,9 @@ def test_a_name_in_an_archive_is_utf_8_also_where_that_is_not_said(ask, done, pi
     assert list(became(ask, told["import_id"], "created")) == ["Wasserloch S\u00fcd/1.png"]
 
 
-def damaged(picture):
+def damaged(picture, folder=""):
     """An archive whose compressed bytes are damaged."""
-    data = bytearray(packed({"1.bmp": bytes(50_000), "2.png": picture(1)}))
+    data = bytearray(packed({f"{folder}1.bmp": bytes(50_000), f"{folder}2.png": picture(1)}))
     data[60:70] = b"\xff" * 10
     return bytes(data)
 
@@ -792,3 +795,117 @@ def test_an_archive_that_was_unpacked_is_not_sent_again(ask, begun, picture):
     assert (seen["photos"], seen["twice"]) == (2, 0)
     other = {"name": "may/all.zip", "size": len(archive) + 1}
     assert ask("POST", f"/{import_id}/files", json={"files": [other]}).json()["files"][0]["received"] == 0
+
+
+def test_what_a_cancelled_look_into_an_archive_left_is_not_enrolled(ask, begun, gallery, picture):
+    """Files of an archive that is taken out before it was unpacked whole, and one whose removal a kill cut short."""
+    import_id = begun({"all.zip": packed({"north/1.png": picture(1), "2.png": picture(2)}), "3.png": picture(3)})
+    kept = Imports(gallery.database, 2**40, 2**30)
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancelled():
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        unpack_all(kept, import_id, cancelled)
+    assert ask("DELETE", f"/{import_id}/files/all.zip").status_code == 204
+    (kept.files_folder(import_id) / "4.png").write_bytes(picture(4))
+    assert ask("POST", f"/{import_id}/preview").json()["photos"] == 1
+    ask("POST", f"/{import_id}/start")
+    assert list(became(ask, ended(ask, import_id)["import_id"])) == ["3.png"]
+
+
+@pytest.mark.parametrize("name", ["misc/bad.zip", "bad.zip"])
+def test_folders_that_a_bad_archive_leaves_empty_change_no_camera(ask, begun, picture, name):
+    sent = {"card/north/1.png": picture(1), "card/south/2.png": picture(2)}
+    import_id = begun({**sent, name: damaged(picture, "deep/x/")}, camera_from="folder")
+    assert len(ask("POST", f"/{import_id}/preview").json()["unusable"]) == 1
+    ask("DELETE", f"/{import_id}/files/{name}")
+    assert ask("POST", f"/{import_id}/preview").json()["cameras"] == ["north", "south"]
+    ask("POST", f"/{import_id}/start")
+    assert set(became(ask, ended(ask, import_id)["import_id"])) == {"north/1.png", "south/2.png"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_whose_a_key_is_is_not_told_to_a_key_of_other_cameras(ask, done, gallery, picture, there):
+    [south] = gallery.enrol([Upload("s", picture(2), Details(camera="south", key="taken"))])
+    if there:
+        gallery.enrol([Upload("n", picture(1), Details(camera="north"))])
+    files = {"t.csv": table("path,camera,key", "1.png,north,taken"), "1.png": picture(1)}
+    one = done(files, "north", update=True)
+    [(_, detail)] = became(ask, one["import_id"], "failed").values()
+    assert detail == "key 'taken' cannot be given with this key of the service"
+    detail = became(ask, done(files, update=True)["import_id"], "failed")["1.png"][1]
+    assert south.item.item_id in detail
+
+
+def test_what_a_killed_job_updated_can_be_taken_back_also_when_it_is_cancelled_then(ask, begun, gallery, picture):
+    gallery.enrol([Upload(f"{n}", picture(n), Details(label="old")) for n in range(40)])
+    rows = [f"{number}.png,new" for number in range(40)]
+    files = {"t.csv": table("path,label", *rows), **{f"{number}.png": picture(number) for number in range(40)}}
+    import_id = begun(files, update=True)
+    kept = Imports(gallery.database, 2**40, 2**30)
+    work = import_work(gallery, kept, 2**30)
+    Jobs(gallery.database).create("import", {"import_id": import_id})
+    job = Jobs(gallery.database, running=False).claim()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(done, total):
+        if done:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(import_work_module, "_note_edit", lambda *_: None)  # a process that is killed does no more
+        work(job, killed)
+    Jobs(gallery.database, running=False).cancel(job.job_id)
+    with JobRunner(Jobs(gallery.database), {"import": work}):
+        assert ended(ask, import_id)["state"] == "cancelled"
+    [edit] = ask("GET", f"/{import_id}").json()["edits"]
+    assert edit["items"] == 32
+    ask("POST", f"/{import_id}/undo", json={"batch_id": edit["batch_id"]})
+    assert {item.details.label for item in gallery.store.page(Filter(), 0, 100)} == {"old"}
+
+
+def test_of_two_edits_at_once_both_can_be_taken_back(ask, done, gallery, monkeypatch):
+    one = done({"1.jpg": photographed("red")})
+    path, real, others, waits = f"/{one['import_id']}/timezone", BulkEdits.edit_each, [], Event()
+    before, lock = times(gallery), imports_module.fcntl.flock
+
+    def edit_each(self, *given):
+        made = real(self, *given)
+        if not others:  # another request comes before this one has noted what it did
+            sent = {"json": {"timezone": "+03:00", "dry_run": False}}
+            others.append(Thread(target=ask, args=("POST", path), kwargs=sent))
+            others[0].start()
+            wait_until(lambda: waits.is_set() or not others[0].is_alive())
+        return made
+
+    def locked(file, how):
+        if others and file.name.endswith("editing"):
+            waits.set()
+        lock(file, how)
+
+    monkeypatch.setattr(imports_module.fcntl, "flock", locked)
+    monkeypatch.setattr(BulkEdits, "edit_each", edit_each)
+    assert ask("POST", path, json={"timezone": "+05:00", "dry_run": False}).status_code == 200
+    others[0].join(DEADLINE)
+    edits = ask("GET", f"/{one['import_id']}").json()["edits"]
+    assert len(edits) == 2
+    for edit in reversed(edits):
+        assert ask("POST", f"/{one['import_id']}/undo", json={"batch_id": edit["batch_id"]}).status_code == 200
+    assert times(gallery) == before
+
+
+def test_rows_of_several_folders_do_not_share_the_picture_that_came_without_one(ask, begun, picture):
+    rows = ["north/1.png,ada", "south/1.png,bob", "north/2.png,cid", "2.png,cid"]
+    files = {"t.csv": table("path,label", *rows), "1.png": picture(1), "2.png": picture(2)}
+    import_id = begun(files)
+    seen = ask("POST", f"/{import_id}/preview").json()
+    assert (seen["photos"], seen["missing_names"], seen["unlisted"]) == (4, ["north/1.png", "south/1.png"], 1)
+    ask("POST", f"/{import_id}/start")
+    assert counts(ended(ask, import_id)["report"])["created"] == 1
+    assert set(became(ask, import_id, "failed")) == {"north/1.png", "south/1.png"}
