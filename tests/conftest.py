@@ -175,7 +175,7 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         figures,
         "png",
-        lambda draw, size, colours=figures.LIGHT, **dots: (
+        lambda draw, size=figures.SIZE, colours=figures.LIGHT, **dots: (
             dark if colours is figures.DARK else png(draw, size, colours, **dots)
         ),
     )

@@ -359,7 +359,7 @@ def test_a_box_is_asked_about_over_http(http, gallery, photo, picture):
         assert "expected a box as x,y,w,h in pixels of the upright picture, as 10,20,64,128" in answer.json()["detail"]
     answer = http.post("/query", files={"image": ("a.png", photo)}, data={"box": ["1,2,3,4", "1,2,3,4"]})
     assert "2 box fields for 1 images, expected one for each or none" in answer.json()["detail"]
-    answer = http.post("/query", data={"item_id": ada.item_id, "box": "1,2,3,4"})
+    answer = http.post("/query", data={"item_id": ada.item_id, "box": ["1,2,3,4", "1,2,3,4"]})
     assert answer.status_code == 422
     seen = http.post("/v1/attention", files={"image": ("a.png", photo)}, data={"box": "2,3,8,12"})
     assert seen.content == http.get(f"/v1/items/{ada.item_id}/attention").content
