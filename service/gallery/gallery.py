@@ -141,6 +141,19 @@ class Gallery:
         and UnusableBox, which tell the image by its name if it has one, Busy when too many wait for the model, and
         IndexUnavailable.
         """
+        answer = self._found(images, options, cause, boxes, names)
+        sha256s = tuple(hashlib.sha256(data).hexdigest() for data in images)
+        self._search.record(cause, options, answer, images=sha256s)
+        return answer
+
+    def _found(
+        self,
+        images: Sequence[bytes],
+        options: SearchOptions,
+        cause: Cause,
+        boxes: Sequence[Box | None] | None,
+        names: Sequence[str] | None = None,
+    ) -> Answer:
         self.worker.require_model()
         self.worker.require_index()
         regions = [box and Region.around(*box) for box in boxes or [None] * len(images)]
@@ -155,20 +168,19 @@ class Gallery:
         finally:
             for one in preparing:
                 one.cancel()
-        answer = self._search.by_images(prepared, options)
-        sha256s = tuple(hashlib.sha256(data).hexdigest() for data in images)
-        self._search.record(cause, options, answer, images=sha256s)
-        return answer
+        return self._search.by_images(prepared, options)
 
     def query_item(self, item_id: str, options: SearchOptions, cause: Cause = NOBODY, box: Box | None = None) -> Answer:
         """Find the items most similar to an enrolled one, itself a candidate but no match; raises NotFound.
 
         With a `box`, those most similar to what that shows of its photo, as `query` does with a photo that is sent.
         """
-        if box is not None:
-            return self.query([self._copy(self.store.get(item_id))], options, cause, [box])
-        self.worker.require_model()
-        answer = self._search.by_item(item_id, options)
+        if box is None:
+            self.worker.require_model()
+            answer = self._search.by_item(item_id, options)
+        else:
+            answer = self._found([self._copy(self.store.get(item_id))], options, cause, [box])
+        # By the item, also of a box: an erasure finds that, and does not know the SHA-256 of the copy.
         self._search.record(cause, options, answer, item_id=item_id)
         return answer
 
