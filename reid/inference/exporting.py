@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -254,6 +254,20 @@ def compare(file: Path, graph: Graph) -> Iterator[Parity]:
         found = session.run(list(graph.names), given)
         for name, one, other in zip(graph.names, expected, found, strict=True):
             yield _parity(count, name, one, other)
+
+
+def agrees(file: Path, exported: Path) -> bool:
+    """Whether an export gives what a model file gives, but for rounding.
+
+    Tools that quantise an export, or halve its numbers, leave in it what it says of itself. Raises what `load_model`
+    and `open_session` raise.
+    """
+    model, described = load_model(file, Config)
+    session = open_session(exported)
+    given = session.get_modelmeta().custom_metadata_map.get(INPUT, "normalised")
+    graph = Graph(model, described, cast(ExportInput, given)).eval()
+    there = {output.name for output in session.get_outputs()}
+    return there.issuperset(graph.names) and all(row.good for row in compare(exported, graph))
 
 
 def _parity(count: int, name: str, expected: np.ndarray, found: np.ndarray) -> Parity:

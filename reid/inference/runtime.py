@@ -21,8 +21,9 @@ def choose_runtime(name: Runtime, source: ModelSource, device: torch.device) -> 
     """What to open so that a model runs as `name` says: itself for torch, its export for ONNX Runtime.
 
     `auto` takes the export that lies beside a model of float32 on a CPU, where onnxruntime is installed; `onnx` makes
-    one where there is none, or none of this model. Raises ValueError for an export that torch shall run and for `onnx`
-    without a model file, and what `reid.inference.exporting.export` raises.
+    one where there is none, or none of this model, or one that gives something else, such as a quantised one. Raises
+    ValueError for an export that torch shall run and for `onnx` without a model file, and what
+    `reid.inference.exporting.export` raises.
     """
     if isinstance(source, Pretrained):
         if name == "onnx":
@@ -41,14 +42,18 @@ def choose_runtime(name: Runtime, source: ModelSource, device: torch.device) -> 
     if name == "auto":
         log.warning("warning: %s is no export of %s, and not used; reid-export makes it anew", exported, file)
         return source
-    from reid.inference.exporting import export  # here, since nobody else needs it
+    if exported.exists():
+        log.warning("warning: %s is no export of %s, and made anew", exported, file)
+    from reid.inference.exporting import export  # here, as above
 
     return export(file, exported).file
 
 
 def _is_export_of(file: Path, exported: Path) -> bool:
+    from reid.inference.exporting import agrees  # here, since nobody else needs it
+
     try:
-        return exported.exists() and model_fingerprint(exported) == fingerprint(file)
+        return exported.exists() and model_fingerprint(exported) == fingerprint(file) and agrees(file, exported)
     except ValueError:  # damaged, no export at all, or nothing to run it
         return False
 

@@ -9,8 +9,10 @@ import torch
 
 from reid import device
 from reid.config import ReidConfig, override
+from reid.files import fingerprint
 from reid.inference.checkpoint import load_model, save_model
 from reid.inference.embedder import Embedder
+from reid.inference.exported import model_fingerprint
 from reid.inference.pretrained import Pretrained
 from reid.inference.runtime import choose_runtime
 
@@ -77,16 +79,24 @@ def test_auto_leaves_a_model_of_bfloat16_to_torch_only_where_the_processor_has_i
     assert choose_runtime("auto", run, CPU) == (run if "bf16" in flags else export)
 
 
-@pytest.mark.parametrize("found", ["another", "damaged"])
+@pytest.mark.parametrize("found", ["another", "damaged", "quantised"])
 def test_what_is_no_export_of_the_model_is_not_used_but_made_anew(exported_runs, run, caplog, found):
     shutil.copy(exported_runs["baseline"] / "model.onnx", run / "model.onnx")
+    if found == "quantised":
+        quantization = pytest.importorskip("onnxruntime.quantization")
+        quantization.quantize_dynamic(exported_runs["reid"] / "model.onnx", run / "model.onnx")
+        assert model_fingerprint(run / "model.onnx") == fingerprint(run / "model.safetensors"), "which it still says"
     if found == "damaged":
         (run / "model.onnx").write_bytes((run / "model.onnx").read_bytes()[:1000])
+    caplog.clear()  # of what the tool that quantises says
     with caplog.at_level(logging.WARNING, "reid"):
         assert choose_runtime("auto", run, CPU) == run
     told = "is no export of {}, and not used; reid-export makes it anew".format(run / "model.safetensors")
     assert caplog.messages == [f"warning: {run / 'model.onnx'} {told}"]
     assert choose_runtime("onnx", run, CPU) == run / "model.onnx"
+    assert caplog.messages[1:2] == [
+        f"warning: {run / 'model.onnx'} is no export of {run / 'model.safetensors'}, and made anew"
+    ]
     assert choose_runtime("auto", run, CPU) == run / "model.onnx"
 
 
