@@ -21,7 +21,7 @@ from reid.inference.classifier import Classifier
 from reid.report import figures, markup, parts
 from reid.report.attention import attended
 from reid.report.markup import Section
-from reid.report.strips import SIDE, Kind, Strip, Tile, readable
+from reid.report.strips import SIDE, Kind, Strip, Tile, and_more, readable
 from reid.report.tables import Cell, Share, Table, as_csv
 from reid.retrieval.intervals import wilson
 
@@ -112,7 +112,7 @@ def _classes(folder: Path, result: Result) -> Section:
         for label in order
     ]
     header = ("class", "accuracy", "images", "most often taken for")
-    worst = markup.table(f"The {min(WORST, len(rows))} worst", header, rows[:WORST])
+    worst = markup.table(f"The {min(WORST, len(rows))} worst{and_more(len(rows) - WORST)}", header, rows[:WORST])
     table = parts.table(folder, "classes", Table("From the worst to the best, with 95 % intervals", header, rows))
     everything = markup.details("All classes", table)
     return Section("classes", "Accuracy by class", markup.side_by_side(chart, worst) + everything)
@@ -178,7 +178,7 @@ def _confusions(folder: Path, result: Result, dataset: FgvcDataset) -> Section:
     lead = markup.paragraph(
         "The pairs of classes of which one is most often taken for the other. \u2717 orange: images of the first class "
         "that are taken for the second, the most certain first, with the probability given to that; grey: images that "
-        "are of the second class."
+        f"are of the second class. Shown are {len(rows)} pairs{and_more(len(result.confusions) - len(rows))}."
     )
     rows_of_all: list[list[Cell]] = [
         [result.classes[pair.label], result.classes[pair.predicted], pair.count, pair.images]
@@ -193,12 +193,13 @@ def _confusions(folder: Path, result: Result, dataset: FgvcDataset) -> Section:
 def _confused(result: Result, dataset: FgvcDataset, pair: Confusion) -> Strip:
     """Images of a pair's first class that are taken for the second, and images of the second."""
     wrong = np.flatnonzero((result.labels == pair.label) & (result.predicted == pair.predicted))
+    left_out = and_more(len(wrong) - EXAMPLES, "that are not shown")
     wrong = wrong[np.argsort(-result.confidence[wrong], kind="stable")][:EXAMPLES]
     tiles = [_tile(dataset.test[row], "wrong", _percent(result.confidence[row]), ()) for row in wrong]
     name = result.classes[pair.predicted]
     others = [sample for sample in (*dataset.test, *dataset.train) if dataset.classes[sample.identity] == name]
     tiles += [_tile(sample, "query", "to compare", ()) for sample in others[:EXAMPLES]]
-    title = f"{result.classes[pair.label]} taken for {name}: {pair.count} of {pair.images} images"
+    title = f"{result.classes[pair.label]} taken for {name}: {pair.count} of {pair.images} images{left_out}"
     return Strip(title, tuple(tiles))
 
 
@@ -218,7 +219,8 @@ def _attention(folder: Path, result: Result, dataset: FgvcDataset, classifier: C
     for title, chosen in groups.items():
         if len(chosen):
             tiles = [_predicted(result, dataset, int(row)) for row in chosen]
-            rows.append(Strip(title, tuple(tiles)))
+            every = np.count_nonzero(right) if title.startswith("Right") else np.count_nonzero(~right)
+            rows.append(Strip(f"{title}{and_more(int(every) - len(chosen))}", tuple(tiles)))
             rows.append(Strip(f"{title}: where the model looks", attended(tiles, classifier)))
     outlined = " Outlined are the patches that GLCA chose." if classifier.glca else ""
     lead = markup.paragraph(

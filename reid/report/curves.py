@@ -24,13 +24,17 @@ PART_NAMES = {
     "circle": "circle loss",
     "center": "center loss",
 }
+HELD_OUT = "mAP, held out"
 STYLES = ("-", "--", ":", "-.")
 FEW = 12  # points that are marked, because a line through them alone would hide how few they are
 
 
 @dataclass(frozen=True)
 class Line:
-    """Values by epoch under a label, with a band between `low` and `high` where these are known."""
+    """Values by epoch under a label, with a band between `low` and `high` where these are known.
+
+    `level` is drawn as a thin line, and the point of the epoch that was `chosen` is circled.
+    """
 
     label: str
     values: Mapping[int, float]
@@ -39,6 +43,7 @@ class Line:
     low: Mapping[int, float] | None = None
     high: Mapping[int, float] | None = None
     level: float | None = None
+    chosen: int | None = None
 
 
 def write_curves(folder: Path, histories: Sequence[History]) -> Path:
@@ -46,7 +51,7 @@ def write_curves(folder: Path, histories: Sequence[History]) -> Path:
 
     Raises NotADirectoryError if `folder` is a file, OSError if it cannot be written.
     """
-    sections = [_numbers, _losses, _weights, _rate, _evaluations]
+    sections = [_numbers, _losses, _weights, _rate, _held_out, _evaluations]
     parts.prepare(folder, _names(histories))
     body = [section(folder, histories) for section in sections]
     first = histories[0]
@@ -66,7 +71,7 @@ def _summary(histories: Sequence[History]) -> str:
 
 def progress(history: History) -> str:
     """How far a run is."""
-    if (kept := history.records[-1].get("kept")) is not None:
+    if (kept := history.kept) is not None:
         return f"ended after {history.epoch} epochs, that of epoch {kept} is kept"
     if history.epochs is None or history.epoch >= history.epochs:
         return f"{history.epoch} epochs"
@@ -74,7 +79,7 @@ def progress(history: History) -> str:
 
 
 def _names(histories: Sequence[History]) -> Iterator[str]:
-    yield from ("runs", "epochs", "loss", "weights", "rate")
+    yield from ("runs", "epochs", "loss", "weights", "rate", "held_out")
     for history in histories:
         yield from (f"loss_{part}" for part in history.parts)
         yield from map(_file_name, history.evaluations())
@@ -86,8 +91,9 @@ def _file_name(measure: str) -> str:
 
 def _numbers(folder: Path, histories: Sequence[History]) -> Section:
     measures = list(dict.fromkeys(name for history in histories for name in history.evaluations()))
-    header = ("run", "model", "data", "epochs", "loss", *measures, "images/s", "minutes")
-    rows = [_row(history, measures) for history in histories]
+    held_out = [HELD_OUT, "before training"] if any(history.held_out for history in histories) else []
+    header = ("run", "model", "data", "epochs", "loss", *held_out, *measures, "images/s", "minutes")
+    rows = [_row(history, measures, bool(held_out)) for history in histories]
     body = parts.table(folder, "runs", Table("The last of every run, with 95 % intervals", header, rows))
     choosing = [history for history in histories if history.evaluations() and "kept" not in history.records[-1]]
     best = [[history.name, *_best(history)] for history in choosing]
@@ -101,13 +107,15 @@ def _numbers(folder: Path, histories: Sequence[History]) -> Section:
     return Section("numbers", "Numbers", body + markup.details("Every epoch", everything))
 
 
-def _row(history: History, measures: Sequence[str]) -> list[Cell]:
+def _row(history: History, measures: Sequence[str], held_out: bool) -> list[Cell]:
     last, evaluations = history.records[-1], history.evaluations()
     done = f"{history.epoch} of {history.epochs}" if history.epochs else str(history.epoch)
     shares = [list(evaluations[name].values())[-1] if name in evaluations else None for name in measures]
     minutes = sum(record["seconds"] for record in history.records) / 60
     options = history.config
     row: list[Cell] = [history.name, model_name(options), options.data.dataset, done, float(last["loss"])]
+    found = list(history.held_out.values())
+    row += [Share(found[-1]), Share(found[0])] if found else [None, None] if held_out else []
     return [*row, *shares, round(last["images_per_second"]), round(minutes, 1)]
 
 
@@ -130,6 +138,8 @@ def _every_epoch(histories: Sequence[History]) -> tuple[tuple[str, ...], list[li
             }
             weights = {f"w {BRANCH_NAMES.get(name, name)}": value for name, value in record["log_variances"].items()}
             shares = {name: by[record["epoch"]] for name, by in evaluations.items() if record["epoch"] in by}
+            if record["epoch"] in history.held_out:
+                shares[HELD_OUT] = Share(history.held_out[record["epoch"]])
             rows.append(
                 {"run": history.name, "epoch": record["epoch"], "loss": float(record["loss"])}
                 | losses
@@ -210,6 +220,22 @@ def _rate(folder: Path, histories: Sequence[History]) -> Section:
     return Section("rate", "Learning rate", chart)
 
 
+def _held_out(folder: Path, histories: Sequence[History]) -> Section | None:
+    lines = []
+    for place, history in enumerate(histories):
+        scores = history.held_out
+        if scores:
+            level = scores.pop(0)
+            lines.append(Line(history.name, scores, *_look(place), level=level, chosen=history.kept))
+    if not lines:
+        return None
+    caption = (
+        "mAP on the identities that were held out of training, which alone says which epoch is kept (circled). The "
+        "thin line is that of the weights the training started from: an epoch below it made the model worse."
+    )
+    return Section("held_out", "Held out", _chart(folder, "held_out", lines, HELD_OUT, caption, shares=True))
+
+
 def _evaluations(folder: Path, histories: Sequence[History]) -> Section | None:
     found = [history.evaluations() for history in histories]
     measures = list(dict.fromkeys(name for evaluations in found for name in evaluations))
@@ -277,6 +303,9 @@ def draw_lines(figure: Figure, lines: Sequence[Line], label: str, shares: bool) 
             )
         if line.level is not None:
             axes.axhline(line.level, color=line.colour, linewidth=1, linestyle=":")
+        if line.chosen is not None and line.chosen in line.values:
+            place = [line.chosen], [line.values[line.chosen]]
+            axes.plot(*place, "o", color=line.colour, fillstyle="none", markersize=11)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.03)

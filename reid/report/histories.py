@@ -50,6 +50,22 @@ class History:
         return found
 
     @property
+    def held_out(self) -> dict[int, float]:
+        """The scores on identities held out of training, by epoch; epoch 0 is the weights that it started from."""
+        scores: dict[int, float] = {}
+        for record in self.records:
+            if "held_out" in record:
+                scores.setdefault(0, float(record["held_out"]["frozen"]))
+                scores[int(record["epoch"])] = float(record["held_out"]["score"])
+        return scores
+
+    @property
+    def kept(self) -> int | None:
+        """The epoch that the scores on identities held out chose, once the training has ended."""
+        found: int | None = self.records[-1].get("kept")
+        return found
+
+    @property
     def frozen(self) -> float | None:
         """The first figure of the weights that the training started from, in [0, 1]."""
         return next((record["frozen"] for record in self.records if "frozen" in record), None)
@@ -97,6 +113,7 @@ def _read(folder: Path, name: str) -> History:
             if wanted := {"epoch", "loss", "losses", "log_variances", "lr"} - set(record):
                 raise ValueError(f"no {', '.join(sorted(wanted))} in a line")
             measures(record.get("evaluation") or {})
+            [float(record["held_out"][name]) for name in ("score", "frozen") if "held_out" in record]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"run {folder}: {METRICS_FILE} is damaged ({type(error).__name__}: {error})") from error
     if not records:

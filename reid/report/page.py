@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from reid.report.cmc import cmc_curve, draw_cmc
 from reid.report.markup import Section
 from reid.report.projection import Projection, project
 from reid.report.ranked_lists import list_title, pick_queries, ranked_list
-from reid.report.strips import Strip
+from reid.report.strips import Strip, Tile, and_more
 from reid.report.tables import Cell, Share, Table
 from reid.retrieval.bootstrap import mean_intervals
 from reid.retrieval.calibration import KNOWN_PROBABILITY, Calibration
@@ -278,6 +278,18 @@ def _camera_share(pairs: CameraPairs, row: int, column: int) -> Share:
     return Share.between(float(pairs.mAP[row, column]), *pairs.ends[row, column].tolist())
 
 
+class _List(NamedTuple):
+    """A query and its matches under a title, of a gallery of so many images."""
+
+    title: str
+    tiles: tuple[Tile, ...]
+    gallery: int
+
+    def strip(self, tiles: tuple[Tile, ...]) -> Strip:
+        """Some of its tiles, of which the first is the query, and how many gallery images are left out."""
+        return Strip(self.title + and_more(self.gallery - (len(tiles) - 1), "gallery images"), tiles)
+
+
 def _pictures(
     folder: Path,
     features: Features,
@@ -299,9 +311,10 @@ def _pictures(
     try:
         lists = {
             kind: [
-                Strip(
+                _List(
                     list_title(kind, features, metrics, query),
                     ranked_list(features, groups, distances, query, similarity=similarity),
+                    len(features.gallery_ids),
                 )
                 for query in queries
             ]
@@ -309,12 +322,13 @@ def _pictures(
         }
     except (OSError, ValueError) as error:
         return [missing(name, f"Images cannot be read any more. {error}") for name in headings]
-    everything = [strip for strips in lists.values() for strip in strips]
+    everything = [one.strip(one.tiles) for some in lists.values() for one in some]
+    others = and_more(metrics.queries - len(everything), "queries that were scored")
     measure = "cosine similarity" if similarity else "re-ranked distance" if protocol.get("rerank") else "distance"
     lead = markup.paragraph(
         "By average precision. \u2713 green: right; \u2717 red: wrong; \u25cb grey: junk, not counted. Below each "
         f"picture stand its {measure} and its camera, where known. The first right match is always shown, at the end "
-        "where it ranks low."
+        f"where it ranks low. Shown are {len(everything)} queries{others}."
     )
     shown = Section("ranked_lists", headings["ranked_lists"], lead + parts.strips(folder, "ranked_lists", everything))
     if embedder is None:
@@ -325,9 +339,7 @@ def _pictures(
     if not embedder.model.rolls_out:
         return [shown, missing("attention", "The network has no class token whose attention could be shown.")]
     looks = [
-        Strip(strips[0].title, attended(strips[0].tiles[:MATCHES_WITH_ATTENTION], embedder))
-        for strips in lists.values()
-        if strips
+        some[0].strip(attended(some[0].tiles[:MATCHES_WITH_ATTENTION], embedder)) for some in lists.values() if some
     ]
     outlined = " Outlined are the patches that GLCA chose." if embedder.glca else ""
     lead = markup.paragraph(
@@ -339,10 +351,12 @@ def _pictures(
 
 def _projection(folder: Path, features: Features, projection: Projection) -> Section:
     queries = int(np.sum(projection.is_query))
+    every = len(features.query_ids) + len(features.gallery_ids)
+    left_out = and_more(every - len(projection.is_query), "that are not drawn")
     caption = (
         f"{projection.method} of {queries:,} query and {len(projection.is_query) - queries:,} gallery embeddings: "
-        f"{len(projection.names)} random identities in colour, others in grey. Near points are alike; distances "
-        "between far groups mean little."
+        f"{len(projection.names)} random identities in colour, others in grey{left_out}. Near points are "
+        "alike; distances between far groups mean little."
     )
     draw = partial(figures.draw_projection, projection=projection)
     alternative = f"Embeddings in two dimensions by {projection.method}, coloured by identity."

@@ -51,6 +51,11 @@ class Strip:
     tiles: tuple[Tile, ...]
 
 
+def and_more(number: int, what: str = "") -> str:
+    """What is said where a list is cut: how many more there are, if any."""
+    return f", and {number:,} more{f' {what}' if what else ''}" if number > 0 else ""
+
+
 def readable(path: str) -> str:
     """A path with marks for the bytes that are no UTF-8, which neither a page nor a figure can hold."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -2,11 +2,13 @@ import csv
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from reid import curves
 from reid.config import FgvcConfig, ReidConfig
 from reid.report.curves import Line, draw_lines
 from reid.report.figures import LIGHT, png
+from reid.report.histories import read_histories
 
 PARTS = {"ce": 4.0, "triplet": 0.5}
 
@@ -163,3 +165,34 @@ def test_small_rates_and_losses_below_0_are_ticks_for_people():
 def test_a_browser_shows_it_without_network(tmp_path, shown_offline):
     runs = [write_run(tmp_path / "dcal"), write_run(tmp_path / "baseline", method="baseline")]
     shown_offline(curves.report(runs, tmp_path / "page"))
+
+
+def test_the_scores_on_identities_held_out_are_drawn_with_those_of_the_weights_before(tmp_path, page_of):
+    run = write_run(tmp_path / "one")
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for record, score in zip(records, (0.31, 0.52, 0.44, 0.4), strict=True):
+        record["held_out"] = {"score": score, "frozen": 0.35}
+    records[-1]["kept"] = 2
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = curves.report([run, write_run(tmp_path / "two")], tmp_path / "page")
+    parsed = page_of(page)
+    sections = [attributes["id"] for attributes in parsed.attributes("section")]
+    assert sections == ["numbers", "losses", "weights", "rate", "held_out", "evaluation"]
+    assert "The thin line is that of the weights the training started from" in parsed.text
+    with open(page.parent / "epochs.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["mAP, held out"] for row in rows] == ["0.31", "0.52", "0.44", "0.4", "", "", "", ""]
+    with open(page.parent / "runs.csv") as file:
+        one, two = csv.DictReader(file)
+    assert (one["mAP, held out"], one["before training"], two["mAP, held out"]) == ("0.4", "0.35", "")
+    [history, other] = read_histories([run, tmp_path / "two"])
+    assert (history.held_out, history.kept) == ({0: 0.35, 1: 0.31, 2: 0.52, 3: 0.44, 4: 0.4}, 2)
+    assert other.held_out == {}
+
+
+def test_the_level_before_and_the_epoch_that_is_kept_are_in_the_drawing():
+    figure = Figure()
+    draw_lines(figure, [Line("one", {1: 0.3, 2: 0.5}, "C0", level=0.35, chosen=2)], "mAP, held out", True)
+    axes = figure.axes[0]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+    assert drawn == [([1, 2], [0.3, 0.5]), ([0, 1], [0.35, 0.35]), ([2], [0.5])]

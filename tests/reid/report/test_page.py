@@ -18,7 +18,9 @@ from reid.evaluation.scoring import rank, score
 from reid.inference.embedder import Embedder
 from reid.models.dcal import DCAL, build_dcal
 from reid.models.options import DcalOptions
-from reid.report.page import write_report
+from reid.report.page import MATCHES_WITH_ATTENTION, write_report
+from reid.report.ranked_lists import pick_queries
+from reid.report.strips import and_more
 from reid.retrieval.calibration import fit_calibration
 
 HOSTILE = "<script>alert('a&b')</script>"
@@ -128,6 +130,23 @@ def test_numbers_and_every_choice_of_the_protocol_are_told(full, page_of):
     open_set = result.verification.open_set
     assert f"{open_set.threshold:.6f}" in text
     assert f"{100 * result.verification.equal_error_rate:.2f} %" in text
+
+
+def test_where_a_list_is_cut_the_page_says_how_many_more_there_are(full, page_of):
+    result, page, features, _ = full
+    text, gallery = page_of(page).text, len(features.gallery_ids)
+    assert f", and {gallery - 10} more gallery images" in text or f", and {gallery - 11} more gallery images" in text
+    assert f", and {gallery - MATCHES_WITH_ATTENTION + 1} more gallery images" in text  # the query is one of the tiles
+    shown = sum(map(len, pick_queries(result.metrics).values()))
+    more = result.metrics.queries - shown
+    assert f"Shown are {shown} queries{f', and {more} more queries that were scored' if more else ''}." in text
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(-3, ""), (0, ""), (1, ", and 1 more photos"), (12345, ", and 12,345 more photos")]
+)
+def test_only_what_is_left_out_is_told(number, said):
+    assert and_more(number, "photos") == said
 
 
 def test_names_from_outside_are_text(full, page_of):
