@@ -59,6 +59,7 @@ from service.wire.schemas import (
     QueryAnswer,
     Ready,
 )
+from service.wire.state_schemas import Disk, ModelFacts
 from service.work_client import ShortlistClient, SubjectClient
 
 FILES_AT_ONCE = 32  # a service takes so many in one request unless it is told otherwise
@@ -328,13 +329,21 @@ class Client:
         """Measurements of the service, in the text format of Prometheus."""
         return self._send("GET", "/metrics").text
 
-    def backup(self) -> Job:
-        """Start a job that writes the gallery to a folder which can be served in its place."""
-        return self._get(Job, "POST", "/v1/admin/backup", once=True)
+    def backup(self, *, dry_run: bool = False) -> Job:
+        """Start a job that writes the gallery to a folder which can be served in its place, or tells if that fits."""
+        return self._get(Job, "POST", "/v1/admin/backup", params={"dry_run": dry_run}, once=True)
 
-    def reindex(self) -> Job:
-        """Start a job that embeds all enrolled photos by the model that is loaded."""
-        return self._get(Job, "POST", "/v1/admin/reindex", once=True)
+    def reindex(self, *, dry_run: bool = False) -> Job:
+        """Start a job that embeds all enrolled photos by the model that is loaded, or counts what it would embed."""
+        return self._get(Job, "POST", "/v1/admin/reindex", params={"dry_run": dry_run}, once=True)
+
+    def disk(self) -> Disk:
+        """How much room there is on the disk of the gallery, and what takes how much of it."""
+        return self._get(Disk, "GET", "/v1/admin/disk")
+
+    def model(self) -> ModelFacts:
+        """The model that is loaded, its calibration, and how items are found."""
+        return self._get(ModelFacts, "GET", "/v1/admin/model")
 
     def reconcile(self) -> Job:
         """Start a job that compares the search index on a server with the gallery, and mends what differs."""

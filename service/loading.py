@@ -14,6 +14,7 @@ from reid.inference.pretrained import ModelSource, Pretrained
 from reid.names import counted
 from reid.retrieval.calibration import Calibration
 from service.api.app import create_app, create_classifier_app
+from service.api.state import UNCALIBRATED
 from service.bulk.import_work import KIND as IMPORT
 from service.bulk.import_work import import_work
 from service.bulk.sources import source_of
@@ -103,7 +104,7 @@ def load_app(settings: Settings, doing: Callable[[str], None]) -> Iterator[Loade
             every["expire"] = timedelta(days=1)
         if isinstance(gallery.index, ServerIndex):
             kinds["reconcile"] = reconcile_work(gallery, gallery.index)
-        calibration = _calibration(model, gallery)
+        calibration, probabilities = _calibration(model, gallery)
         beside = classifier and opened.enter_context(Classification(*classifier, gallery))
         # Both work the model for hours: one after the other, and a backup waits for neither.
         slow = (IMPORT, "reindex")
@@ -111,7 +112,9 @@ def load_app(settings: Settings, doing: Callable[[str], None]) -> Iterator[Loade
         if settings.watch is not None:
             require_folders([settings.watch])
             opened.enter_context(Watcher(gallery, [source_of(settings.watch, AS_IT_IS)]))
-        yield Loaded(create_app(gallery, runner, settings, calibration, beside, reviews), gallery, beside)
+        yield Loaded(
+            create_app(gallery, runner, settings, calibration, beside, reviews, probabilities), gallery, beside
+        )
 
 
 def announce(loaded: Loaded, settings: Settings, address: str) -> None:
@@ -162,19 +165,19 @@ def _require_some_key(settings: Settings, gallery: Gallery | None) -> None:
         )
 
 
-def _calibration(model: ModelSource, gallery: Gallery) -> Calibration | None:
-    """The calibration beside a checkpoint, if it was made for the embeddings of the gallery."""
+def _calibration(model: ModelSource, gallery: Gallery) -> tuple[Calibration | None, str]:
+    """The calibration beside a checkpoint, if it was made for the embeddings of the gallery, and whence it is.
+
+    Where there is none, why.
+    """
     kept = None if isinstance(model, Pretrained) else load_calibration(model)
     if kept is None:
-        return None
+        return None, UNCALIBRATED
     for name in ("features", "flip_test"):
         served = getattr(gallery.embedder, name)
         if kept.protocol.get(name) != served:
-            log.warning(
-                "warning: no probabilities: the calibration was made with %s %s, the gallery with %s",
-                name,
-                kept.protocol.get(name),
-                served,
-            )
-            return None
-    return kept.calibration
+            made = kept.protocol.get(name)
+            why = f"the calibration was made with {name} {made}, the gallery with {served}"
+            log.warning("warning: no probabilities: %s", why)
+            return None, why
+    return kept.calibration, f"an evaluation on {kept.protocol.get('dataset') or 'features'} with other individuals"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def open_gallery(
             index = LocalIndex(database, local_engine(kept, device, folder), model_id)
         doing("filling the index")
         decoders = Decoders(seconds=kept.decode_seconds)
-        return Gallery(database, embedder, model_id, index, trained.protocol.get("dataset"), decoders)
+        return Gallery(database, embedder, model_id, index, trained, decoders)
     except BaseException:
         database.close()
         raise
@@ -104,11 +105,13 @@ def load_embedder(
     embedder, trained = Embedder.from_checkpoint(model, device=chosen)
     if embedder.runtime == "onnx":
         log.info("the model runs by ONNX Runtime: %s", model)
+    if not isinstance(model, Pretrained):
+        trained = replace(trained, fingerprint=model_fingerprint(model))
     if trained.side_info:
         log.warning("warning: this model was trained with side information, which photos here do not have")
     embedder.embed([Image.new("RGB", (8, 8))])  # the first pass is slow, so nobody shall wait for it
     choices = {"features": embedder.features, "flip_test": embedder.flip_test}
-    return embedder, trained, _model_id(model, trained, choices)
+    return embedder, trained, _model_id(trained, choices)
 
 
 def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier, str]:
@@ -119,13 +122,14 @@ def load_classifier(checkpoint: Path, device: str = "auto") -> tuple[Classifier,
     chosen = choose_device(device)
     classifier, trained = Classifier.from_checkpoint(checkpoint, device=chosen)
     classifier.classify([Image.new("RGB", (8, 8))])
-    return classifier, _model_id(checkpoint, trained, {"prediction": classifier.prediction})
+    trained = replace(trained, fingerprint=model_fingerprint(checkpoint))
+    return classifier, _model_id(trained, {"prediction": classifier.prediction})
 
 
-def _model_id(model: ModelSource, trained: Checkpoint[Config], choices: Mapping[str, Any]) -> str:
+def _model_id(trained: Checkpoint[Config], choices: Mapping[str, Any]) -> str:
     """What tells a model, with its preprocessing and these choices, from every other."""
     identity = {
-        "weights": trained.fingerprint if isinstance(model, Pretrained) else model_fingerprint(model),
+        "weights": trained.fingerprint,
         "preprocessing": trained.preprocessing.as_json(),
         **choices,
     }

@@ -41,7 +41,7 @@ class Checkpoint(Generic[Kind]):
 
     `config` is a ReidConfig or an FgvcConfig, and so tells the task. `classes` names the C training identities or
     categories in label order; `protocol` says on what it was trained, `side_info` which cameras and views the
-    model knows. `fingerprint` tells the weights of a model that has no file of ours from all others.
+    model knows. `fingerprint` tells its weights from all others; it is empty until somebody has looked at them.
     """
 
     config: Kind

@@ -30,6 +30,7 @@ from service.api.queries import queries
 from service.api.review import review
 from service.api.session import session
 from service.api.shortlists import shortlists
+from service.api.state import UNCALIBRATED, state
 from service.api.subjects import subjects
 from service.api.uploads import MAX_JSON, Drained, Heads, Utf8Forms
 from service.classification import Classification
@@ -48,10 +49,12 @@ def create_app(
     calibration: Calibration | None = None,
     classification: Classification | None = None,
     reviews: Reviews | None = None,
+    probabilities: str = UNCALIBRATED,
 ) -> FastAPI:
     """The application that serves an open gallery and runs its jobs; who opened them closes them.
 
     `calibration` is that of the gallery's model, if it has one; without it, probabilities and verdicts are null.
+    `probabilities` says in words where they come from, or why there are none.
     A classifier may be served beside the gallery. `reviews` are those whose jobs the runner does.
     """
     keys = Keys(gallery.database, settings.admin_secret)
@@ -72,6 +75,7 @@ def create_app(
     app.include_router(keys_router(keys))
     app.include_router(audit(gallery.store, gallery.queries))
     app.include_router(jobs(runner, gallery.model_id))
+    app.include_router(state(gallery, settings, calibration, probabilities))
     app.include_router(erasure(gallery, settings.backups or gallery.folder / BACKUPS_FOLDER))
     app.include_router(health(gallery, classification))
     app.include_router(page())

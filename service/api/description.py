@@ -10,6 +10,7 @@ from reid.data.formats import READ
 from service.api.import_examples import import_examples
 from service.api.problems import MEDIA_TYPE
 from service.api.review_examples import review_examples
+from service.api.state_examples import state_examples
 from service.api.work_examples import work_examples
 from service.fields import FIELDS, LONGEST
 
@@ -217,6 +218,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     **review_examples(_ITEM, _JOB_ID, _KEY_ID, _MODEL_ID),
     **work_examples(_ITEM, _REFUSED),
     **import_examples(_ITEM, _JOB_ID),
+    **state_examples(_MODEL_ID),
 }
 # By the status of a problem: its code, and what it tells.
 _PROBLEMS: dict[int, tuple[str, str]] = {

@@ -22,15 +22,21 @@ def jobs(runner: JobRunner, model_id: str) -> APIRouter:
         response.headers["Location"] = f"/v1/jobs/{job.job_id}"
         return Job.of(job)
 
-    @router.post("/v1/admin/backup", status_code=202, responses=documented(409, 503))
-    def backup(request: Request, response: Response) -> Job:
-        """Write the gallery, as it is now, to a folder that can be served in its place."""
-        return start("backup", {}, request, response)
+    @router.post("/v1/admin/backup", status_code=202, responses=documented(409, 422, 503))
+    def backup(request: Request, response: Response, dry_run: bool = False) -> Job:
+        """Write the gallery, as it is now, to a folder that can be served in its place.
 
-    @router.post("/v1/admin/reindex", status_code=202, responses=documented(409, 503))
-    def reindex(request: Request, response: Response) -> Job:
-        """Embed all enrolled photos by the model that is loaded, then serve the gallery with it."""
-        return start("reindex", {"model_id": model_id}, request, response)
+        A dry run tells how much would be written, whether that fits, and which pictures are not there.
+        """
+        return start("backup", {"dry_run": dry_run}, request, response)
+
+    @router.post("/v1/admin/reindex", status_code=202, responses=documented(409, 422, 503))
+    def reindex(request: Request, response: Response, dry_run: bool = False) -> Job:
+        """Embed all enrolled photos by the model that is loaded, then serve the gallery with it.
+
+        A dry run counts the items that would be embedded, and tells which would be left out for want of their picture.
+        """
+        return start("reindex", {"model_id": model_id, "dry_run": dry_run}, request, response)
 
     @router.post("/v1/admin/reconcile", status_code=202, responses=documented(404, 409, 503))
     def reconcile(request: Request, response: Response) -> Job:

@@ -57,6 +57,13 @@ class IvfEngine(MemoryEngine):
         """The share of the 10 nearest others that rows of the gallery found when it was trained; None while exact."""
         return self._recall
 
+    @property
+    def how(self) -> str:
+        """By which part of the lists, once it is trained."""
+        if self._index is None:
+            return super().how
+        return f"approximately, in {self._probes} of {self._index.nlist} lists or more"
+
     def upsert(self, rows: Sequence[Row]) -> None:
         """Add rows, or replace those of the same numbers; of two with one number the last counts.
 

@@ -93,6 +93,19 @@ class MemoryEngine:
         """None, for it finds all."""
         return None
 
+    @property
+    def how(self) -> str:
+        """Exactly; by which rows first, and where they are."""
+        first = (
+            f"rows in 8 bits a value, for {COMPRESSED_QUERIES} queries at once or fewer"
+            if self._compressed is not None
+            else "FAISS"
+            if self._faiss
+            else "all rows"
+        )
+        where = "vectors on the disk" if self._folder else f"vectors in memory ({self._device})"
+        return f"exactly, by {first}; {where}"
+
     def numbers(self) -> set[int]:
         """The numbers of all rows."""
         return set(self._places)

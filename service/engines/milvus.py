@@ -175,6 +175,14 @@ class MilvusEngine:
         ]
         return sum(met) / len(met) if met else None
 
+    @property
+    def how(self) -> str:
+        """By the collection's index, as it was made or is asked for."""
+        kind = self._made[0].lower() if self._made else self._index
+        sure = "exactly" if kind == "flat" else "approximately"
+        effort = "" if kind == "flat" or self._effort is None else f", effort {self._effort}"
+        return f"{sure}, by the index {kind}{effort} of Milvus at {self._server}"
+
     def exists(self) -> bool:
         """Whether the collection is there; raises no IndexLost."""
         return bool(self._call("has_collection", timeout=READ_SECONDS))

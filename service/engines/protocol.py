@@ -10,8 +10,9 @@ from service.records import Found, Row, Vectors
 class SearchEngine(Protocol):
     """A cache of the store's vectors that finds the nearest; exact unless it says otherwise.
 
-    One owner thread calls it. What `upsert` and `remove` did holds for every later `search`. Where the rows are with a
-    server, every method raises IndexUnavailable while that is away, and IndexLost where it has lost them.
+    One owner thread calls it, but for `how`. What `upsert` and `remove` did holds for every later `search`. Where the
+    rows are with a server, every method raises IndexUnavailable while that is away, and IndexLost where it has lost
+    them.
     """
 
     def upsert(self, rows: Sequence[Row]) -> None:
@@ -25,6 +26,10 @@ class SearchEngine(Protocol):
 
     def numbers(self) -> set[int]:
         """The numbers of all rows."""
+
+    @property
+    def how(self) -> str:
+        """How it searches now, in words, as far as is known without asking a server."""
 
     def __len__(self) -> int:
         """The number of rows."""

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from reid.config import ReidConfig
 from reid.data.images import UnknownFormat, UnusableImage
 from reid.data.preprocessing import Decoding
+from reid.inference.checkpoint import Checkpoint
 from reid.inference.embedder import Embedder
 from service.fields import Filter
 from service.gallery.decoders import Decoders
@@ -58,17 +60,18 @@ class Gallery:
         embedder: Embedder,
         model_id: str,
         index: Index,
-        trained_on: str | None = None,
+        trained: Checkpoint[ReidConfig] | None = None,
         decoders: Decoders | None = None,
     ) -> None:
         """Put an open database to work, which is closed with the gallery, and have the index follow it.
 
-        `trained_on` is the dataset that the model has seen, for those who ask. `decoders` are closed with the gallery.
+        `trained` is what the model says of itself, for those who ask. `decoders` are closed with the gallery.
         Raises what reading the database raises; then it is closed, too.
         """
         self.folder = database.folder
         self.model_id = model_id
-        self.trained_on = trained_on
+        self.trained = trained
+        self.trained_on = None if trained is None else trained.protocol.get("dataset")
         self.embedder = embedder
         self.index = index
         self.database = database

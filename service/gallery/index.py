@@ -68,6 +68,10 @@ class Index(Protocol):
         """The share of the 10 best that was found when it was last measured; None where it is 1, or not known."""
 
     @property
+    def how(self) -> str:
+        """How the engine searches, in words."""
+
+    @property
     def items(self) -> int:
         """The items that can be found, as far as is known without asking a server."""
 
@@ -111,6 +115,11 @@ class LocalIndex:
     def recall(self) -> float | None:
         """That of the engine."""
         return self._engine.recall
+
+    @property
+    def how(self) -> str:
+        """As the engine says."""
+        return self._engine.how
 
     @property
     def items(self) -> int:
@@ -199,6 +208,11 @@ class ServerIndex:
         self._counted = False  # and as many as the store has
         self._compared: int | None = None  # a comparison has come to this number; None: there is none
         self.pause: float | None = PAUSE
+
+    @property
+    def how(self) -> str:
+        """As the engine says."""
+        return self._engine.how
 
     @property
     def items(self) -> int:

@@ -28,6 +28,11 @@ class Space:
         return shutil.disk_usage(self._folder).free
 
     @property
+    def total(self) -> int:
+        """Bytes of the whole disk."""
+        return shutil.disk_usage(self._folder).total
+
+    @property
     def low(self) -> str | None:
         """Where there is little room left, how much."""
         usage = shutil.disk_usage(self._folder)

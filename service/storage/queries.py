@@ -12,10 +12,9 @@ from service.records import FIRST, Cause, LoggedQuery, LogPart, Query
 from service.storage.columns import json_text, now
 from service.storage.database import Database
 from service.storage.logs import part_of
+from service.storage.sizes import bytes_of_entry
 from service.storage.tables import queries
 
-MEASURED = 1000  # queries
-ROW_BYTES = 150  # of a query, beside what is asked and answered
 ROWS_AT_ONCE = 1000
 
 
@@ -54,12 +53,10 @@ class Queries:
 
         The room is told by the mean of the last thousand.
         """
-        written = func.length(queries.c.asked) + func.length(queries.c.conditions) + func.length(queries.c.matches)
-        latest = select(written).order_by(queries.c.seq.desc()).limit(MEASURED)
-        sizes = [size for (size,) in self._database.read(latest)]
-        if not sizes:
+        size = bytes_of_entry(self._database, queries)
+        if size is None:
             return 0
-        kept = int(most_bytes // (sum(sizes) / len(sizes) + ROW_BYTES))
+        kept = int(most_bytes // size)
         old = select(func.max(queries.c.seq)).where(queries.c.time < microseconds(before))
         many = select(queries.c.seq).order_by(queries.c.seq.desc()).offset(kept).limit(1)
         ends = [end for asked in (old, many) for (end,) in self._database.read(asked) if end is not None]

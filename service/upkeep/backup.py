@@ -33,9 +33,14 @@ _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTS
 
 
 def backup_work(database: Database, pictures: Pictures, backups: Path) -> Work:
-    """The work of jobs of the kind `backup`: write the gallery to a folder of `backups` with the time in its name."""
+    """The work of jobs of the kind `backup`: write the gallery to a folder of `backups` with the time in its name.
+
+    A `dry_run` tells what that would write.
+    """
 
     def work(job: Job, progress: Progress) -> dict[str, Any]:
+        if job.parameters.get("dry_run"):
+            return weigh(database, pictures, backups, progress)
         folder = backups / f"{job.created_at:%Y%m%dT%H%M%SZ}-{job.job_id}"
         if folder.exists():  # whole, since it has its name; a kill kept the job from saying so
             return _checked(folder)
@@ -99,6 +104,31 @@ def back_up(database: Database, pictures: Pictures, folder: Path, progress: Prog
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return {**result, "folder": folder.name}
+
+
+def weigh(database: Database, pictures: Pictures, backups: Path, progress: Progress) -> dict[str, Any]:
+    """What `back_up` into a folder of `backups` would write: `bytes`, of which so many are `free` there.
+
+    Pictures count where they would be copied for want of a link. The result has the number of `items`, too, whether it
+    all `fits`, and the public ids of items whose picture is `missing`; damage is found by the backup itself.
+    """
+    there = next(folder for folder in (backups, *backups.absolute().parents) if folder.exists())
+    copied = there.stat().st_dev != database.folder.stat().st_dev
+    size = sum(path.stat().st_size for path in database.folder.glob(f"{GALLERY_FILE}*"))
+    of_items = _sha256s(database)
+    missing = []
+    for done, (item_id, sha256) in enumerate(of_items.items()):
+        if done % PICTURES_AT_ONCE == 0:
+            progress(done, len(of_items))
+        try:
+            picture = pictures.path(sha256).stat().st_size
+        except FileNotFoundError:
+            missing.append(item_id)
+        else:
+            size += picture if copied else 0
+    free = shutil.disk_usage(there).free
+    told = {"items": len(of_items), "bytes": size, "free": free, "fits": size < free, "missing": missing}
+    return {"dry_run": True, **told}
 
 
 def restore(source: Database, target: Database, progress: Progress) -> int:

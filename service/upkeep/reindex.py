@@ -21,20 +21,40 @@ from service.upkeep.jobs import Progress, Work
 log = logging.getLogger("reid")
 
 PHOTOS_AT_ONCE = 32
+LOOKED_AT_ONCE = 1000
 PAUSE = 0.1  # seconds
 SHARE = "reindex"  # of the processes that decode
 
 
 def reindex_work(gallery: Gallery) -> Work:
-    """The work of jobs of the kind `reindex`."""
+    """The work of jobs of the kind `reindex`; a `dry_run` tells what it would do."""
 
     def work(job: Job, progress: Progress) -> dict[str, Any]:
         # A restart may have brought a third model, which nobody asked for.
         if (asked := job.parameters.get("model_id", gallery.model_id)) != gallery.model_id:
             raise ValueError(f"asked for model {asked}, but model {gallery.model_id} is loaded now; ask again")
+        if job.parameters.get("dry_run"):
+            return outlook(gallery, progress)
         return reindex(gallery, progress, job.cause)
 
     return work
+
+
+def outlook(gallery: Gallery, progress: Progress) -> dict[str, Any]:
+    """What `reindex` would do: the `model_id`, the number of `items`, and how many it would `embed`.
+
+    `left_out` are the public ids of items without picture; one that cannot be read is found by the re-index itself.
+    """
+    models, model_id = gallery.models, gallery.model_id
+    items, lacking = gallery.store.count(Filter()), models.count_missing(model_id)
+    left_out: list[str] = []
+    done = after = 0
+    while portion := models.missing(model_id, after, LOOKED_AT_ONCE):
+        left_out += [item.item_id for item in portion if not gallery.pictures.holds(item.medium.sha256)]
+        done, after = done + len(portion), portion[-1].number
+        progress(min(done, lacking), lacking)
+    told = {"model_id": model_id, "items": items, "embed": done - len(left_out), "left_out": left_out}
+    return {"dry_run": True, **told}
 
 
 def reindex(gallery: Gallery, progress: Progress, cause: Cause = NOBODY) -> dict[str, Any]:

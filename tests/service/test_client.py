@@ -192,6 +192,9 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     assert [(one.name, one.items) for one in client.labels(**every)] == [("ada", 2)]
     row, _ = csv.DictReader(io.StringIO(client.catalogue("wildbook", "Tragelaphus angasii", **every)))
     assert (row["Encounter.genus"], row["MarkedIndividual.individualID"]) == ("Tragelaphus", "ada")
+    facts, disk = client.model(), client.disk()
+    assert (facts.model_id, facts.engine.items) == (client.ready().model_id, client.ready().items)
+    assert 0 < disk.free < disk.total
     assert [job.kind for job in client.jobs()] == ["reindex", "reconcile", "backup", "expire", "check"]
     key = client.add_key("gate", ["read"], cameras=["north"], requests_per_minute=60)
     told.append(key)

@@ -30,7 +30,7 @@ from service.records import Details, Upload
 from service.settings import Settings
 from service.storage.jobs import Jobs
 from service.upkeep.jobs import JobRunner
-from service.wire import admin_schemas, import_schemas, review_schemas, schemas, work_schemas
+from service.wire import admin_schemas, import_schemas, review_schemas, schemas, state_schemas, work_schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -285,7 +285,7 @@ def test_what_is_sent_and_what_is_answered_has_an_example_that_is_valid(descript
 
 def test_the_examples_are_what_the_models_take(description):
     for name, example in EXAMPLES.items():
-        for module in (schemas, admin_schemas, import_schemas, review_schemas, work_schemas):
+        for module in (schemas, admin_schemas, import_schemas, review_schemas, state_schemas, work_schemas):
             if model := getattr(module, name, None):
                 again = model.model_validate(example).model_dump(mode="json", by_alias=True, exclude_unset=True)
                 assert again == example or name == "Credentials"  # which hides its secret

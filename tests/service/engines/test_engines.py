@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
@@ -591,6 +592,7 @@ def test_ivf_trains_with_enough_rows_and_when_they_have_multiplied(ivf_engine, c
         recalls.append(ivf_engine.recall)
     assert recalls[0] is None
     assert all(0.995 <= recall <= 1 for recall in recalls[1:])
+    assert re.fullmatch(r"approximately, in \d+ of \d+ lists or more", ivf_engine.how)
     first, second = [record.getMessage() for record in caplog.records if record.name == "reid"]
     assert first.startswith("searching 2000 rows in 44 lists with ")
     assert second.startswith("searching 6000 rows in 77 lists with ")
@@ -602,6 +604,7 @@ def test_ivf_stays_exact_for_vectors_without_groups(ivf_engine, caplog):
     rows = [Row(number, vector) for number, vector in enumerate(make_queries(2000, size=64))]
     ivf_engine.upsert(rows)
     assert ivf_engine.recall is None
+    assert ivf_engine.how.startswith("exactly, by ")
     assert "searching 2000 rows exactly: 44 lists give no recall@10 of 0.995 sooner" in caplog.messages
     check(ivf_engine, rows, make_queries(3, seed=5, size=64), [10])
 
