@@ -74,15 +74,20 @@ export async function addToShortlist(id, itemIds) {
 export const shortlistUrl = (id, kind) => ROOT + listPath(id, `/${kind}`);
 
 export const jobs = async () => (await json("GET", "/v1/jobs?limit=20")).jobs;
-export const startJob = (kind) => json("POST", `/v1/admin/${kind}`);
+/** Start a job; a dry run tells what it would do. */
+export const startJob = (kind, dryRun = false) => json("POST", `/v1/admin/${kind}${dryRun ? "?dry_run=true" : ""}`);
 export const cancelJob = (jobId) => json("POST", `/v1/jobs/${encodeURIComponent(jobId)}/cancel`);
 export const keys = async () => (await json("GET", "/v1/admin/keys")).keys;
 export const addKey = (wanted) => json("POST", "/v1/admin/keys", { body: wanted });
 export const revokeKey = (keyId) => request("DELETE", `/v1/admin/keys/${encodeURIComponent(keyId)}`);
 /** The changes of the gallery that fields ask for, the newest first. */
-export const operations = async (fields) => (await json("GET", `/v1/admin/operations?${fields}`)).operations;
+export const operations = (fields) => json("GET", `/v1/admin/operations?${fields}`);
 /** The queries that fields ask for, the newest first. */
-export const loggedQueries = async (fields) => (await json("GET", `/v1/admin/queries?${fields}`)).queries;
+export const loggedQueries = (fields) => json("GET", `/v1/admin/queries?${fields}`);
+/** The room on the disk; takes a while where there are many files. */
+export const disk = () => json("GET", "/v1/admin/disk");
+/** The model that is loaded. */
+export const model = () => json("GET", "/v1/admin/model");
 
 function inPortions(ids) {
   const portions = [];

@@ -2,6 +2,7 @@
 
 const LEAST_DIGITS = 3;
 const MOST_DIGITS = 6;
+const UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB"];
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 /** @type {Intl.DateTimeFormatOptions} */
@@ -25,6 +26,13 @@ export function count(number, noun, plural = `${noun}s`) {
 /** "1,234". */
 export function integer(number) {
   return whole.format(number);
+}
+
+/** Bytes as disks are sold: "1.2 GB", "340 kB". */
+export function size(bytes) {
+  const step = Math.min(UNITS.length - 1, Math.floor(Math.log10(Math.max(1, bytes)) / 3));
+  const value = bytes / 1000 ** step;
+  return `${value.toFixed(step > 0 && value < 10 ? 1 : 0)} ${UNITS[step]}`;
 }
 
 /** The fewest decimals that tell every score from the next, for cosines may all lie near 1. */

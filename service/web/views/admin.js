@@ -1,4 +1,4 @@
-/** What an operator looks after: state, cameras, jobs, keys and logs. */
+/** What an operator looks after: state, disk, model, cameras, jobs, keys and logs. */
 
 import * as api from "../api.js";
 import { html, render } from "../vendor/preact.js";
@@ -6,18 +6,25 @@ import { count } from "../format.js";
 import { refreshNames } from "../names.js";
 import { toast } from "../toasts.js";
 import { admin as words } from "../words.js";
-import { Jobs } from "./admin_jobs.js";
+import { Disk } from "./admin_disk.js";
+import { Jobs, isOpen } from "./admin_jobs.js";
 import { Keys } from "./admin_keys.js";
 import { Logs } from "./admin_logs.js";
+import { Model } from "./admin_model.js";
 
 const SECONDS_BETWEEN_LOOKS = 2;
 
 let place;
 let timer = null;
+let shown = false;
+let away = false; // the service, as was said already
 let jobs = [];
 let keys = [];
 let cameras = [];
 let ready = null;
+let model = null;
+let disk = null;
+let looked = null; // which jobs had ended when the disk was looked at
 let secret = null; // of the key that was just made
 
 /** @type {import("../router.js").View} */
@@ -28,12 +35,14 @@ function start(container) {
 }
 
 async function show() {
-  secret = null;
+  secret = looked = null;
+  shown = true;
   await reload();
 }
 
 function hide() {
   clearTimeout(timer);
+  shown = false;
   secret = null;
 }
 
@@ -43,6 +52,7 @@ async function act(work) {
     await work();
   } catch (error) {
     toast(error.message);
+    away = error.status === 0; // which is said by now
   }
   await reload();
 }
@@ -50,20 +60,38 @@ async function act(work) {
 async function reload() {
   clearTimeout(timer);
   try {
-    [ready, jobs, keys, cameras] = await Promise.all([api.ready(), api.jobs(), api.keys(), api.cameras()]);
+    [ready, jobs, keys, cameras, model] = await Promise.all([api.ready(), api.jobs(), api.keys(), api.cameras(), api.model()]);
+    away = false;
     draw();
-    if (jobs.some(({ state }) => ["queued", "running"].includes(state))) {
-      timer = setTimeout(reload, 1000 * SECONDS_BETWEEN_LOOKS);
-    }
+    await lookAtDisk();
+    if (jobs.some(isOpen)) lookAgain();
   } catch (error) {
-    toast(error.message);
+    if (error.status !== 0 || !away) toast(error.message);
+    away = error.status === 0;
+    if (away) lookAgain();
   }
+}
+
+function lookAgain() {
+  clearTimeout(timer);
+  if (shown) timer = setTimeout(reload, 1000 * SECONDS_BETWEEN_LOOKS);
+}
+
+/** The service looks at every file for this: when the view is shown, and when another job has ended. */
+async function lookAtDisk() {
+  const ended = jobs.filter((job) => !isOpen(job)).map((job) => job.job_id).join();
+  if (ended === looked) return;
+  disk = await api.disk();
+  looked = ended;
+  draw();
 }
 
 function draw() {
   render(html`
     <h2>${words.title}</h2>
     <${State} />
+    <${Disk} disk=${disk} />
+    <${Model} model=${model} />
     <${Cameras} />
     <${Jobs} jobs=${jobs} act=${act} />
     <${Keys} keys=${keys} secret=${secret} act=${act} told=${(made) => { secret = made; }} />
@@ -77,8 +105,6 @@ function State() {
       <h3 id="admin-state">${words.state}</h3>
       <dl>
         <div><dt>${words.items}</dt><dd>${count(ready.items, "photo")}</dd></div>
-        <div><dt>${words.model}</dt><dd><code>${ready.model_id}</code></dd></div>
-        ${ready.trained_on && html`<div><dt>${words.trainedOn}</dt><dd>${ready.trained_on}</dd></div>`}
         <div><dt>${words.health}</dt><dd>${[ready.status, ...ready.reasons].join(": ")}</dd></div>
       </dl>
       <p><a href="docs">${words.api}</a></p>

@@ -1,9 +1,16 @@
-/** Long work: started, watched and cancelled. */
+/** Long work: tried, started, watched and cancelled. */
 
 import * as api from "../api.js";
-import { percent, time } from "../format.js";
+import { percent, size, time } from "../format.js";
 import { html } from "../vendor/preact.js";
 import { admin as words } from "../words.js";
+
+const SIZES = ["bytes", "free"]; // of a result
+
+/** Whether a job has not ended. */
+export function isOpen({ state }) {
+  return ["queued", "running"].includes(state);
+}
 
 /** The newest jobs, and buttons that start one; `act` does something and shows what came of it. */
 export function Jobs({ jobs, act }) {
@@ -19,6 +26,11 @@ export function Jobs({ jobs, act }) {
           <button type="button" key=${kind} onClick=${() => start(kind)}>${name}</button>
         `)}
       </div>
+      <div class="row">
+        ${Object.entries(words.tryOut).map(([kind, name]) => html`
+          <button type="button" key=${kind} onClick=${() => act(() => api.startJob(kind, true))}>${name}</button>
+        `)}
+      </div>
       ${jobs.length === 0 ? html`<p>${words.noJobs}</p>` : html`<${Table} jobs=${jobs} act=${act} />`}
     </section>
   `;
@@ -32,11 +44,11 @@ function Table({ jobs, act }) {
         <tbody>
           ${jobs.map((job) => html`
             <tr key=${job.job_id}>
-              <th scope="row">${job.kind}</th>
+              <th scope="row">${words.kindOf(job)}</th>
               <td>${job.state} ${isOpen(job) ? html`
                 <button type="button" onClick=${() => act(() => api.cancelJob(job.job_id))}>${words.cancel}</button>
               ` : null}</td>
-              <td>${job.progress === null ? "" : percent(job.progress)}</td>
+              <td>${isOpen(job) ? html`<${Bar} job=${job} />` : job.progress === null ? "" : percent(job.progress)}</td>
               <td>${time(job.created_at)}</td>
               <td>${job.error ?? summary(job.result)}</td>
             </tr>
@@ -47,11 +59,22 @@ function Table({ jobs, act }) {
   `;
 }
 
-function isOpen(job) {
-  return ["queued", "running"].includes(job.state);
+/** How far a job is, moving without a number where that is not known. */
+function Bar({ job }) {
+  const share = job.progress ?? undefined;
+  return html`
+    <progress max="1" value=${share} aria-label=${words.progressOf(job.kind)}></progress>
+    ${share === undefined ? null : html` ${percent(share)}`}
+  `;
 }
 
+/** What came of a job: numbers and words as they are, lists by their length. */
 function summary(result) {
-  const told = Object.entries(result ?? {}).filter(([, value]) => typeof value !== "object");
-  return told.map(([name, value]) => `${name} ${value}`).join(", ");
+  const told = Object.entries(result ?? {}).filter(([name, value]) => name !== "dry_run" && (Array.isArray(value) || typeof value !== "object"));
+  return told.map(([name, value]) => words.resulted(name, shown(name, value))).join(", ");
+}
+
+function shown(name, value) {
+  if (Array.isArray(value)) return String(value.length);
+  return SIZES.includes(name) ? size(value) : String(value);
 }

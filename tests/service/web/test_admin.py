@@ -36,6 +36,30 @@ def test_jobs_are_started_and_watched(operator):
     expect(tab.get_by_role("row").filter(has_text="check")).to_contain_text("done")
 
 
+def test_the_room_the_model_and_what_a_job_would_do_are_told(operator, gallery):
+    tab, client = operator
+    disk = tab.get_by_role("region", name="Disk")
+    expect(disk.get_by_role("row").filter(has=tab.get_by_role("rowheader", name="Photos", exact=True))).to_contain_text(
+        "6"
+    )
+    expect(disk).to_contain_text("There is room for about")
+    model = tab.get_by_role("region", name="Model and calibration")
+    told = client.get("/v1/admin/model").json()
+    expect(model).to_contain_text(told["checksum"])
+    expect(model).to_contain_text("none: there is no calibration beside the model")
+    expect(model).to_contain_text(told["engine"]["how"])
+    tab.get_by_role("button", name="Try a re-index").click()
+    expect(tab.get_by_role("row").filter(has_text="reindex (tried)")).to_contain_text("embed 0, left out 0")
+
+
+def test_a_disk_that_is_nearly_full_is_told_of(operator, gallery, monkeypatch):
+    monkeypatch.setattr(type(gallery.holdings.space), "low", "7 MiB are free on the disk")
+    tab, _ = operator
+    tab.reload()
+    alert = tab.get_by_role("region", name="Disk").get_by_role("alert")
+    expect(alert).to_have_text("Nearly full: 7 MiB are free on the disk. Free some room before photos are refused.")
+
+
 def test_a_key_is_made_shown_once_and_revoked(operator):
     tab, client = operator
     tab.on("dialog", lambda dialog: dialog.accept())
@@ -62,6 +86,16 @@ def test_logs_are_looked_through_and_the_api_is_described_without_anything_from_
     tab.get_by_label("Which log").select_option("Changes")
     tab.get_by_role("button", name="Show").click()
     expect(tab.get_by_role("row").filter(has_text="item.enrol")).to_have_count(6)
+    tab.get_by_label("Kind of change").fill("item.delete")
+    tab.get_by_role("button", name="Show", exact=True).click()
+    expect(tab.get_by_text("0 found")).to_be_visible()
+    tab.get_by_label("Kind of change").fill("")
+    tab.get_by_label("Before", exact=True).fill("2020-01-01T00:00")
+    tab.get_by_role("button", name="Show", exact=True).click()
+    expect(tab.get_by_text("0 found")).to_be_visible()
+    tab.get_by_label("Before", exact=True).fill("")
+    tab.get_by_role("button", name="Show", exact=True).click()
+    expect(tab.get_by_text("6 found")).to_be_visible()
     tab.get_by_label("By key").fill("nobody")
     tab.get_by_role("button", name="Show").click()
     expect(tab.get_by_text("0 found")).to_be_visible()
