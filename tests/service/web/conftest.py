@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,29 +48,69 @@ def chromium():
         browser.close()
 
 
+class Running:
+    """An application at an address, which can be stopped and started there again."""
+
+    def __init__(self, app):
+        self.app = app
+        self.port = 0
+        self.start()
+
+    def start(self):
+        listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = listening.getsockname()[1]
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", lifespan="off"))
+        self.thread = threading.Thread(target=self.server.run, args=([listening],))
+        self.thread.start()
+        self.listening = listening
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join()
+        self.listening.close()
+
+
 @pytest.fixture
-def serve(gallery, runner, reviews, checkpoint, tmp_path):
+def running():
+    """What `serve` started, by the address of its client."""
+    return {}
+
+
+@pytest.fixture
+def serve(gallery, runner, reviews, checkpoint, tmp_path, running):
     """A function that serves the gallery with some settings, and gives a client of that address."""
-    running = []
+    clients = []
 
     def run(calibration=None, classification=None, **options):
         settings = Settings(checkpoint=checkpoint, gallery=tmp_path / "gallery", **options)
         app = create_app(gallery, runner, settings, calibration, classification, reviews)
-        server = uvicorn.Server(uvicorn.Config(Proxied(app, settings), log_level="error", lifespan="off"))
-        listening = socket.create_server(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}{settings.root}"
-        client = httpx2.Client(base_url=address, timeout=DEADLINE)
-        running.append((server, thread, listening, client))
+        started = Running(Proxied(app, settings))
+        client = httpx2.Client(base_url=f"http://127.0.0.1:{started.port}{settings.root}", timeout=DEADLINE)
+        clients.append(client)
+        running[str(client.base_url)] = started
         return client
 
     yield run
-    for server, thread, listening, client in running:
+    for client in clients:
         client.close()
-        server.should_exit = True
-        thread.join()
-        listening.close()
+    for started in running.values():
+        started.stop()
+
+
+@pytest.fixture
+def outage(running):
+    """A function of a client whose server is stopped while its block lasts."""
+
+    @contextmanager
+    def away(client):
+        served = running[str(client.base_url)]
+        served.stop()
+        try:
+            yield
+        finally:
+            served.start()
+
+    return away
 
 
 @pytest.fixture
