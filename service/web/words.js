@@ -427,6 +427,7 @@ export const compare = {
   all: (label) => `All photos of ${label ?? "this one"}`,
   attention: "Attention",
   toSearch: "To the search",
+  nobody: "Nobody was chosen to be compared.",
   unnamed: "no name",
   answers: { same: "Same", different: "Different", unsure: "Unsure", not_comparable: "Not comparable" },
   notEnrolled: "Same adds the photo that is searched with; other answers are kept of photos in the gallery alone.",

@@ -45,9 +45,10 @@ async function show(shown) {
   document.body.classList.add("comparing");
   const isHere = () => here().view === "compare" && fields === shown.fields;
   try {
+    if (!fields.has("item_id") && !fields.has("subject_id")) throw new Error(words.nobody);
     const subject = fields.has("item_id")
       ? { item: await api.getItem(fields.get("item_id")) }
-      : { kept: await getSubject(fields.get("subject_id") ?? "") };
+      : { kept: await getSubject(fields.get("subject_id")) };
     if (!isHere()) return;
     render(html`<${Comparison} key=${String(fields)} subject=${subject} ids=${fields.getAll("with")} first=${Number(fields.get("at")) || 0} />`, place);
   } catch (error) {

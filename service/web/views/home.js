@@ -5,7 +5,7 @@ import * as naming from "../api/identities.js";
 import { status } from "../api/review.js";
 import { count, fileName, integer, percent } from "../format.js";
 import { address } from "../router.js";
-import { may } from "../session.js";
+import { may, seesAll } from "../session.js";
 import { toast } from "../toasts.js";
 import { html, render } from "../vendor/preact.js";
 import { home as words } from "../words.js";
@@ -37,12 +37,13 @@ async function show() {
   }
 }
 
-/** How far the review is; null where none was started. */
+/** How far the review is; null where none was started, or not all of it may be seen. */
 async function waiting() {
+  if (!seesAll()) return null;
   try {
     return await status();
   } catch (error) {
-    if (error.status === 409 || error.status === 403) return null;
+    if (error.status === 409) return null;
     throw error;
   }
 }
