@@ -79,8 +79,6 @@ FORMS: dict[str, Form] = {
     "baseline": Form(DcalOptions(method="baseline")),
     "dcal": Form(PAPER),
     "control": Form(PAPER, "self"),
-    "before": Form(replace(PAPER, glca_input="before")),
-    "selected": Form(replace(PAPER, glca_input="before", glca_keys="selected")),
     "half": Form(PAPER, probability=0.5),
     "hardest": Form(PAPER, "hardest", 0.5),
     "equal": Form(PAPER, equal=True),
@@ -162,7 +160,7 @@ PLAN = [
 GPU_PLAN = [  # what says most first: it may be stopped, and goes on where it was
     *(f"{name}:baseline,dcal,control:300:0,1,2,3,4" for name in ("eth80", "cub30", "nyala")),
     *(f"{name}:baseline:600:0,1,2,3,4" for name in ("eth80", "cub30", "nyala")),
-    *(f"{name}:hardest,half,selected,before,equal,glca:300:0,1,2,3,4" for name in ("eth80", "cub30")),
+    *(f"{name}:hardest,half,equal,glca:300:0,1,2,3,4" for name in ("eth80", "cub30")),
 ]
 
 

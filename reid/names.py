@@ -6,8 +6,6 @@ Task = Literal["reid", "fgvc"]
 Method = Literal["dcal", "baseline", "glca", "pwca"]
 BranchName = Literal["sa", "glca", "pwca"]
 PartnerStream = Literal["sa", "pwca"]
-GlcaInput = Literal["after", "before"]
-GlcaKeys = Literal["all", "selected"]
 SideKind = Literal["camera", "view", "camera+view"]
 Features = Literal["concat", "sa", "glca"]
 """Which tokens an embedding is made of."""

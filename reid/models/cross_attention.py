@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.models.layers import Layer, TimmModule, open_block
-from reid.names import GlcaKeys, PartnerStream
+from reid.names import PartnerStream
 
 
 def self_attention(layer: Layer, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,10 +51,10 @@ class GlobalLocalCrossAttention(nn.Module):
         self.block = copy.deepcopy(block)
         self.norm = copy.deepcopy(norm)
 
-    def forward(self, tokens: Tensor, chosen: Tensor, keys: GlcaKeys = "all") -> Tensor:
+    def forward(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """Tokens (B, T, D) after the last SA block and chosen (B, R) indices to normed queries (B, 1 + R, D).
 
-        The class token comes first, then the chosen patches in their order. They meet `keys`, all tokens or the same.
+        The class token comes first, then the chosen patches in their order. They meet all tokens.
         """
         layer = open_block(self.block)
         asking = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
@@ -62,7 +62,7 @@ class GlobalLocalCrossAttention(nn.Module):
         # Whole rows, because gather's backward pass goes number by number.
         queries = tokens.flatten(0, 1).index_select(0, (first + asking).flatten()).view(*asking.shape, -1)
         (query,) = layer.project(queries, "q", asking)
-        key, value = layer.project(tokens, "kv") if keys == "all" else layer.project(queries, "kv", asking)
+        key, value = layer.project(tokens, "kv")
         normed: Tensor = self.norm(layer.finish(queries, layer.attend(query, key, value)))
         return normed
 

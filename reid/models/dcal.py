@@ -203,8 +203,7 @@ class DCAL(nn.Module):
             row = output.rollout = class_row(look() for look in reversed(looks))
             if local is not None:
                 output.chosen = local_queries(row, self.options.ratio, self.prefix)
-                asked = tokens if self.options.glca_input == "after" else before
-                output.glca = branch("glca", local(asked[:count], output.chosen, self.options.glca_keys)[:, 0])
+                output.glca = branch("glca", local(tokens[:count], output.chosen)[:, 0])
         if self.jigsaw is not None:
             tokens_of_parts = self.jigsaw(before[:count]).unbind(dim=1)
             output.jigsaw = tuple(branch(f"jigsaw_{i}", token) for i, token in enumerate(tokens_of_parts, start=1))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reid.names import GlcaInput, GlcaKeys, Method, PartnerStream, Task
+from reid.names import Method, PartnerStream, Task
 
 
 @dataclass(frozen=True)
@@ -10,19 +10,15 @@ class DcalOptions:
     """The choices of `DCAL`, and of the backbone below it, that are no sizes.
 
     `method` names the branches and `head` the task that their heads are of. `ratio` in (0, 1] is the share of patches
-    that GLCA chooses; it works on the tokens after the last block, as `glca_input` says, or on those before, and its
-    queries meet all of them, as `glca_keys` says, or the class token and the chosen patches. `partner_stream` says
-    which of the partner's streams PWCA reads. `drop_path` in [0, 1) is the stochastic depth of the last block;
-    `stride`, smaller than the patch, makes patches overlap. `checkpointing` recomputes each block in the backward pass
-    instead of keeping what it computed. TransReID's additions: `jigsaw` is the shift of its jigsaw module, 0 for none;
-    `sides` how many combinations of camera and view have an embedding.
+    that GLCA chooses. `partner_stream` says which of the partner's streams PWCA reads. `drop_path` in [0, 1) is the
+    stochastic depth of the last block; `stride`, smaller than the patch, makes patches overlap. `checkpointing`
+    recomputes each block in the backward pass instead of keeping what it computed. TransReID's additions: `jigsaw` is
+    the shift of its jigsaw module, 0 for none; `sides` how many combinations of camera and view have an embedding.
     """
 
     method: Method = "dcal"
     head: Task = "reid"
     ratio: float = 0.3
-    glca_input: GlcaInput = "after"
-    glca_keys: GlcaKeys = "all"
     partner_stream: PartnerStream = "sa"
     drop_path: float = 0.1
     stride: int | None = None

@@ -153,20 +153,6 @@ def test_the_number_of_patches_never_reaches_the_class_token():
     torch.testing.assert_close(few(images()).glca.token, all_(images()).glca.token)
 
 
-def test_glca_before_the_last_block_starts_as_self_attention():
-    output = build(glca_input="before").eval()(images())
-    torch.testing.assert_close(output.glca.token, output.sa.token)
-
-
-def test_glca_of_selected_keys_is_a_block_that_has_no_other_tokens():
-    model = perturb(build(glca_keys="selected")).eval()
-    output = model(images())
-    tokens = model.backbone.blocks(dcal.embed_tokens(model.backbone, images()))
-    for own, chosen, found in zip(tokens, output.chosen, output.glca.token, strict=True):
-        alone = model.glca.norm(model.glca.block(own[[0, *chosen.tolist()]].unsqueeze(0)))
-        torch.testing.assert_close(found, alone[0, 0])
-
-
 def test_stochastic_depth_rises_linearly_in_all_streams():
     model = build(drop_path=0.3)
     rates = [getattr(block.drop_path2, "drop_prob", 0.0) for block in model.backbone.blocks]
