@@ -16,6 +16,7 @@ from reid.files import fingerprint
 from reid.inference.checkpoint import load_model, save_model
 from reid.inference.exporting import export
 from reid.retrieval.calibration import Calibration
+from service.api.state import UNCALIBRATED
 from service.loading import Loaded, _calibration, announce
 from service.opening import open_gallery
 from service.records import NewKey
@@ -179,13 +180,15 @@ def test_a_calibration_is_used_for_the_embeddings_it_was_made_for(checkpoint, tm
     protocol = {"features": features, "flip_test": False}
     values = {"model": fingerprint(run / "model.safetensors"), "protocol": protocol, "calibration": calibration}
     with open_gallery(tmp_path / "gallery", run, "cpu") as gallery:
-        assert _calibration(run, gallery) is None
+        assert _calibration(run, gallery) == (None, UNCALIBRATED)
         (run / "calibration.json").write_text(json.dumps(values))
-        found = _calibration(run, gallery)
+        found, told = _calibration(run, gallery)
     if kept:
         assert found.as_json() == calibration
+        assert told == "an evaluation on features with other individuals"
     else:
         assert found is None
+        assert told in caplog.text
         assert "made with features sa, the gallery with concat" in caplog.text
 
 
