@@ -19,7 +19,7 @@ export function Look({ one, act }) {
         see(found);
         refuse("");
       },
-      (error) => refuse(error.message),
+      (error) => error.status !== 409 && refuse(error.message), // it was begun meanwhile, which is seen soon
     );
   }, [one.import_id, wanted]);
   const change = (settings) => act(() => api.editImport(one.import_id, settings));

@@ -134,8 +134,8 @@ def open_page(chromium, refused):
             problems.append(message.text)
 
     def note(answer):
-        if answer.status == 409 and answer.url.endswith("/v1/review/status"):
-            unstarted.add(answer.status)  # how Home learns that there is no review yet
+        if answer.status == 409 and answer.url.endswith(("/v1/review/status", "/preview")):
+            unstarted.add(answer.status)  # how Home learns that there is no review yet, and a look that all has begun
         elif answer.status >= 400:
             statuses.add(answer.status)
 
