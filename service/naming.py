@@ -159,7 +159,8 @@ def _catalogue(arguments: argparse.Namespace) -> None:
         rows, left_out = sightings(database, chosen), 0
         if kind in ("table", "wildbook"):
             output.parent.mkdir(parents=True, exist_ok=True)
-            with output.open("w", encoding="utf-8", newline="") as file:
+            # Excel needs a mark at the beginning, which Wildbook takes for a part of the first heading.
+            with output.open("w", encoding="utf-8-sig" if kind == "table" else "utf-8", newline="") as file:
                 sheet = write_table if kind == "table" else partial(write_wildbook, species=arguments.species)
                 written = sheet(file, rows)
         else:

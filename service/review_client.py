@@ -95,9 +95,12 @@ class IdentityClient:
     def __init__(self, get: Callable[..., Any], pages: Callable[..., Any]) -> None:
         self._get, self._pages = get, pages
 
-    def list(self, q: str = "", sort: str = "name") -> Iterator[Identity]:
-        """The identities whose name or alias has `q` in it, by name, photos, first_seen, last_seen or newest."""
-        for page in self._pages(IdentityPage, "/v1/identities", {"q": q, "sort": sort}):
+    def list(self, q: str = "", sort: str = "name", empty: bool = True) -> Iterator[Identity]:
+        """The identities whose name or alias has `q` in it, by name, photos, first_seen, last_seen or newest.
+
+        `empty` tells whether those are meant that no item shows.
+        """
+        for page in self._pages(IdentityPage, "/v1/identities", {"q": q, "sort": sort, "empty": empty}):
             yield from page.identities
 
     def get(self, identity_id: str) -> IdentityDetail:

@@ -95,8 +95,8 @@ class ShortlistClient:
 
     def table(self, shortlist_id: str) -> str:
         """It as a table in CSV."""
-        text: str = self._send("GET", _shortlist_path(shortlist_id, "table")).text
-        return text
+        content: bytes = self._send("GET", _shortlist_path(shortlist_id, "table")).content
+        return content.decode("utf-8-sig")
 
     def report(self, shortlist_id: str) -> str:
         """It as one HTML file with its pictures in it."""

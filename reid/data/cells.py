@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+BOM = "\ufeff"  # begins tables for people: without it, Excel takes UTF-8 for the letters of an old Windows
+
 # With what a formula begins, also behind the mark that says it is none, so that all texts come back as they were.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from reid.data.cells import BOM
 from service.api.access import caller_of
 from service.api.description import ATTRIBUTES_ASKED
 from service.api.problems import documented
@@ -38,6 +39,7 @@ def catalogue(gallery: Gallery) -> APIRouter:
         rows = sightings(gallery.database, caller.narrow(wanted.chosen()), caller.narrow(Filter()))
         write = write_table if wanted.format == "table" else partial(write_wildbook, species=wanted.species or "")
         file = StringIO(newline="")
+        file.write(BOM if wanted.format == "table" else "")  # Wildbook takes it for a part of the first heading
         write(file, rows)
         name = "who_is_who.csv" if wanted.format == "table" else "wildbook.csv"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -48,7 +48,7 @@ def identities_router(gallery: Gallery) -> APIRouter:
     def page(wanted: Annotated[wire.IdentityQuery, Query()], request: Request) -> wire.IdentityPage:
         """List identities, each with a cover and with what its photos tell."""
         seen = caller_of(request).narrow(Filter())
-        found, total = catalogue.page(seen, wanted.q, wanted.sort, wanted.cursor, wanted.limit)
+        found, total = catalogue.page(seen, wanted.q, wanted.sort, wanted.cursor, wanted.limit, empty=wanted.empty)
         more = wanted.cursor + len(found) < total
         return wire.IdentityPage(
             identities=[_identity(one, root_of(request)) for one in found],

@@ -9,7 +9,7 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Path, Request, Response
 
-from reid.data.cells import as_cells
+from reid.data.cells import BOM, as_cells
 from service.api.access import caller_of, cause_of
 from service.api.problems import Forbidden, documented
 from service.api.proxies import root_of
@@ -173,6 +173,7 @@ def _row(item: Item) -> dict[str, str]:
 
 def _csv(listed: Listed) -> str:
     written = io.StringIO()
+    written.write(BOM)
     table = csv.DictWriter(written, COLUMNS)
     table.writeheader()
     for position, (item, note) in enumerate(listed, 1):

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep
@@ -37,6 +38,7 @@ from service.storage.bulk_edits import BulkEdits
 from service.wire.import_schemas import ImportPreview, ImportSettings, settings_of
 
 KIND = "import"
+ATTRIBUTE = "import"  # of the items that an import added: its id, by which they are found again
 PAUSE = 0.2  # seconds
 BUSY_TRIES = 60  # until it counts as an outage
 NOT_FINAL = "outage"
@@ -153,7 +155,9 @@ class _Taking:
         # One that a job enrolled which was cut short before it could say so is not one that was there before.
         if result.created or item.created_at >= self._started_at:
             return Result(name, "created", item.item_id, "", clock), None, {}
-        changes = said_otherwise(item.details, details)
+        # Of which import it is, is said of what it added alone.
+        said = {key: value for key, value in details.attributes.items() if key != ATTRIBUTE}
+        changes = said_otherwise(item.details, replace(details, attributes=said))
         clock = clock if "captured_at" in changes else ""
         return Result(name, "existing", item.item_id, ",".join(names_of(item, changes)), clock), item, changes
 
@@ -214,7 +218,7 @@ class _Enrolling:
         zone = None if settings.timezone is None else read_zone(settings.timezone)
         self._said = Cameras(zone, named_by_device=settings.camera_from == "device")
         self._gallery, self._cameras, self._cause, self._again = gallery, one.cameras, cause, settings.again
-        self._most_bytes, self._alike = most_bytes, alike
+        self._most_bytes, self._alike, self._import_id = most_bytes, alike, one.import_id
 
     def batches(self, photos: Sequence[Photo]) -> Generator[list[_Taken], None, None]:
         """What became of photos, in their order; raises Closed."""
@@ -236,7 +240,7 @@ class _Enrolling:
             if refusal := self._refusal(photo):
                 found.append(_Taken(Outcome(str(photo), refusal)))
             else:
-                good.append(photo)
+                good.append(replace(photo, cells={**photo.cells, ATTRIBUTE: self._import_id}))
         for _ in range(BUSY_TRIES):
             try:
                 made = outcomes(self._gallery, good, self._cause, cameras=self._said, again=self._again)

@@ -1,6 +1,7 @@
 """The catalogue of a gallery: its identities, with what their photos tell of each."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from reid.naming.decisions import Decision as Told
 from reid.naming.groups import Groups
 from service.fields import Filter, time_from
 from service.records import Decision, Item, NotFound
-from service.storage.columns import LABELLED_ITEMS, condition, portions
+from service.storage.columns import LABELLED_ITEMS, captured, condition, portions
 from service.storage.database import Database
 from service.storage.decisions import LEVEL, Decisions, reviewer_errors
 from service.storage.identities import Identities, Identity, plain_name
@@ -21,6 +22,7 @@ from service.storage.membership import connected
 from service.storage.store import Store
 from service.storage.tables import decisions, identities, items
 
+_DIGITS = re.compile(r"(\d+)")
 Sort = Literal["name", "photos", "first_seen", "last_seen", "newest"]
 MOST_ITEMS = 1000  # of an identity that are listed
 
@@ -49,6 +51,11 @@ class Dispute:
     weakest: tuple[tuple[str, str], ...]
 
 
+def natural(name: str) -> tuple[str | int, ...]:
+    """By what names are sorted as people do it, N2 before N10: texts and numbers by turns."""
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(_DIGITS.split(name)))
+
+
 class Catalogue:
     """What is to be told of the identities of a gallery, as far as the items that pass a filter tell it."""
 
@@ -57,13 +64,21 @@ class Catalogue:
         self._identities, self._store, self._decisions = Identities(database), Store(database), Decisions(database)
 
     def page(
-        self, seen: Filter, words: str = "", sort: Sort = "name", offset: int = 0, limit: int = 100
+        self,
+        seen: Filter,
+        words: str = "",
+        sort: Sort = "name",
+        offset: int = 0,
+        limit: int = 100,
+        *,
+        empty: bool = True,
     ) -> tuple[list[Entry], int]:
         """A page of the identities whose name or alias has some words in it, and how many there are in all.
 
-        Those without any item show only where all items are seen.
+        Those without any item, which is what a corrected label leaves of a name, show only where all items are seen,
+        and `empty` ones are wanted.
         """
-        rows = self._counted(seen)
+        rows = [row for row in self._counted(seen) if empty or row.photos]
         wanted = plain_name(words)
         if wanted:
             rows = [row for row in rows if any(wanted in plain_name(one) for one in (row.name, *row.aliases) if one)]
@@ -169,6 +184,7 @@ class Catalogue:
             for identity_id, camera, site in self._database.read(told.where(of, condition(seen)).distinct()):
                 places[identity_id][0].update([camera] if camera is not None else [])
                 places[identity_id][1].update([site] if site is not None else [])
+        times = self._times(rows, seen)
         covers = self._store.get_many([row.cover for row in rows.values() if row and row.cover is not None])
         entries = []
         for identity_id, row in rows.items():
@@ -177,10 +193,22 @@ class Catalogue:
                 entries.append(Entry(identity, 0))
                 continue
             cover = covers[row.cover].item_id if row.cover in covers else None
-            times = [None if time is None else time_from(time) for time in (row.first_seen, row.last_seen)]
-            cameras, sites = (tuple(sorted(names)) for names in places[identity_id])
-            entries.append(Entry(identity, row.photos, cover, times[0], times[1], cameras, sites))
+            first, last = (times.get((identity_id, time)) for time in (row.first_seen, row.last_seen))
+            cameras, sites = (tuple(sorted(names, key=natural)) for names in places[identity_id])
+            entries.append(Entry(identity, row.photos, cover, first, last, cameras, sites))
         return entries
+
+    def _times(self, rows: Mapping[str, "_Row | None"], seen: Filter) -> dict[tuple[str, int | None], datetime | None]:
+        """The first and last times of identities on the camera's clock, by their ids and those in microseconds."""
+        found: dict[tuple[str, int | None], datetime | None] = {}
+        columns = (identities.c.identity_id, items.c.captured_at, items.c.captured_precision)
+        for portion in portions(rows):
+            ends = {time for one in portion if (row := rows[one]) for time in (row.first_seen, row.last_seen)} - {None}
+            told = select(*columns).select_from(LABELLED_ITEMS).where(items.c.captured_at.in_(ends), condition(seen))
+            of = identities.c.identity_id.in_(portion)
+            for identity_id, time, precision in self._database.read(told.where(of).order_by(items.c.number.desc())):
+                found[identity_id, time] = captured(time_from(time), precision or "")[0]
+        return found
 
 
 @dataclass(frozen=True)
@@ -196,7 +224,7 @@ class _Row:
 
 
 _ORDERS: dict[Sort, Any] = {
-    "name": lambda row: (row.name is None, plain_name(row.name or ""), row.number),
+    "name": lambda row: (row.name is None, natural(plain_name(row.name or "")), row.number),
     "photos": lambda row: (-row.photos, row.number),
     "first_seen": lambda row: (row.first_seen is None, row.first_seen or 0, row.number),
     "last_seen": lambda row: (row.last_seen is None, -(row.last_seen or 0), row.number),

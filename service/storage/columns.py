@@ -51,7 +51,7 @@ def item_from(row: tuple[Any, ...]) -> Item:
     said = {
         field.name: _READ[field.kind](value) for field, value in zip(FIELDS, searched, strict=True) if value is not None
     }
-    time, precision = _captured(said.pop("captured_at", None), precision or "")
+    time, precision = captured(said.pop("captured_at", None), precision or "")
     where = {"captured_precision": precision, "latitude": latitude, "longitude": longitude}
     details = Details(key=key, captured_at=time, **where, **said)
     region = None
@@ -75,7 +75,7 @@ def details_columns(details: Details) -> dict[str, Any]:
     return {"key": details.key, "captured_precision": precision, **where, **columns}
 
 
-def _captured(time: datetime | None, precision: str) -> tuple[datetime | None, str | None]:
+def captured(time: datetime | None, precision: str) -> tuple[datetime | None, str | None]:
     """The time of an item with the offset of its clock, and its precision."""
     if time is None:
         return None, None

@@ -12,6 +12,8 @@ export const enrol = (form) => json("POST", "/v1/items", { body: form });
 export const getItem = (itemId) => json("GET", itemPath(itemId));
 export const editItem = (itemId, changes) => json("PATCH", itemPath(itemId), { body: changes });
 export const deleteItem = (itemId) => request("DELETE", itemPath(itemId), { keepalive: true });
+/** Enrol boxes in the photo of an item, each as `{box, label}`; gives a result for each. */
+export const enrolBoxes = async (itemId, boxes) => (await json("POST", itemPath(itemId, "/boxes"), { body: { boxes } })).results;
 /** A page of items, as the fields ask for it. */
 export const listItems = (fields, signal = undefined) => json("GET", `/v1/items?${fields}`, { signal });
 
@@ -102,8 +104,13 @@ export const session = () => json("GET", "/v1/session");
 export const openSession = (key) => request("POST", "/v1/session", { body: { key }, asksForKey: false });
 export const closeSession = () => request("DELETE", "/v1/session", { asksForKey: false });
 
-/** Where the photo of an item is. */
-export const imageUrl = (itemId) => ROOT + itemPath(itemId, "/image");
+/** Where what an item shows is, or the whole photo that it is a box of. */
+export const imageUrl = (itemId, whole = false) => ROOT + itemPath(itemId, whole ? "/image?whole=true" : "/image");
+
+/** The whole photo of an item as a file, for routes that take files. */
+export async function fileOfItem(itemId) {
+  return new File([await (await request("GET", itemPath(itemId, "/image?whole=true"))).blob()], itemId);
+}
 
 /** Where a small copy of it is. */
 export const thumbnailUrl = (itemId) => ROOT + itemPath(itemId, "/thumbnail");
@@ -111,8 +118,12 @@ export const thumbnailUrl = (itemId) => ROOT + itemPath(itemId, "/thumbnail");
 /** The attention over the photo of an item, as a picture. */
 export const itemAttention = async (itemId) => (await request("GET", itemPath(itemId, "/attention"))).blob();
 
-/** The attention over a photo that is not enrolled. */
-export const photoAttention = async (file) => (await request("POST", "/v1/attention", { body: photos([file]) })).blob();
+/** The attention over a photo that is not enrolled, or over a box in it, as forms have it. */
+export async function photoAttention(file, box = "") {
+  const form = photos([file]);
+  if (box !== "") form.set("box", box);
+  return (await request("POST", "/v1/attention", { body: form })).blob();
+}
 
 /** The most probable classes of each of some photos. */
 export async function classify(files, count) {

@@ -5,6 +5,9 @@ import { toApiTime, toInputTime, ZONE } from "./format.js";
 import { NameChoice } from "./names.js";
 import { search as words } from "./words.js";
 
+/** The field of a filter that leaves what one import added. */
+export const IMPORT = "attributes.import";
+
 const DEFAULT_TOP_K = "20";
 const DEFAULT_ORDER = "score";
 const TYPING_MS = 300;

@@ -18,6 +18,9 @@ const longThere = new Intl.DateTimeFormat(undefined, { ...inFull, timeZone: "UTC
 /** The name of the viewer's time zone, such as Europe/Oslo. */
 export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
+/** Compares names as people sort them, N2 before N10. */
+export const inOrder = new Intl.Collator("en", { numeric: true }).compare;
+
 /** "1 photo", "2,000 photos". */
 export function count(number, noun, plural = `${noun}s`) {
   return `${whole.format(number)} ${number === 1 ? noun : plural}`;
@@ -61,6 +64,11 @@ export function clockOf(text) {
 export function time(text) {
   const clock = clockOf(text);
   return clock ? `${shortThere.format(asShown(text))} ${clock}` : short.format(new Date(text));
+}
+
+/** The same, in UTC where the photo tells no zone: never in that of the viewer. */
+export function timeThere(text) {
+  return clockOf(text) ? time(text) : `${shortThere.format(new Date(text))} UTC`;
 }
 
 /** The same with seconds and zone. */

@@ -4,6 +4,7 @@ import { thumbnailUrl } from "./api.js";
 import { element } from "./dom.js";
 import { fileName, time } from "./format.js";
 import { changes, isRemoved } from "./items.js";
+import { RubberBand } from "./rubber_band.js";
 import { grid as words } from "./words.js";
 
 const LEAST_WIDTH = 152; // of a card, in pixels
@@ -33,10 +34,13 @@ export class Grid {
     this.drawn = new Map(); // what is in the page, by item
     this.current = null; // the item that Tab reaches
     this.anchor = null; // where a range of selected items begins
+    this.kept = new Set(); // what is selected beside that range
     list.addEventListener("keydown", (event) => this.press(event));
     addEventListener("scroll", () => this.redrawSoon(), { passive: true });
     new ResizeObserver(() => this.redrawSoon()).observe(list.parentElement);
     changes.addEventListener("edited", ({ detail }) => this.edit(detail));
+    changes.addEventListener("added", ({ detail }) => detail && this.insert(detail));
+    new RubberBand(this);
     for (const type of ["removed", "restored"]) changes.addEventListener(type, () => this.settleSoon());
   }
 
@@ -52,6 +56,14 @@ export class Grid {
   /** Show these too, at the end. */
   append(items) {
     this.items.push(...items);
+    this.settle();
+  }
+
+  /** Show one more, beside those of the same photo. */
+  insert(item) {
+    const place = this.items.findLastIndex((other) => other.media === item.media);
+    if (place < 0) return;
+    this.items.splice(place + 1, 0, item);
     this.settle();
   }
 
@@ -170,17 +182,22 @@ export class Grid {
 
   /** Select an item or not, and with `range` all from the last one on. */
   toggle(item, range = false) {
-    const chosen = new Set(this.selection);
-    const items = this.present();
-    const from = range && this.anchor ? items.indexOf(this.anchor) : -1;
-    if (from >= 0) {
-      const to = items.indexOf(item);
-      for (const one of items.slice(Math.min(from, to), Math.max(from, to) + 1)) chosen.add(one);
-    } else if (!chosen.delete(item)) {
-      chosen.add(item);
+    if (range && this.present().includes(this.anchor)) {
+      this.extend(item);
+      return;
     }
+    const chosen = new Set(this.selection);
+    if (!chosen.delete(item)) chosen.add(item);
     this.anchor = item;
+    this.kept = new Set(chosen);
     this.select(chosen);
+  }
+
+  /** Have the range that begins at the anchor end at an item. */
+  extend(item) {
+    const items = this.present();
+    const [from, to] = [items.indexOf(this.anchor), items.indexOf(item)];
+    this.select([...this.kept, ...items.slice(Math.min(from, to), Math.max(from, to) + 1)]);
   }
 
   /** Draw some items anew, of which something else is said now. */
@@ -195,12 +212,21 @@ export class Grid {
     this.refresh([item]);
   }
 
+  /** The items whose cards a rectangle touches, in pixels of the list; also of those that are not drawn. */
+  within(left, top, right, bottom) {
+    const { columns, height } = this.measure();
+    const width = (this.list.clientWidth + GAP) / columns;
+    const [first, last] = [Math.max(0, Math.floor((left + GAP) / width)), Math.min(columns - 1, Math.floor(right / width))];
+    const [above, below] = [Math.max(0, Math.floor((top + GAP) / height)), Math.floor(bottom / height)];
+    return this.present().slice(above * columns, (below + 1) * columns).filter((_, place) => first <= place % columns && place % columns <= last);
+  }
+
   press(event) {
     const items = this.present();
     const place = items.indexOf(this.current);
     if (place < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
     const { columns } = this.measure();
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -place, End: items.length - 1 - place };
     if (event.key in steps) {
       const next = items[place + steps[event.key]];
       if (next && event.shiftKey) {
@@ -208,9 +234,7 @@ export class Grid {
         this.toggle(next, true);
       }
       if (next) this.focus(next);
-    } else if (event.key === "Home") this.focus(items[0]);
-    else if (event.key === "End") this.focus(items.at(-1));
-    else if (event.key === "x") this.toggle(this.current);
+    } else if (event.key === "x") this.toggle(this.current);
     else return;
     event.preventDefault();
   }
@@ -222,7 +246,7 @@ function mark(card, chosen) {
 }
 
 function content(item) {
-  const photo = element("img", { src: thumbnailUrl(item.item_id), alt: "", decoding: "async" });
+  const photo = element("img", { src: thumbnailUrl(item.item_id), alt: "", decoding: "async", draggable: "false" });
   return [
     element("span", { class: "frame" }, photo),
     element("span", { class: item.label ? "label" : "label none" }, item.label ?? words.noLabel),

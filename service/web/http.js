@@ -15,6 +15,9 @@ export class Problem extends Error {
 /** The path below which the service is seen, as a proxy may have it below another one; without a slash at its end. */
 export const ROOT = new URL("..", import.meta.url).pathname.slice(0, -1);
 
+/** Emits "written" (detail: the path) after each request that changed something. @type {any} */
+export const writes = new EventTarget();
+
 let signIn = async () => false;
 
 /** Say what to do about a missing key: `ask` resolves to whether there is one now. */
@@ -38,7 +41,9 @@ export async function request(method, path, { body, signal, keepalive = false, a
     body: plain ? body : JSON.stringify(body),
     headers: kind === null ? {} : { "Content-Type": kind },
   };
-  return insist(() => reach(path, options), signal, asksForKey);
+  const response = await insist(() => reach(path, options), signal, asksForKey);
+  if (method !== "GET") writes.dispatchEvent(new CustomEvent("written", { detail: path }));
+  return response;
 }
 
 /**

@@ -8,7 +8,7 @@ const SECONDS_TO_UNDO = 8;
 const SECONDS_TO_UNDO_EDITS = 30;
 
 /**
- * Events `edited` (detail: the item), `removed` and `restored` (detail: its id), and `added`.
+ * Events `edited` (detail: the item), `removed` and `restored` (detail: its id), `deleted`, and `added` (detail: the item, or null).
  * @type {any} a plain target knows of no details
  */
 export const changes = new EventTarget();
@@ -36,9 +36,16 @@ export async function editItem(itemId, values) {
   return item;
 }
 
-/** Say that photos were enrolled. */
-export function tellAdded() {
-  tell("added", null);
+/** Say that photos were enrolled; one item, if it is known, has its place beside others of its photo. */
+export function tellAdded(item = null) {
+  tell("added", item);
+}
+
+/** Say that an item was deleted. */
+export function tellDeleted(itemId) {
+  removed.add(itemId);
+  tell("removed", itemId);
+  tell("deleted", itemId);
 }
 
 /** Delete items, once the time to take that back has passed. */

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { byId, filesOf, isTyping } from "./dom.js";
 import { count } from "./format.js";
+import { writes } from "./http.js";
 import { takeFiles as importFiles } from "./imports/taking.js";
 import { startWatching } from "./imports/watching.js";
 import { changes, undoLast } from "./items.js";
@@ -15,6 +16,8 @@ import { startViewer } from "./viewer.js";
 import { searchFiles, searchItem } from "./views/search.js";
 
 const SECONDS_UNTIL_ASKED_AGAIN = 5;
+const SETTLED_MS = 300; // after the last of several changes
+const COUNTED = /^\/v1\/(items|identities|decisions|subjects\/[^/]+\/items)/; // what changes how many there are of something
 
 function searchFrom(item) {
   searchItem(item);
@@ -90,6 +93,18 @@ async function showReadiness() {
   }
 }
 
+let settling;
+
+/** After whatever this page changed: how many photos there are, and how many of each name. */
+function countAnew({ detail: path }) {
+  if (!COUNTED.test(path)) return;
+  clearTimeout(settling);
+  settling = setTimeout(() => {
+    showReadiness();
+    refreshNames().catch(() => {}); // an outage, which the line above tells
+  }, SETTLED_MS);
+}
+
 async function start() {
   startGestures();
   startViewer(searchFrom);
@@ -103,7 +118,9 @@ async function start() {
   drawLinks();
   showReadiness();
   showPlace(here());
-  for (const type of ["added", "deleted"]) changes.addEventListener(type, showReadiness);
+  changes.addEventListener("added", showReadiness); // also of what the service does by itself
+  writes.addEventListener("written", countAnew);
+  addEventListener("focus", showReadiness); // others may have changed something meanwhile
   startWatching();
   refreshNames().catch((error) => toast(error.message));
 }

@@ -1,14 +1,11 @@
 /** When and where the photos of an answer were taken, drawn from what is known of them alone. */
 
 import { time } from "./format.js";
+import { Places } from "./places.js";
 import { html } from "./vendor/preact.js";
 import { overview as words } from "./words.js";
 
 const MOST_ROWS = 8; // cameras with a row of their own
-const DEGREE_KM = 111.2; // of latitude
-const WIDTH = 1000; // of the map, in units of its own
-const MARGIN = 60;
-const LEAST_KM = 0.2; // that a map shows
 
 /** Both, where enough is known; `open` is called with the photo that is pressed. */
 export function Overview({ matches, open }) {
@@ -59,53 +56,4 @@ function rowsOf(matches) {
 function Dot({ match, open, style }) {
   const name = words.dot(match.rank, match.label, match.camera, time(match.captured_at));
   return html`<button type="button" class="dot" tabindex="-1" style=${style} title=${name} aria-label=${name} onClick=${() => open(match)}></button>`;
-}
-
-function Places({ matches, open }) {
-  const places = placesOf(matches);
-  const north = Math.max(...places.map((place) => place.latitude));
-  const south = Math.min(...places.map((place) => place.latitude));
-  const shrink = Math.cos(((north + south) / 2) * (Math.PI / 180));
-  const west = Math.min(...places.map((place) => place.longitude));
-  const east = Math.max(...places.map((place) => place.longitude));
-  const [wideKm, highKm] = [(east - west) * DEGREE_KM * shrink, (north - south) * DEGREE_KM];
-  const unit = (WIDTH - 2 * MARGIN) / Math.max(wideKm, 2 * highKm, LEAST_KM); // per kilometre, at most half as high as wide
-  const height = 2 * MARGIN + highKm * unit;
-  const x = (place) => WIDTH / 2 + (place.longitude - (east + west) / 2) * DEGREE_KM * shrink * unit;
-  const y = (place) => MARGIN + (north - place.latitude) * DEGREE_KM * unit;
-  const scale = roundKm(WIDTH / 4 / unit);
-  return html`
-    <svg class="map" viewBox=${`0 0 ${WIDTH} ${height}`} role="group" aria-label=${words.map(places.length)}>
-      ${places.map(
-        (place) => html`
-          <g key=${`${place.latitude} ${place.longitude}`} class="place" onClick=${() => open(place.hits[0])}>
-            <title>${words.place(place.name, place.hits.length)}</title>
-            <circle cx=${x(place)} cy=${y(place)} r=${10 + 6 * Math.sqrt(place.hits.length)} />
-            <text x=${x(place)} y=${y(place) + 7} class="number">${place.hits.length}</text>
-            <text x=${x(place)} y=${y(place) + 40 + 6 * Math.sqrt(place.hits.length)}>${place.name}</text>
-          </g>
-        `,
-      )}
-      <path d=${`M 20 ${height - 20} h ${scale * unit}`} class="scale" />
-      <text x="20" y=${height - 30} class="legend">${words.kilometres(scale)}</text>
-    </svg>
-  `;
-}
-
-/** The photos of each place, best first, under the name of its site or camera. */
-function placesOf(matches) {
-  const places = new Map();
-  for (const match of matches) {
-    const key = `${match.latitude} ${match.longitude}`;
-    const { latitude, longitude } = match;
-    if (!places.has(key)) places.set(key, { latitude, longitude, name: match.site ?? match.camera ?? "", hits: [] });
-    places.get(key).hits.push(match);
-  }
-  return [...places.values()];
-}
-
-/** The largest of 1, 2, 5, 10, ... or 0.1, 0.2, 0.5 kilometres that is not above some. */
-function roundKm(most) {
-  const power = 10 ** Math.floor(Math.log10(most));
-  return [5, 2, 1].map((digit) => digit * power).find((kilometres) => kilometres <= most);
 }

@@ -2,18 +2,20 @@
 
 import * as api from "./api.js";
 import { filesOfSubject, keepSubject } from "./api/subjects.js";
-import { adopt } from "./adopting.js";
+import { adopt, isEnrolled } from "./adopting.js";
+import { boxButtons, boxOf, place as placeOver, textOf } from "./boxing.js";
 import { byId, element, isPressed, pairs, press } from "./dom.js";
 import { count, percent } from "./format.js";
 import { may } from "./session.js";
 import { toast } from "./toasts.js";
-import { search as words } from "./words.js";
+import { boxing as boxWords, search as words } from "./words.js";
 
 const CLASSES_SHOWN = 3;
 
 /**
- * Either an enrolled item, or what `POST /v1/subjects` answered.
- * @typedef {{item?: any, kept?: any}} Subject
+ * Either an enrolled item, or what `POST /v1/subjects` answered; `boxes` are the parts of its photos that are meant, as
+ * forms have them, if not all of each.
+ * @typedef {{item?: any, kept?: any, boxes?: string[]}} Subject
  */
 
 const list = byId("subject");
@@ -39,7 +41,8 @@ export async function keep(files, options) {
  * @param {Subject} subject
  * @returns {Promise<File[]>}
  */
-export async function filesOf({ kept }) {
+export async function filesOf({ item, kept }) {
+  if (item) return [await api.fileOfItem(item.item_id)];
   if (!sent.has(kept.subject_id)) sent.set(kept.subject_id, await filesOfSubject(kept));
   return sent.get(kept.subject_id);
 }
@@ -54,8 +57,10 @@ export class SubjectView {
   /**
    * @param {(place: number) => void} leaveOut
    * @param {(message: string) => void} complain
+   * @param {(boxes: string[]) => void} searchBoxes
    */
-  constructor(leaveOut, complain) {
+  constructor(leaveOut, complain, searchBoxes) {
+    this.searchBoxes = searchBoxes;
     this.leaveOut = leaveOut;
     this.complain = complain;
     this.urls = [];
@@ -78,14 +83,14 @@ export class SubjectView {
     this.urls = [];
     this.subject = subject;
     const kept = subject?.kept?.photos ?? [];
-    list.replaceChildren(...(subject?.item ? [itemPhoto(subject.item)] : kept.map((one) => this.keptPhoto(one, kept.length > 1))));
+    list.replaceChildren(...(subject?.item ? [this.itemPhoto(subject.item)] : kept.map((one) => this.keptPhoto(one, kept.length > 1))));
     byId("left-out").hidden = leftOut.length === 0;
     byId("left-out").replaceChildren(
       ...leftOut.map(({ name, reason }) => element("li", {}, element("b", {}, name), " ", element("span", {}, reason))),
     );
     byId("subject-tools").hidden = subject === null;
     byId("more-photos").hidden = kept.length === 0;
-    form.hidden = kept.length === 0 || !may("write");
+    form.hidden = subject === null || isEnrolled(subject) || !may("write");
     byId("adopt-name").value = "";
     byId("subject-drop").classList.toggle("compact", subject !== null);
     byId("choose-photos").textContent = subject === null ? "Choose photos" : "Search with other photos";
@@ -94,14 +99,61 @@ export class SubjectView {
   }
 
   keptPhoto({ index, filename, image_url: url }, several) {
-    return photo(url, filename, several ? () => this.leaveOut(index) : null);
+    return this.photo({ url, name: filename, place: index, leaveOut: several ? () => this.leaveOut(index) : null });
+  }
+
+  itemPhoto(item) {
+    const isBoxed = Boolean(this.subject.boxes);
+    const name = item.label ?? item.camera ?? "an enrolled photo";
+    return this.photo({ url: api.imageUrl(item.item_id, isBoxed), whole: api.imageUrl(item.item_id, true), name });
+  }
+
+  /** A photo of the subject, on which a box can be drawn; `whole` is where all of it is, if not at `url`. */
+  photo({ url, name, place = 0, leaveOut = null, whole = url }) {
+    const box = boxOf(this.subject.boxes?.[place] ?? "");
+    const image = element("img", { src: url, alt: `Searched with: ${name}` });
+    const stack = element("div", { class: "stack" }, image, element("img", { class: "overlay", alt: "Where the model looked", hidden: true }));
+    const drawing = boxButtons(image, {
+      draw: box ? boxWords.another : boxWords.draw,
+      take: boxWords.search,
+      begin: async () => {
+        stack.classList.add("drawing");
+        stack.querySelector(".overlay").hidden = true;
+        if (image.getAttribute("src") !== whole) image.src = whole;
+        await image.decode().catch(() => {}); // which the buttons tell
+        return box ? [box] : [];
+      },
+      taken: (drawn) => this.searchBox(place, textOf(drawn)),
+      ended: () => stack.classList.remove("drawing"),
+    });
+    if (box) {
+      const shown = element("div", { class: "box" });
+      stack.append(shown);
+      image.addEventListener("load", () => placeOver(shown, box, image.naturalWidth, image.naturalHeight));
+      drawing.all.prepend(element("button", { type: "button", onclick: () => this.searchBox(place, "") }, boxWords.whole));
+    }
+    const attributes = { type: "button", class: "leave-out", "aria-label": `Leave out ${name}`, onclick: leaveOut };
+    return element(
+      "li",
+      {},
+      stack,
+      element("span", { class: "name", title: name }, name),
+      drawing.all,
+      element("dl", { class: "classes", "aria-label": "Most probable classes" }),
+      leaveOut && element("button", attributes, "×"),
+    );
+  }
+
+  /** Search with a box of a photo, or with nothing for the whole of it; other photos stay as they are. */
+  searchBox(place, box) {
+    const boxes = (this.subject.boxes ?? (this.subject.kept?.photos ?? [null]).map(() => "")).map((other, number) => (number === place ? box : other));
+    this.searchBoxes(boxes);
   }
 
   /** Enrol the photos, under a name or none. */
   async adopt(name) {
-    const { kept } = this.subject;
     try {
-      const items = await adopt(kept, { label: name });
+      const items = await adopt(this.subject, { label: name });
       if (items.length > 0) toast(words.added(count(items.length, "photo"), name));
     } catch (error) {
       toast(error.message);
@@ -135,11 +187,16 @@ export class SubjectView {
     for (const overlay of list.querySelectorAll(".overlay")) overlay.hidden = true;
     if (!isPressed(attention) || !shown) return;
     try {
-      const maps = shown.item ? [api.itemAttention(shown.item.item_id)] : (await filesOf(shown)).map(api.photoAttention);
+      const boxes = shown.boxes ?? [];
+      const maps = isEnrolled(shown)
+        ? [api.itemAttention(shown.item.item_id)]
+        : (await filesOf(shown)).map((file, place) => api.photoAttention(file, boxes[place]));
       const blobs = await Promise.all(maps);
       if (this.subject !== shown || !isPressed(attention)) return;
       list.querySelectorAll(".overlay").forEach((overlay, place) => {
         overlay.src = URL.createObjectURL(blobs[place]);
+        const [box, { naturalWidth: width, naturalHeight: height }] = [boxOf(boxes[place] ?? ""), overlay.previousSibling];
+        if (box) placeOver(overlay, box, width, height);
         this.urls.push(overlay.src);
         overlay.hidden = false;
       });
@@ -148,25 +205,4 @@ export class SubjectView {
       this.complain(error.message);
     }
   }
-}
-
-function itemPhoto(item) {
-  return photo(api.imageUrl(item.item_id), item.label ?? item.camera ?? "an enrolled photo", null);
-}
-
-function photo(url, name, leaveOut) {
-  const attributes = { type: "button", class: "leave-out", "aria-label": `Leave out ${name}`, onclick: leaveOut };
-  return element(
-    "li",
-    {},
-    element(
-      "div",
-      { class: "stack" },
-      element("img", { src: url, alt: `Searched with: ${name}` }),
-      element("img", { class: "overlay", alt: "Where the model looked", hidden: true }),
-    ),
-    element("span", { class: "name", title: name }, name),
-    element("dl", { class: "classes", "aria-label": "Most probable classes" }),
-    leaveOut && element("button", attributes, "×"),
-  );
 }

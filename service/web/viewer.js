@@ -1,25 +1,28 @@
 /** The large view of a photo: all that is known of it, and what can be done with it. */
 
 import * as api from "./api.js";
-import { say } from "./adopting.js";
+import { isEnrolled, say } from "./adopting.js";
 import { collect } from "./collecting.js";
 import { byId, element, isPressed, isTyping, pairs, press } from "./dom.js";
+import { Edits } from "./edits.js";
 import { fileName, percent, timeInFull } from "./format.js";
-import { editItem, removeItem, undoable } from "./items.js";
-import { refreshNames } from "./names.js";
+import { removeItem, undoLast } from "./items.js";
 import { addressOfComparison } from "./views/compare.js";
 import { go } from "./router.js";
+import { SamePhoto } from "./same_photo.js";
 import { may } from "./session.js";
 import { viewer as words } from "./words.js";
 
 const dialog = byId("viewer");
 const overlay = byId("viewer-overlay");
 const state = byId("viewer-state");
-const FIELDS = Object.keys(words.fields); // that can be edited, each in an input `viewer-FIELD`
 const attention = byId("viewer-attention");
 
 let cards; // the list that the photo was opened from
+let listed; // the one of them that is open, or of whose photo another item is
 let item;
+let edits;
+let photo;
 let compared; // what was searched with, where the photo is a match
 
 /** Start the dialog; `search` is called with the item to search from. */
@@ -28,7 +31,18 @@ export function startViewer(search) {
   byId("viewer-previous").addEventListener("click", () => step(-1));
   byId("viewer-next").addEventListener("click", () => step(1));
   byId("viewer-delete").addEventListener("click", remove);
-  byId("label-form").addEventListener("submit", save);
+  edits = new Edits((told) => {
+    state.textContent = told;
+    byId("viewer-caption").textContent = item.label ?? "";
+    describe(item);
+  });
+  photo = new SamePhoto({
+    open: (other) => {
+      const same = cards.present().find((one) => one.item_id === other.item_id);
+      leaveTo(same ?? other, same ?? listed);
+    },
+    ...{ leave: leaveFor, whole: showWhole },
+  });
   byId("viewer-collect").addEventListener("click", addToShortlist);
   byId("viewer-search").addEventListener("click", () => leaveFor(() => search(item)));
   byId("viewer-compare").addEventListener("click", () => leaveFor(() => go(addressOfComparison(compared.subject, cards.present(), item))));
@@ -39,14 +53,16 @@ export function startViewer(search) {
     showAttention();
   });
   dialog.addEventListener("close", () => {
-    cards.focus(item);
+    edits.leave();
+    cards.focus(listed);
     if (history.state?.viewer) history.back();
   });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside its content
   });
   dialog.addEventListener("keydown", (event) => {
-    const keys = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), Delete: remove };
+    const isUndo = event.key === "z" && (event.ctrlKey || event.metaKey);
+    const keys = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), Delete: remove, ...(isUndo && { z: undoLast }) };
     if (isTyping(event.target) || !(event.key in keys)) return;
     event.preventDefault();
     keys[event.key]();
@@ -69,7 +85,7 @@ export function view(among, opened, searchedWith = null) {
   byId("label-form").hidden = !may("write");
   byId("viewer-delete").hidden = !may("write");
   byId("viewer-collect").hidden = !may("write");
-  show(opened);
+  show(opened, opened);
   if (!dialog.open) {
     history.pushState({ ...history.state, viewer: true }, "", location.hash); // Back closes it, and no more
     dialog.showModal();
@@ -98,32 +114,41 @@ async function sayIt(answer) {
   }
 }
 
-function show(next) {
+/** Save what was typed, and show another one. */
+function leaveTo(next, among) {
+  edits.leave();
+  show(next, among);
+}
+
+/** Show an item of the photo of one of the list, mostly that itself. */
+function show(next, among) {
   item = next;
+  listed = among;
   const items = cards.present();
-  const place = items.indexOf(item);
-  const title = item.rank ? `Match ${item.rank}` : `Photo ${place + 1}`;
+  const place = items.indexOf(listed);
+  const title = item.item_id !== listed.item_id ? words.samePhoto : item.rank ? `Match ${item.rank}` : `Photo ${place + 1}`;
   byId("viewer-title").textContent = title;
   byId("viewer-caption").textContent = item.label ?? title;
   byId("viewer-previous").disabled = place <= 0;
   byId("viewer-next").disabled = place === items.length - 1;
-  byId("viewer-different").hidden = !may("write") || !compared?.subject.item; // only of enrolled photos is it kept
-  const image = byId("viewer-image");
-  image.src = api.imageUrl(item.item_id);
-  image.alt = `Photo of ${item.label ?? "a subject without label"}`;
-  fill(item, true);
+  byId("viewer-different").hidden = !may("write") || !(compared && isEnrolled(compared.subject)); // only of enrolled photos is it kept
+  byId("viewer-image").src = api.imageUrl(item.item_id);
+  byId("viewer-image").alt = `Photo of ${item.label ?? "a subject without label"}`;
   state.textContent = "";
   describe(item);
+  edits.fill(item, true);
+  photo.show(item);
   showAttention();
   complete(item);
 }
 
-/** Say in the form what is known, but where somebody is typing unless the photo is another one. */
-function fill(known, another = false) {
-  for (const field of FIELDS) {
-    const input = byId(`viewer-${field}`);
-    if (another || input !== document.activeElement) input.value = known[field] ?? "";
-  }
+/** Show the whole photo, for a box to be drawn on it, or again what the item shows. */
+function showWhole(on) {
+  overlay.hidden = true;
+  const url = api.imageUrl(item.item_id, on && Boolean(item.box));
+  const image = byId("viewer-image");
+  if (image.getAttribute("src") !== url) image.src = url;
+  if (!on) showAttention();
 }
 
 /** Ask for what a match does not say. */
@@ -131,9 +156,10 @@ async function complete(shown) {
   try {
     const whole = await api.getItem(shown.item_id);
     if (item !== shown) return;
+    const isKnown = Boolean(shown.media);
     Object.assign(shown, { ...whole, ...shown });
     describe(shown);
-    fill(shown);
+    if (!isKnown) photo.read();
   } catch (error) {
     if (item === shown) state.textContent = error.message;
   }
@@ -178,49 +204,8 @@ async function showAttention() {
 
 function step(distance) {
   const items = cards.present();
-  const next = items[items.indexOf(item) + distance];
-  if (next) show(next);
-}
-
-/** Save what was changed in the form, and offer to take that back. */
-async function save(event) {
-  event.preventDefault();
-  const shown = item;
-  const wanted = {};
-  const before = {};
-  for (const field of FIELDS) {
-    const value = byId(`viewer-${field}`).value.trim() || null;
-    if (value === (shown[field] ?? null)) continue;
-    wanted[field] = value;
-    before[field] = shown[field] ?? null;
-  }
-  const changed = Object.keys(wanted);
-  if (changed.length === 0) {
-    state.textContent = words.unchanged;
-    return;
-  }
-  const only = changed.length === 1 && changed[0] === "label";
-  const told = only ? words.labelled(wanted.label) : words.saved(changed.map((field) => words.fields[field]));
-  if (await edit(shown, wanted, told)) undoable(told, () => edit(shown, before, words.taken));
-}
-
-/** Change what is said of an item, and show it where it is still open; whether that went well. */
-async function edit(shown, wanted, told) {
-  try {
-    const saved = await editItem(shown.item_id, wanted);
-    Object.assign(shown, saved);
-    if (item === shown) {
-      byId("viewer-caption").textContent = shown.label ?? "";
-      describe(shown);
-      fill(shown);
-      state.textContent = told;
-    }
-    await refreshNames();
-    return true;
-  } catch (error) {
-    if (item === shown) state.textContent = error.message;
-    return false;
-  }
+  const next = items[items.indexOf(listed) + distance];
+  if (next) leaveTo(next, next);
 }
 
 async function addToShortlist() {
@@ -234,8 +219,9 @@ async function addToShortlist() {
 function remove() {
   if (!may("write")) return;
   const items = cards.present();
-  const place = items.indexOf(item);
+  const place = items.indexOf(listed);
   removeItem(item);
-  item = items[place + 1] ?? items[place - 1]; // the card that gets the focus
+  if (item.item_id === listed.item_id) listed = items[place + 1] ?? items[place - 1]; // the card that gets the focus
+  edits.forget();
   dialog.close();
 }

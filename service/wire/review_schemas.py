@@ -220,9 +220,14 @@ class ReviewStatus(Answer, frozen=True):
 
 
 class IdentityQuery(Strict):
-    """A page of the identities: `q` is in the name or an alias, `cursor` is `next_cursor` of the page before."""
+    """A page of the identities: `q` is in the name or an alias, `cursor` is `next_cursor` of the page before.
+
+    By `name` is as people sort, N2 before N10. `empty` false leaves out those without photos, such as a name of which
+    the last label was corrected.
+    """
 
     q: str = Field("", max_length=200)
+    empty: bool = True
     sort: Literal["name", "photos", "first_seen", "last_seen", "newest"] = "name"
     cursor: int = Field(0, ge=0, le=MAX_NUMBER)
     limit: int = Field(100, ge=1, le=MAX_PAGE)

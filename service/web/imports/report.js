@@ -2,7 +2,7 @@
 
 import { thumbnailUrl } from "../api.js";
 import * as api from "../api/imports.js";
-import { status } from "../api/review.js";
+import { IMPORT } from "../filters.js";
 import { count, integer } from "../format.js";
 import { address } from "../router.js";
 import { may } from "../session.js";
@@ -22,7 +22,6 @@ export function Report({ one, act, again }) {
   const [twins, listTwins] = useState([]);
   const [unlike, listUnlike] = useState([]);
   const [added, picture] = useState([]);
-  const [begun, begin] = useState(true);
   const { import_id: id, report, retryable } = one;
   useEffect(() => {
     const read = (became, limit, take) => api.photos(id, became, limit).then(take, () => {});
@@ -30,11 +29,11 @@ export function Report({ one, act, again }) {
     read(THERE, MOST, listTwins);
     read(["differing"], MOST, listUnlike);
     read(["created"], PICTURES, picture);
-    status().then(() => begin(true), (error) => begin(error.status !== 409));
   }, [id, JSON.stringify(report)]);
   const said = report ? Object.entries(words.became).filter(([name]) => report[name] > 0) : [];
   const left = Object.entries(report?.left_out ?? {}).map(([kind, files]) => `${integer(files)} ${kind}`);
   const sum = (names) => (report ? names.reduce((all, name) => all + report[name], 0) : 0);
+  const these = new URLSearchParams({ [IMPORT]: id });
   const pictures = added.filter((photo) => photo.item_id !== null);
   return html`
     <p class="summary" role="status">
@@ -48,8 +47,8 @@ export function Report({ one, act, again }) {
         <button type="button" class="primary" onClick=${() => act(() => api.retryImport(id))}>${words.retry}</button>
       ` : null}
       ${report?.created > 0 ? html`
-        <a class="button" href=${address("review", begun ? [] : ["start"])}>${words.review}</a>
-        <a class="button" href=${address("browse")}>${words.browse}</a>
+        <a class="button" href=${address("review", ["start"], these)}>${words.review}</a>
+        <a class="button" href=${address("browse", [], these)}>${words.browse}</a>
       ` : null}
     </div>
     ${pictures.length > 0 ? html`
@@ -62,7 +61,7 @@ export function Report({ one, act, again }) {
           </li>
         `)}
         ${report.created > pictures.length ? html`
-          <li><a href=${address("browse")}>${words.more(integer(report.created - pictures.length))}</a></li>
+          <li><a href=${address("browse", [], these)}>${words.more(integer(report.created - pictures.length))}</a></li>
         ` : null}
       </ul>
     ` : null}

@@ -81,7 +81,7 @@ function Taken({ one, taken, close }) {
 }
 
 /** Save changes, which a message offers to take back where there was a value before. */
-async function save(one, changes, title) {
+export async function save(one, changes, title) {
   const former = Object.fromEntries(Object.keys(changes).map((field) => [field, one[field]]));
   try {
     await api.editIdentity(one.identity_id, changes);

@@ -3,7 +3,7 @@
 import * as api from "../api/identities.js";
 import { thumbnailUrl } from "../api.js";
 import { written } from "../dom.js";
-import { count, time } from "../format.js";
+import { count, timeThere } from "../format.js";
 import { address } from "../router.js";
 import { done, propose } from "../steps.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
@@ -16,23 +16,24 @@ const SORTS = ["name", "photos", "last_seen", "first_seen", "newest"];
 const MILLISECONDS = 200; // after the last letter, until a name is looked for
 
 /** Those whose name has `q` in it, by `sort`; `change` is given the events of both inputs. */
-export function List({ q, sort, may, change }) {
+export function List({ q, sort, empty, may, change }) {
   const [found, tell] = useState(null);
   const [problem, refuse] = useState(null);
+  const asking = `${q} ${sort} ${empty}`;
   const asked = useRef(null); // of what an outage is looked at again
   async function look(cursor = 0, before = []) {
     try {
-      const page = await api.identities({ q, sort, cursor, limit: PAGE });
+      const page = await api.identities({ q, sort, empty: String(empty), cursor: String(cursor), limit: String(PAGE) });
       tell({ ...page, identities: [...before, ...page.identities] });
       refuse(null);
     } catch (error) {
       refuse(error.message);
-      const again = () => asked.current === `${q} ${sort}` && look(cursor, before);
+      const again = () => asked.current === asking && look(cursor, before);
       if (error.status === 0 || error.status >= 500) setTimeout(again, 1000 * SECONDS);
     }
   }
   useEffect(() => {
-    asked.current = `${q} ${sort}`;
+    asked.current = asking;
     const again = () => look();
     const later = setTimeout(again, found ? MILLISECONDS : 0);
     done.addEventListener("done", again);
@@ -41,7 +42,7 @@ export function List({ q, sort, may, change }) {
       clearTimeout(later);
       done.removeEventListener("done", again);
     };
-  }, [q, sort]);
+  }, [asking]);
   return html`
     <form class="row" role="search" onSubmit=${(event) => event.preventDefault()}>
       <label>${words.find} <input type="search" name="q" value=${q} onInput=${change} /></label>
@@ -51,6 +52,7 @@ export function List({ q, sort, may, change }) {
           ${SORTS.map((one) => html`<option key=${one} value=${one} selected=${one === sort}>${words.sorts[one]}</option>`)}
         </select>
       </label>
+      <label class="check"><input type="checkbox" name="empty" value="true" checked=${empty} onChange=${change} /> ${words.empty}</label>
     </form>
     <details class="tools">
       <summary>${may ? words.tools : words.table}</summary>
@@ -85,7 +87,7 @@ function Card({ one, spelt }) {
       <span class="frame">${one.cover ? html`<img src=${thumbnailUrl(one.cover)} alt="" loading="lazy" />` : null}</span>
       <b class=${one.name ? "" : "none"}>${one.name ?? words.noName}</b>
       <span>${count(one.photos, "photo")}</span>
-      ${one.last_seen ? html`<time dateTime=${one.last_seen}>${words.lastSeen(time(one.last_seen))}</time>` : null}
+      ${one.last_seen ? html`<time dateTime=${one.last_seen}>${words.lastSeen(timeThere(one.last_seen))}</time>` : null}
       ${spelt.length > 0 ? html`<span class="doubt">${words.alike(spelt)}</span>` : null}
     </a>
   `;

@@ -2,12 +2,13 @@
 
 import * as api from "../api/identities.js";
 import { undo } from "../api/review.js";
-import { count, time } from "../format.js";
+import { count, inOrder, time, timeThere } from "../format.js";
 import { Conflict } from "../review/conflicts.js";
 import { address } from "../router.js";
 import { done, propose } from "../steps.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { individuals as words } from "../words.js";
+import { Attributes } from "./attributes.js";
 import { Described } from "./described.js";
 import { mergeInto, Merging, Near } from "./others.js";
 import { Photos } from "./photos.js";
@@ -53,18 +54,19 @@ export function One({ identityId, may }) {
 function Whole({ one, may }) {
   const merged = one.merged.filter((former) => former.name); // others are groups that answers joined
   const name = one.name ?? words.noName;
-  const seen = [one.first_seen, one.last_seen].filter(Boolean).map(time);
+  const seen = [one.first_seen, one.last_seen].filter(Boolean).map(timeThere);
   return html`
     <h3>${name} <small>${count(one.photos, "photo")}</small></h3>
     <dl class="about-one">
       ${seen.length > 0 ? html`<div><dt>${words.seen}</dt><dd>${[...new Set(seen)].join(" – ")}</dd></div>` : null}
-      ${one.cameras.length > 0 ? html`<div><dt>${words.cameras}</dt><dd>${one.cameras.join(", ")}</dd></div>` : null}
-      ${one.sites.length > 0 ? html`<div><dt>${words.sites}</dt><dd>${one.sites.join(", ")}</dd></div>` : null}
+      ${one.cameras.length > 0 ? html`<div><dt>${words.cameras}</dt><dd>${one.cameras.toSorted(inOrder).join(", ")}</dd></div>` : null}
+      ${one.sites.length > 0 ? html`<div><dt>${words.sites}</dt><dd>${one.sites.toSorted(inOrder).join(", ")}</dd></div>` : null}
     </dl>
     ${may ? null : html`<p>${words.mayNot}</p>`}
     ${one.similar.map((id) => html`<${Similar} key=${id} one=${one} other=${id} may=${may} />`)}
     <div class="said-of">
       <${Described} one=${one} may=${may} />
+      <${Attributes} key=${JSON.stringify(one.attributes)} one=${one} may=${may} />
       ${may ? html`<${Merging} one=${one} />` : null}
     </div>
     ${one.conflicts.length > 0 ? html`<section aria-label=${words.conflicts}><h4>${words.conflicts}</h4>

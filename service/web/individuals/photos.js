@@ -3,15 +3,17 @@
 import * as api from "../api/identities.js";
 import { imageUrl, thumbnailUrl } from "../api.js";
 import { written } from "../dom.js";
-import { count, time } from "../format.js";
+import { count, timeThere } from "../format.js";
 import { propose } from "../steps.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { individuals as words } from "../words.js";
 
+const whenOf = (item) => (item.captured_at ? Date.parse(item.captured_at) : Number.MAX_VALUE);
+
 /** All that are listed, the oldest first; those without time come last. */
 export function Photos({ one, may }) {
   const [selected, select] = useState(new Set());
-  const items = [...one.items].sort((a, b) => (a.captured_at ?? "~").localeCompare(b.captured_at ?? "~"));
+  const items = [...one.items].sort((a, b) => whenOf(a) - whenOf(b));
   useEffect(() => select(new Set()), [one]);
   const toggle = (itemId) => {
     const next = new Set(selected);
@@ -45,7 +47,7 @@ export function Photos({ one, may }) {
 }
 
 function Photo({ item, may, selected, toggle }) {
-  const when = item.captured_at ? time(item.captured_at) : words.noTime;
+  const when = item.captured_at ? timeThere(item.captured_at) : words.noTime;
   return html`
     <div class=${selected ? "card chosen" : "card"}>
       <a class="frame" href=${imageUrl(item.item_id)} target="_blank"><img src=${thumbnailUrl(item.item_id)} alt=${when}

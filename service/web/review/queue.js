@@ -57,7 +57,7 @@ export function Queue() {
     ${question ? html`<${Question} question=${question} busy=${asking.busy} turned=${turned} step=${step} look=${look} change=${change} />` : null}
     ${question || !asking.over ? null : html`<${NothingLeft} again=${() => asking.begin()} />`}
     <${Progress} answers=${asking.done.length} pace=${asking.pace()} />
-    <div class="answers" role="group" aria-label=${words.answer}>
+    ${question || asking.done.length > 0 ? html`<div class="answers" role="group" aria-label=${words.answer}>
       ${ANSWERS.map(
         ({ key, answer }) => html`
           <button key=${key} type="button" class=${answer} disabled=${!question || asking.busy}
@@ -70,7 +70,7 @@ export function Queue() {
         onClick=${() => asking.undo()}>
         ${words.undo} <kbd aria-hidden="true">Z</kbd>
       </button>
-    </div>
+    </div>` : null}
     <p class="unseen" role="status">${said(asking)}</p>
   `;
 }

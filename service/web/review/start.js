@@ -2,7 +2,8 @@
 
 import { cameras as listCameras } from "../api.js";
 import * as api from "../api/review.js";
-import { toApiTime } from "../format.js";
+import { IMPORT } from "../filters.js";
+import { inOrder, toApiTime } from "../format.js";
 import { address, go } from "../router.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { review as words } from "../words.js";
@@ -11,11 +12,11 @@ const ERRORS = [0, 0.005, 0.01, 0.02, 0.05];
 const SECONDS = 1; // between looks at the job
 
 /** The form, or how far the job of the address is; `started` is called when that is done. */
-export function Start({ jobId, may, started }) {
+export function Start({ jobId, importId, may, started }) {
   const [cameras, offer] = useState([]);
   const [problem, refuse] = useState(null);
   useEffect(() => {
-    listCameras().then(offer, (error) => refuse(error.message));
+    listCameras().then((found) => offer(found.toSorted((a, b) => inOrder(a.name, b.name))), (error) => refuse(error.message));
   }, []);
   async function start(event) {
     event.preventDefault();
@@ -35,6 +36,7 @@ export function Start({ jobId, may, started }) {
       <p>${words.startHint}</p>
       <fieldset>
         <legend>${words.which}</legend>
+        ${importId ? html`<label class="check"><input type="checkbox" name=${IMPORT} value=${importId} checked /> ${words.onlyImport}</label>` : null}
         <label>${words.from} <input type="datetime-local" name="from" /></label>
         <label>${words.before} <input type="datetime-local" name="to" /></label>
         ${cameras.length > 0 ? html`<${Cameras} cameras=${cameras} />` : null}
@@ -79,6 +81,7 @@ function planOf(said) {
   const filter = { from: toApiTime(said.get("from")), to: toApiTime(said.get("to")) };
   const cameras = said.getAll("cameras");
   if (cameras.length > 0) filter.cameras = cameras;
+  if (said.has(IMPORT)) filter[IMPORT] = said.getAll(IMPORT);
   const rules = Object.fromEntries(["photos", "tracks", "sides", "names"].map((rule) => [rule, said.has(rule)]));
   const numbers = Object.fromEntries(["error", "speed", "burst"].map((name) => [name, Number(said.get(name))]));
   return { ...rules, ...numbers, gold: Number(said.get("gold")) / 100, filter };

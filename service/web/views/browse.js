@@ -12,11 +12,12 @@ import { toast } from "../toasts.js";
 import { html, render } from "../vendor/preact.js";
 import { view } from "../viewer.js";
 import { browse as words } from "../words.js";
+import { IMPORT } from "../filters.js";
 import { BulkBar } from "./browse_bulk.js";
 import { FilterBar, Months } from "./browse_filters.js";
 
 const PAGE = 200;
-const FIELDS = ["labels", "cameras", "named", "order", "from", "to"];
+const FIELDS = ["labels", "cameras", "named", "order", "from", "to", "media", IMPORT];
 
 /** @type {URLSearchParams} */
 let fields = new URLSearchParams(); // those of the address
@@ -36,8 +37,8 @@ function start(container) {
     drawBulk();
   });
   for (const type of ["added", "edited"]) {
-    changes.addEventListener(type, () => {
-      stale ||= type === "added";
+    changes.addEventListener(type, ({ detail }) => {
+      stale ||= type === "added" && !grid.items.includes(detail);
       drawMonthsSoon();
     });
   }
@@ -116,8 +117,9 @@ function drawMonthsSoon() {
 async function drawMonths() {
   const others = new URLSearchParams([...fields].filter(([name]) => !["from", "to", "order"].includes(name)));
   try {
-    const days = await api.days(others);
-    if (others.toString() !== without(fields, ["from", "to", "order"]).toString()) return; // another is on its way
+    others.delete("media");
+    const days = fields.has("media") ? [] : await api.days(others);
+    if (others.toString() !== without(fields, ["from", "to", "order", "media"]).toString()) return; // another is on its way
     render(html`<${Months} days=${days} fields=${fields} change=${changeTimes} />`, byId("browse-months"));
   } catch (error) {
     toast(error.message);
@@ -136,7 +138,7 @@ function changeTimes(from, to) {
 }
 
 function drawBulk() {
-  const props = { count: everything ?? grid.selection.size, all: everything !== null, mayWrite: may("write") };
+  const props = { count: everything ?? grid.selection.size, all: everything !== null, few: fields.has("media"), mayWrite: may("write") };
   render(html`<${BulkBar} ...${props} act=${act} selectAll=${selectAll} clear=${clear} export_=${exportTable} />`, byId("browse-bulk"));
 }
 
@@ -148,7 +150,7 @@ function clear() {
 function chosen() {
   if (everything === null) return { item_ids: [...grid.selection].map((item) => item.item_id) };
   const filter = {};
-  for (const name of ["labels", "cameras"]) if (fields.has(name)) filter[name] = fields.getAll(name);
+  for (const name of ["labels", "cameras", IMPORT]) if (fields.has(name)) filter[name] = fields.getAll(name);
   for (const name of ["from", "to"]) if (fields.has(name)) filter[name] = fields.get(name);
   const named = fields.has("named") ? { named: fields.get("named") === "true" } : {};
   return { filter, ...named };

@@ -6,12 +6,12 @@ import { browse as words } from "../words.js";
 const NAMES = ["label", "camera", "site"];
 
 /** The bar that is there while photos are selected; `act` is called with what to do to them. */
-export function BulkBar({ count: chosen, all, mayWrite, act, selectAll, clear, export_ }) {
+export function BulkBar({ count: chosen, all, few, mayWrite, act, selectAll, clear, export_ }) {
   if (chosen === 0) return null;
   return html`
     <div class="bulk" role="region" aria-label=${words.selection}>
       <p role="status">${all ? words.allSelected(chosen) : words.selected(chosen)}</p>
-      ${all ? null : html`<button type="button" onClick=${selectAll}>${words.selectAll}</button>`}
+      ${all || few ? null : html`<button type="button" onClick=${selectAll}>${words.selectAll}</button>`}
       ${mayWrite ? html`<${Change} act=${act} />` : null}
       ${mayWrite ? html`<button type="button" onClick=${() => act({ shortlist: true })}>${words.addTo}</button>` : null}
       <button type="button" onClick=${export_}>${words.export}</button>

@@ -1,6 +1,7 @@
 /** What of all photos is shown: by label, camera and order, and by the months in which they were taken. */
 
 import { count } from "../format.js";
+import { IMPORT } from "../filters.js";
 import { html } from "../vendor/preact.js";
 import { browse as words } from "../words.js";
 
@@ -29,6 +30,9 @@ export function FilterBar({ fields, change }) {
           <option value="oldest" selected=${fields.get("order") === "oldest"}>${words.oldest}</option>
         </select>
       </label>
+      ${[IMPORT, "media"].filter((name) => fields.has(name)).map((name) => html`
+        <p class="row only" key=${name}>${words.only[name]}
+          <button type="button" onClick=${() => change(name, [])}>${words.showAll}</button></p>`)}
     </form>
   `;
 }

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { identity } from "../api/identities.js";
 import { filesOfSubject, getSubject } from "../api/subjects.js";
-import { say } from "../adopting.js";
+import { isEnrolled, say } from "../adopting.js";
 import { isTyping } from "../dom.js";
 import { time } from "../format.js";
 import { LookTools, Pair, useLook } from "../pair.js";
@@ -27,6 +27,7 @@ export function addressOfComparison(subject, items, first) {
   const named = subject.item ? { item_id: subject.item.item_id } : { subject_id: subject.kept.subject_id };
   const from = Math.max(0, items.indexOf(first));
   const asked = new URLSearchParams({ ...named, at: String(Math.min(from, MOST_CANDIDATES - 1)) });
+  for (const box of subject.boxes ?? []) asked.append("box", box);
   for (const item of items.slice(Math.max(0, from - MOST_CANDIDATES + 1)).slice(0, MOST_CANDIDATES)) asked.append("with", item.item_id);
   return address("compare", [], asked);
 }
@@ -46,10 +47,12 @@ async function show(shown) {
   const isHere = () => here().view === "compare" && fields === shown.fields;
   try {
     if (!fields.has("item_id") && !fields.has("subject_id")) throw new Error(words.nobody);
+    /** @type {import("../subject.js").Subject} */
     const subject = fields.has("item_id")
       ? { item: await api.getItem(fields.get("item_id")) }
       : { kept: await getSubject(fields.get("subject_id")) };
     if (!isHere()) return;
+    if (fields.has("box")) subject.boxes = fields.getAll("box");
     render(html`<${Comparison} key=${String(fields)} subject=${subject} ids=${fields.getAll("with")} first=${Number(fields.get("at")) || 0} />`, place);
   } catch (error) {
     if (!isHere()) return;
@@ -85,7 +88,7 @@ function Comparison({ subject, ids, first }) {
   const step = (by) => setWanted((now) => Math.min(Math.max(now + by, 0), ids.length - 1));
   const [saying, setSaying] = useState(false);
   const isReady = may("write") && item !== null && at === wanted && !saying;
-  const mayAnswer = (answer) => isReady && (answer === "same" || Boolean(subject.item));
+  const mayAnswer = (answer) => isReady && (answer === "same" || isEnrolled(subject));
   const answer = async (given) => {
     if (!mayAnswer(given)) return;
     setSaying(true);
@@ -149,7 +152,7 @@ function Comparison({ subject, ids, first }) {
 
 function why(subject) {
   if (!may("write")) return words.readOnly;
-  return subject.item ? "" : words.notEnrolled;
+  return isEnrolled(subject) ? "" : words.notEnrolled;
 }
 
 function nameOf(item) {

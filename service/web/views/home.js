@@ -26,7 +26,7 @@ async function show() {
     const [ready, cameras, people, last, review] = await Promise.all([
       api.ready(),
       api.cameras(),
-      naming.identities({ limit: "1" }),
+      naming.identities({ limit: "1", empty: "false" }),
       api.listItems(new URLSearchParams({ order: "newest", limit: String(LAST) })),
       waiting(),
     ]);

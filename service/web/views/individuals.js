@@ -18,7 +18,7 @@ function start(made) {
 
 function show({ parts, fields }) {
   const [identityId] = parts;
-  const listed = html`<${List} q=${fields.get("q") ?? ""} sort=${fields.get("sort") ?? "name"}
+  const listed = html`<${List} q=${fields.get("q") ?? ""} sort=${fields.get("sort") ?? "name"} empty=${fields.has("empty")}
     may=${may("write")} change=${change} />`;
   const shown = identityId ? html`<${One} identityId=${identityId} may=${may("write")} />` : listed;
   render(html`<h2>${words.title}</h2>${shown}`, container);
@@ -27,8 +27,9 @@ function show({ parts, fields }) {
 /** Keep what is looked for in the address, without a new place for Back. */
 function change(event) {
   const fields = new URLSearchParams(here().fields);
-  if (event.target.value) fields.set(event.target.name, event.target.value);
-  else fields.delete(event.target.name);
+  const { name, type, checked, value } = event.target;
+  if (type === "checkbox" ? checked : value) fields.set(name, value);
+  else fields.delete(name);
   rename(address("individuals", [], fields));
   show(here());
 }

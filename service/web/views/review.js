@@ -4,6 +4,7 @@ import { Conflicts } from "../review/conflicts.js";
 import { Joins } from "../review/joins.js";
 import { Queue } from "../review/queue.js";
 import { Start } from "../review/start.js";
+import { IMPORT } from "../filters.js";
 import { address, here, rename } from "../router.js";
 import { may, seesAll } from "../session.js";
 import { html, render } from "../vendor/preact.js";
@@ -21,7 +22,7 @@ function start(made) {
 
 function show(place) {
   const part = PARTS.includes(place.parts[0]) ? place.parts[0] : "";
-  render(html`<${Review} part=${part} jobId=${place.fields.get("job")} />`, container);
+  render(html`<${Review} part=${part} jobId=${place.fields.get("job")} importId=${place.fields.get(IMPORT)} />`, container);
 }
 
 function hide() {
@@ -34,7 +35,7 @@ function showQuestions() {
   show(here());
 }
 
-function Review({ part, jobId }) {
+function Review({ part, jobId, importId }) {
   return html`
     <h2>${words.title}</h2>
     <nav class="parts" aria-label=${words.title}>
@@ -44,6 +45,6 @@ function Review({ part, jobId }) {
     ${part === "" ? (may("write") ? html`<${Queue} />` : html`<p>${words.mayNotAnswer}</p>`) : null}
     ${part === "conflicts" ? html`<${Conflicts} may=${may("write")} />` : null}
     ${part === "joins" ? html`<${Joins} may=${may("write")} />` : null}
-    ${part === "start" ? html`<${Start} jobId=${jobId} may=${may("write") && seesAll()} started=${showQuestions} />` : null}
+    ${part === "start" ? html`<${Start} key=${importId} jobId=${jobId} importId=${importId} may=${may("write") && seesAll()} started=${showQuestions} />` : null}
   `;
 }

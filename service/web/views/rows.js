@@ -99,12 +99,12 @@ const ACTIONS = {
     const [best] = row.answer.matches;
     if (best) settle(row, () => accept(row, best), words.accepted(best.label));
   },
-  n: (row) => settle(row, () => adopt(row.kept, {}), words.isNew),
+  n: (row) => settle(row, () => adopt({ kept: row.kept }, {}), words.isNew),
   s: (row) => settle(row, async () => {}, words.skipped),
 };
 
 async function accept(row, best) {
-  const items = await adopt(row.kept, {});
+  const items = await adopt({ kept: row.kept }, {});
   if (items.length === 0) throw new Error(words.notAdded);
   await decide(items.map((item) => ({ a: item.item_id, b: best.item_id, answer: "same" })));
 }

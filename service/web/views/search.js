@@ -44,7 +44,10 @@ function start() {
     clearFilters();
     askWithFilters();
   });
-  subjectView = new SubjectView(leaveOut, (message) => answers.complain(message));
+  subjectView = new SubjectView(leaveOut, (message) => answers.complain(message), (boxes) => {
+    go(addressOf({ ...subject, boxes: boxes.some(Boolean) ? boxes : undefined }));
+    byId("results-title").focus();
+  });
   byId("choose-photos").addEventListener("click", () => choose(false));
   byId("more-photos").addEventListener("click", () => choose(true));
   byId("clear-subject").addEventListener("click", () => go(addressOf(null)));
@@ -90,22 +93,30 @@ async function show({ fields, state }) {
 /** Whether an address names the subject that is shown. */
 function isNamed(fields) {
   const [itemId, subjectId] = [fields.get("item_id"), fields.get("subject_id")];
-  return itemId === (subject?.item?.item_id ?? null) && (itemId !== null || subjectId === (subject?.kept?.subject_id ?? null));
+  const isSame = itemId === (subject?.item?.item_id ?? null) && (itemId !== null || subjectId === (subject?.kept?.subject_id ?? null));
+  return isSame && String(boxesOf(fields)) === String(subject?.boxes ?? null);
+}
+
+/** The boxes that are meant, one for each photo; null where it is all of them. */
+function boxesOf(fields) {
+  const boxes = fields.getAll("box");
+  return boxes.some((box) => box !== "") ? boxes : null;
 }
 
 async function namedSubject(fields) {
-  const [itemId, subjectId] = [fields.get("item_id"), fields.get("subject_id")];
+  const [itemId, subjectId, boxes] = [fields.get("item_id"), fields.get("subject_id"), boxesOf(fields) ?? undefined];
   if (itemId !== null) {
-    return { item: await api.getItem(itemId).catch(() => ({ item_id: itemId })) }; // asking says what is wrong with it
+    return { item: await api.getItem(itemId).catch(() => ({ item_id: itemId })), boxes }; // asking says what is wrong with it
   }
   if (subjectId === null) return null;
-  return { kept: await getSubject(subjectId).catch(() => ({ subject_id: subjectId, photos: [] })) };
+  return { kept: await getSubject(subjectId).catch(() => ({ subject_id: subjectId, photos: [] })), boxes };
 }
 
 function addressOf(asked) {
   const fields = filterFields();
   if (asked?.item) fields.set("item_id", asked.item.item_id);
   if (asked?.kept) fields.set("subject_id", asked.kept.subject_id);
+  for (const box of asked?.boxes ?? []) fields.append("box", box);
   return address("search", [], fields);
 }
 
@@ -117,7 +128,7 @@ function take(next) {
 function askWithFilters() {
   const fields = filterFields();
   for (const [name, value] of here().fields) {
-    if (["item_id", "subject_id"].includes(name)) fields.set(name, value); // of who may still be on the way
+    if (["item_id", "subject_id", "box"].includes(name)) fields.append(name, value); // of who may still be on the way
   }
   rename(address("search", [], fields));
   askAnew();
@@ -194,6 +205,7 @@ async function answer(signal) {
   const form = queryForm();
   if (subject.item) form.set("item_id", subject.item.item_id);
   else form.set("subject_id", subject.kept.subject_id);
+  for (const box of subject.boxes ?? []) form.append("box", box);
   answers.show(await api.query(form, signal), orderOf());
 }
 

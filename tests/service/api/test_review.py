@@ -411,6 +411,35 @@ def test_identities_are_made_named_merged_and_split(site):
     assert [page["next_cursor"] for page in pages] == [2, None]
 
 
+def test_individuals_are_sorted_as_people_do_it_and_told_by_the_clock_of_their_photos(site):
+    site.enrol(pictures(1, label="N10", captured_at=datetime.fromisoformat("2026-05-03T23:41:00+02:00")))
+    site.enrol(
+        pictures(1, 50, label="n2", captured_at=datetime.fromisoformat("2026-05-04T00:41:00+03:00"))
+    )  # the same moment elsewhere
+    [last] = site.enrol(pictures(1, 60, label="N2b", captured_at=datetime.fromisoformat("2026-05-04T00:00:00Z")))
+    site.enrol(pictures(1, 70, label="N02"))
+    ada = site.client("ada")
+
+    def listed(**wanted):
+        return ada.get("/v1/identities", params=wanted).json()
+
+    told = {one["name"]: one for one in listed()["identities"]}
+    assert list(told) == ["N02", "n2", "N2b", "N10"] or list(told) == ["n2", "N02", "N2b", "N10"]
+    assert [told[name]["last_seen"] for name in ("N10", "n2", "N2b", "N02")] == [
+        "2026-05-03T23:41:00+02:00",
+        "2026-05-04T00:41:00+03:00",
+        "2026-05-04T00:00:00Z",
+        None,
+    ]
+    # What a corrected label leaves of a name is listed where it is wanted, and comes back with its photo.
+    site.store.edit(last.item_id, {"label": "N3"})
+    with_photos = listed(empty=False)
+    assert [one["name"] for one in with_photos["identities"]][-2:] == ["N3", "N10"] and with_photos["total"] == 4
+    assert listed()["total"] == 5
+    site.store.edit(last.item_id, {"label": "N2b"})
+    assert "N2b" in [one["name"] for one in listed(empty=False)["identities"]]
+
+
 def test_the_catalogue_is_told_as_far_as_a_key_may_know(site):
     gate = [item.item_id for item in site.enrol(pictures(3))]
     [yard] = [item.item_id for item in site.enrol(pictures(1, 50, camera="yard"))]
@@ -420,7 +449,11 @@ def test_the_catalogue_is_told_as_far_as_a_key_may_know(site):
     def table(client, **wanted):
         answer = client.get("/v1/catalogue", params=wanted)
         assert answer.status_code == 200, answer.text
-        return list(csv.DictReader(io.StringIO(answer.text)))
+        is_for_people = wanted.get("format") != "wildbook"
+        assert answer.content.startswith(b"\xef\xbb\xbf") == is_for_people, (
+            "the mark that Excel needs, and Wildbook not"
+        )
+        return list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
 
     every = table(ada)
     assert [(row["item_id"], row["name"], bool(row["certainty"])) for row in every] == [

@@ -78,7 +78,7 @@ def write(folder, kind, output, *more):
 
 
 def read(path):
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -96,6 +96,7 @@ def groups(folder):
 def test_a_table_that_was_written_gives_another_gallery_the_same_individuals(folder, tmp_path, kind, more, capsys):
     table = write(folder, kind, tmp_path / "out.csv", *more)
     assert len(read(table)) == 8
+    assert table.read_bytes().startswith(b"\xef\xbb\xbf") == (kind == "table"), "Excel needs the mark, Wildbook not"
     assert main(["name", "--gallery", str(folder), str(table)]) == 0
     assert "0 items named" in capsys.readouterr().out, "it is read back into its own gallery without a change"
     other = tmp_path / "other"

@@ -19,6 +19,33 @@ def enlarged(tab, client, picture):
     expect(tab.locator("#viewer-details")).to_contain_text("pixels")
 
 
+def drawn_on(tab, client, picture):
+    searched(tab, client, picture)
+    tab.get_by_role("button", name="Draw a box").click()
+    tab.locator(".boxing").press("ArrowLeft")
+    expect(tab.get_by_role("button", name="Search this box")).to_be_enabled()
+
+
+def one_more(tab, client, picture):
+    tab.locator("#enrolled .card").first.click()
+    viewer = tab.locator("#viewer")
+    viewer.get_by_role("button", name="Draw a box").click()
+    tab.locator(".boxing").press("ArrowLeft")
+    viewer.get_by_role("button", name="Add this box").click()
+    expect(viewer.get_by_text("2 items of this photo")).to_be_visible()
+    viewer.get_by_role("button", name="Draw a box").click()
+    tab.locator(".boxing").press("ArrowLeft")
+
+
+def mapped(tab, client, picture):
+    for number, item in enumerate(client.get("/v1/items").json()["items"]):
+        client.patch(f"/v1/items/{item['item_id']}", json={"latitude": -25 - number / 100, "longitude": 31.5})
+    searched(tab, client, picture)
+    for name in ("When, by camera", "Where"):
+        tab.get_by_text(name, exact=True).click()
+    expect(tab.locator(".map .place")).to_have_count(6)
+
+
 def reviewed(tab, client, picture):
     client.post("/v1/items", files=[("images", (f"{n}.png", picture(n))) for n in range(6, 14)])
     client.post("/v1/review/start", json={"gold": 0})
@@ -39,6 +66,7 @@ def disputed(tab, client, picture):
 def chosen(tab, client, picture):
     tab.locator(".individuals .card").first.click()
     tab.get_by_label("Select").first.check()
+    tab.get_by_role("button", name="Another attribute").click()
     expect(tab.get_by_label("Look-alikes").get_by_role("link")).to_have_count(2)
 
 
@@ -92,7 +120,7 @@ def looked_at(tab, client, picture):
 def imported(tab, client, picture):
     sent = [named("1.png", picture(0)), named("2.png", picture(31)), named("3.png", b"no"), named("4.nef", b"raw")]
     tab.set_input_files("#import-files", sent)
-    expect(tab.get_by_role("link", name="Go on to Review")).to_be_visible()
+    expect(tab.get_by_role("link", name="Review these")).to_be_visible()
     expect(tab.locator("#import-failed")).to_be_visible()
     expect(tab.locator("#gallery-state")).to_have_text("7 photos")
 
@@ -111,6 +139,9 @@ VIEWS = {
     "search": ("#/search", "#choose-photos"),
     "search answered": ("#/search", searched),
     "large view": ("#/search", enlarged),
+    "box on the subject": ("#/search", drawn_on),
+    "box in the large view": ("#/browse", one_more),
+    "when and where": ("#/search", mapped),
     "compare": ("#/search", compared),
     "rows": ("#/search", in_rows),
     "keyboard": ("#/home", keys),

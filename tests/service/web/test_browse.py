@@ -8,6 +8,7 @@ import pytest
 from service.records import NewKey
 from service.storage.keys import Keys
 from tests.service.web.acting import expect
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -131,3 +132,77 @@ def test_a_key_that_may_only_read_looks_and_exports(serve, open_page, gallery, h
     tab.locator("#enrolled li").first.get_by_role("checkbox").check()
     bar = tab.get_by_role("region", name="Selected photos")
     expect(bar.get_by_role("button")).to_have_text(["Select all that pass", "Export CSV", "Clear"])
+
+
+def test_the_mouse_selects_what_its_rectangle_touches(client, open_page, herd):
+    tab = open_page(client, "/#browse")
+    cards = tab.locator("#enrolled li")
+    expect(cards).to_have_count(6)
+    bar = tab.get_by_role("region", name="Selected photos")
+
+    def middle(number):
+        box = cards.nth(number).bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def draw(first, last):
+        tab.mouse.move(*middle(first))
+        tab.mouse.down()
+        tab.mouse.move(*middle(last), steps=4)
+
+    draw(1, 3)
+    expect(tab.locator(".band")).to_be_visible()
+    tab.mouse.up()
+    expect(tab.locator(".band")).to_have_count(0)
+    expect(bar).to_contain_text("3 selected")
+    expect(tab.locator("#viewer")).to_be_hidden()
+    expect(tab.locator("#enrolled .selected")).to_have_count(3)
+    tab.keyboard.down("Control")
+    draw(5, 4)
+    tab.mouse.up()
+    tab.keyboard.up("Control")
+    expect(bar).to_contain_text("5 selected")
+    draw(0, 1)
+    tab.mouse.up()
+    expect(bar).to_contain_text("2 selected")
+    tab.mouse.click(*middle(2))  # which no rectangle was drawn with
+    expect(tab.locator("#viewer")).to_be_visible()
+
+
+def test_shift_with_arrows_makes_the_selection_larger_and_smaller(client, open_page, herd):
+    tab = open_page(client, "/#browse")
+    cards = tab.locator("#enrolled li")
+    cards.nth(1).get_by_role("button").focus()
+    bar = tab.get_by_role("region", name="Selected photos")
+    for key, count in (("Right", 2), ("Right", 3), ("Left", 2), ("Left", 1), ("Left", 2)):
+        tab.keyboard.press(f"Shift+Arrow{key}")
+        expect(bar).to_contain_text(f"{count} selected")
+    tab.keyboard.press("Shift+End")
+    expect(bar).to_contain_text("5 selected")
+    expect(cards.nth(0)).not_to_have_class("selected")
+
+
+def test_photos_of_one_import_alone_are_browsed_and_reviewed(client, open_page, herd, picture):
+    path = f"/v1/imports/{client.post('/v1/imports', json={'name': 'May'}).json()['import_id']}"
+    sent = {f"{number}.png": picture(number) for number in (0, 20, 21)}  # the first is there already
+    announced = [{"name": name, "size": len(data)} for name, data in sent.items()]
+    client.post(f"{path}/files", json={"files": announced}).raise_for_status()
+    for name, data in sent.items():
+        client.put(f"{path}/files/{name}", params={"offset": 0}, content=data).raise_for_status()
+    client.post(f"{path}/start").raise_for_status()
+    wait_until(lambda: client.get(path).json()["state"] == "done")
+    tab = open_page(client, f"/#/imports/{path.split('/')[-1]}")
+    review = tab.get_by_role("link", name="Review these").get_attribute("href")
+    tab.get_by_role("link", name="See them in Browse").click()
+    expect(tab.get_by_text("Only what one import added.")).to_be_visible()
+    expect(tab.locator("#enrolled .file")).to_have_text(["21.png", "20.png"])
+    tab.locator("#enrolled input").first.check()
+    tab.get_by_role("button", name="Select all that pass").click()
+    expect(tab.get_by_role("region", name="Selected photos")).to_contain_text("All 2 that pass are selected")
+    tab.get_by_role("button", name="Show all").click()
+    expect(tab.locator("#enrolled li")).to_have_count(8)
+    tab.goto(f"{client.base_url}/{review}")
+    expect(tab.get_by_label("Only what this import added")).to_be_checked()
+    with tab.expect_request("**/v1/review/start") as asked:
+        tab.get_by_role("button", name="Start", exact=True).click()
+    expect(tab.locator("#review-view")).to_contain_text("of 2 photos settled")
+    assert list(asked.value.post_data_json["filter"]["attributes.import"]) == [path.split("/")[-1]]

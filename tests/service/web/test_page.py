@@ -175,3 +175,31 @@ def test_the_toy_model_is_named_as_such(client, gallery, open_page):
     gallery.trained_on = "toy"
     tab.reload()
     expect(tab.locator("#toy")).to_contain_text("This is the toy model")
+
+
+def test_the_header_counts_after_every_change(client, open_page, herd):
+    tab = open_page(client, "/#/browse")
+    tab.on("dialog", lambda dialog: dialog.accept())
+    expect(tab.locator("#gallery-state")).to_have_text("6 photos")
+    tab.locator("#browse-view").get_by_label("Camera").fill("north")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#enrolled li")).to_have_count(3)
+    tab.locator("#enrolled input").first.check()
+    tab.get_by_role("button", name="Select all that pass").click()
+    expect(tab.get_by_role("region", name="Selected photos")).to_contain_text("All 3")
+    tab.get_by_role("button", name="Delete", exact=True).click()
+    expect(tab.locator("#gallery-state")).to_have_text("3 photos")
+    # What others did is seen when one comes back.
+    client.delete(f"/v1/items/{herd[1]['item_id']}")
+    tab.evaluate("dispatchEvent(new Event('focus'))")
+    expect(tab.locator("#gallery-state")).to_have_text("2 photos")
+
+
+def test_names_are_offered_anew_after_every_change(client, open_page, herd):
+    tab = open_page(client, f"/#/individuals/{herd[0]['identity_id']}")
+    offered = tab.locator("#label-names option")
+    expect(offered).to_have_count(3)
+    tab.get_by_label("Name", exact=True).fill("Nala")
+    tab.get_by_role("button", name="Rename", exact=True).click()
+    expect(tab.locator("#label-names option[value=Nala]")).to_have_count(1)
+    expect(tab.locator("#label-names option[value='nyala 0']")).to_have_count(0)

@@ -58,6 +58,7 @@ def test_a_review_is_started_and_answered_by_keys_alone(client, open_page, crowd
     refused.add(409)  # there is none yet
     tab = open_page(client, "/#/review")
     expect(tab.get_by_text("No review was started yet.")).to_be_visible()
+    expect(tab.get_by_role("group", name="Answer")).to_have_count(0)  # to no question
     tab.get_by_role("link", name="Start a review").focus()
     tab.keyboard.press("Enter")
     tab.get_by_label("Of the machine's joins, wrong may be").focus()

@@ -425,10 +425,52 @@ def test_when_and_where_the_matches_were_taken_is_drawn(client, open_page, enrol
     expect(tab.locator(".map .place")).to_have_count(2)
     expect(tab.locator(".map")).to_contain_text("river")
     expect(tab.locator(".map .legend")).to_have_text("5 km")  # they are 11.12 km apart
+    assert overlaps(tab) == []
     across = tab.locator(".map circle").evaluate_all(
         "(all) => all.map((one) => [one.cx, one.cy].map((l) => l.baseVal.value))"
     )
     assert across[0][0] == across[1][0]
-    assert abs(across[0][1] - across[1][1]) == pytest.approx(11.12 * 880 / (2 * 11.12), abs=1)
+    assert abs(across[0][1] - across[1][1]) == pytest.approx(11.12 * 868 / (2 * 11.12), abs=1)
     tab.locator(".dot[title^='Rank 2,']").click()
     expect(tab.get_by_role("dialog", name="Match 2")).to_be_visible()
+
+
+def overlaps(tab):
+    """Names on the map that lie over one another, or over the circle of another place."""
+    return tab.locator(".map").evaluate(
+        """(map) => {
+            const drawn = [...map.querySelectorAll(".name, .legend, circle")];
+            const boxes = drawn.map((one) => [one, one.getBoundingClientRect()]);
+            const over = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+            return boxes.flatMap(([one, box], place) => boxes.slice(place + 1)
+                .filter(([other, there]) => over(box, there) && [one, other].some((two) => two.tagName === "text"))
+                .map(([other]) => [one.textContent, other.textContent]));
+        }"""
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_names_on_the_map_and_dates_below_the_times_can_be_read(client, open_page, enrol, picture, width):
+    enrol(
+        [
+            {
+                "site": f"waterhole {number}",
+                "captured_at": f"2024-05-{12 + number}T06:41:00+02:00",
+                **{"latitude": -25.0 - number % 3 / 200, "longitude": 31.5 + number / 250},
+            }
+            for number in range(9)
+        ]
+    )
+    tab = open_page(client, viewport={"width": width, "height": 900})
+    drop(tab, picture(2))
+    tab.get_by_text("Where", exact=True).click()
+    expect(tab.locator(".map .place")).to_have_count(9)
+    assert tab.locator(".map .name").count() >= 4
+    assert overlaps(tab) == []
+    letters = tab.locator(".map .name").first.evaluate("(name) => name.getBoundingClientRect().height")
+    assert letters > 12
+    tab.get_by_text("When, by camera").click()
+    heights = tab.locator(".lane.ends div span").evaluate_all(
+        "(all) => all.map((one) => one.getBoundingClientRect().height)"
+    )
+    assert len(heights) == 2 and max(heights) < 26, "a date is on one line"

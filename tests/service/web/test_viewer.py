@@ -159,3 +159,71 @@ def test_a_photo_is_put_into_a_shortlist_from_where_it_is_seen(client, open_page
     tab.locator("#viewer").get_by_role("button", name="Close").click()
     tab.get_by_role("button", name="Open").click()
     expect(tab.locator("#shortlists-view")).to_contain_text("For Monday")
+
+
+def test_what_was_typed_is_saved_when_the_photo_is_left(client, open_page, herd):
+    tab = open_page(client, "/#/browse")
+    tab.locator("#enrolled .card").first.click()
+    viewer = tab.locator("#viewer")
+    viewer.get_by_label("Label").fill("Zazu")
+    viewer.get_by_role("button", name="Next").click()
+    expect(viewer.get_by_role("heading", name="Photo 2")).to_be_visible()
+    expect(viewer.get_by_text("Labelled Zazu.")).to_be_visible()
+    wait_until(lambda: client.get(f"/v1/items/{herd[5]['item_id']}").json()["label"] == "Zazu")
+    viewer.get_by_label("Label").fill("Kora")
+    viewer.get_by_role("button", name="Close").focus()
+    tab.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    wait_until(lambda: client.get(f"/v1/items/{herd[4]['item_id']}").json()["label"] == "Kora")
+    expect(tab.locator("#enrolled .label", has_text="Kora")).to_have_count(1)
+    tab.keyboard.press("Control+z")
+    wait_until(lambda: client.get(f"/v1/items/{herd[4]['item_id']}").json()["label"] == "nyala 2")
+    assert client.get(f"/v1/items/{herd[3]['item_id']}").json()["label"] == "nyala 1"
+
+
+def test_what_cannot_be_saved_is_kept_until_it_can(client, open_page, herd, refused):
+    refused.add(503)
+    tab = open_page(client, "/#/browse")
+    tab.locator("#enrolled .card").first.click()
+    viewer = tab.locator("#viewer")
+    down = {"status": 503, "json": {"detail": "no disk is left", "code": "full"}}
+    tab.route("**/v1/items/*", lambda one: one.fulfill(**down) if one.request.method == "PATCH" else one.continue_())
+    viewer.get_by_label("Label").fill("Zazu")
+    viewer.get_by_role("button", name="Next").click()
+    expect(viewer.get_by_text("Not saved, and kept here: Zazu. no disk is left")).to_be_visible()
+    viewer.get_by_role("button", name="Previous").click()
+    expect(viewer.get_by_label("Label")).to_have_value("Zazu")
+    expect(tab.locator("#viewer-state")).to_have_text("What was typed here is not saved yet.")
+    viewer.get_by_role("button", name="Close").click()
+    expect(tab.locator("#toasts")).to_contain_text("Not saved")
+    tab.unroute("**/v1/items/*")
+    tab.locator("#toasts").get_by_role("button", name="Try again").last.click()
+    wait_until(lambda: client.get(f"/v1/items/{herd[5]['item_id']}").json()["label"] == "Zazu")
+
+
+def test_messages_and_undo_are_above_the_large_view_and_reached_by_keys(client, open_page, herd):
+    tab = open_page(client, "/#/browse")
+    tab.locator("#enrolled .card").first.click()
+    viewer = tab.locator("#viewer")
+    viewer.get_by_label("Label").fill("Zazu")
+    viewer.get_by_label("Label").press("Enter")
+    undo = viewer.get_by_role("button", name="Undo")
+    expect(undo).to_be_visible()
+    # Nothing lies over it, and Tab comes to it.
+    box = undo.bounding_box()
+    middle = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+    assert tab.evaluate("([x, y]) => document.elementFromPoint(x, y).textContent", middle) == "Undo"
+    viewer.get_by_role("button", name="Delete").focus()
+    tab.keyboard.press("Tab")
+    expect(undo).to_be_focused()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#viewer-state")).to_have_text("Taken back.")
+    assert client.get(f"/v1/items/{herd[5]['item_id']}").json()["label"] == "nyala 2"
+    viewer.get_by_label("Label").fill("Kora")
+    viewer.get_by_label("Label").press("Enter")
+    expect(tab.locator("#viewer-state")).to_have_text("Labelled Kora.")
+    viewer.get_by_role("button", name="Close").focus()
+    tab.keyboard.press("Control+z")
+    expect(tab.locator("#viewer-state")).to_have_text("Taken back.")
+    tab.keyboard.press("Escape")
+    expect(tab.locator("body > #toasts")).to_have_count(1)
