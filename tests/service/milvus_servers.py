@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import pytest
+
+from tests.waiting import DEADLINE
 
 Kind = Literal["milvus", "milvus-lite"]
 
@@ -141,8 +144,9 @@ class MilvusServer:
             try:
                 self._started.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                os.kill(self._pid, signal.SIGKILL)
-                self._started.wait()
+                with suppress(ProcessLookupError):  # it has gone, and what had started it goes a little later
+                    os.kill(self._pid, signal.SIGKILL)
+                self._started.wait(DEADLINE)
         for stream in (self._started.stdin, self._started.stdout):
             if stream:
                 stream.close()

@@ -107,8 +107,15 @@ def open_engine(server):
         engine = MilvusEngine(server.uri, collection, dimension, **options)
         engines.append(engine)
         if create:
-            engine.create()
+            wait_until(lambda: is_made(engine))
         return engine
+
+    def is_made(engine):
+        try:
+            engine.create()
+        except IndexUnavailable:  # a server may close a connection on which a busy machine was silent
+            return False
+        return True
 
     yield open_engine
     server.start()

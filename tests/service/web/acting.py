@@ -44,6 +44,12 @@ def drop(tab, *contents, name="photo.png"):
     tab.dispatch_event("main", "drop", {"dataTransfer": transfer(tab, *contents, name=name)})
 
 
+def close_viewer(tab):
+    """Close the large view by its key, and wait until its entry of the history is gone: it takes along what follows."""
+    tab.keyboard.press("Escape")
+    tab.wait_for_function("!document.querySelector('dialog[open]') && !history.state?.viewer")
+
+
 def cards(tab):
     return tab.locator("#results .card:visible")
 

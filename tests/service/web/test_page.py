@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.service.web.acting import ADMIN, HOSTILE, cards, drop, expect, expect_ranks, files
+from tests.service.web.acting import ADMIN, HOSTILE, cards, close_viewer, drop, expect, expect_ranks, files
 
 pytestmark = pytest.mark.browser
 
@@ -47,7 +47,7 @@ def test_names_from_outside_are_text(client, open_page, enrol, picture, refused)
     expect(tab.locator("#cameras .chips span")).to_have_text(HOSTILE)
     cards(tab).first.click()
     expect(tab.locator("#viewer-details dt", has_text=HOSTILE)).to_have_count(1)
-    tab.keyboard.press("Escape")
+    close_viewer(tab)
     drop(tab, b"nothing", name=HOSTILE)
     expect(tab.locator("#verdict")).to_contain_text("no JPEG")
     tab.locator("nav").get_by_role("link", name="Imports").click()
@@ -75,7 +75,7 @@ def test_no_sideways_scroll_in_light_and_dark(client, open_page, enrol, picture,
     cards(tab).first.click()
     expect(tab.locator("#viewer-details")).to_contain_text("pixels")
     assert not tab.locator("#viewer").evaluate("(dialog) => dialog.scrollWidth > dialog.clientWidth")
-    tab.keyboard.press("Escape")
+    close_viewer(tab)
     for name in ("Imports", "Browse"):
         tab.locator("nav").get_by_role("link", name=name).click()
         assert not scrolls()
@@ -144,7 +144,7 @@ def test_a_key_that_may_not_write_is_offered_no_changes(serve, open_page, pictur
     expect(tab.get_by_role("button", name="Save")).to_be_hidden()
     expect(tab.get_by_role("button", name="Delete")).to_be_hidden()
     tab.keyboard.press("Delete")
-    tab.keyboard.press("Escape")
+    close_viewer(tab)
     expect_ranks(tab, [1])
     tab.locator("nav").get_by_role("link", name="Imports").click()
     expect(tab.get_by_text("This key may search, but not add photos.")).to_be_visible()

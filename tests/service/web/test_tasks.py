@@ -9,7 +9,7 @@ import pytest
 
 from service.records import NewKey
 from service.storage.keys import Keys
-from tests.service.web.acting import ADMIN, cards, expect, expect_ranks, named
+from tests.service.web.acting import ADMIN, cards, close_viewer, expect, expect_ranks, named
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -166,7 +166,7 @@ def test_an_investigator_compares_by_keys_over_a_slow_network_and_shows_a_collea
     one.reach(viewer.get_by_role("button", name="Add to shortlist"))
     tab.keyboard.press("Enter")
     expect(tab.locator("#toasts")).to_contain_text("1 added to For Monday.")
-    tab.keyboard.press("Escape")
+    close_viewer(tab)
     one.go("Shortlists")
     tab.get_by_role("link", name="For Monday").click()
     with tab.expect_download() as download:
