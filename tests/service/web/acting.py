@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, wait_until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -47,7 +47,7 @@ def drop(tab, *contents, name="photo.png"):
 def close_viewer(tab):
     """Close the large view by its key, and wait until its entry of the history is gone: it takes along what follows."""
     tab.keyboard.press("Escape")
-    tab.wait_for_function("!document.querySelector('dialog[open]') && !history.state?.viewer")
+    wait_until(lambda: tab.evaluate("!document.querySelector('dialog[open]') && !history.state?.viewer"))
 
 
 def cards(tab):
