@@ -38,7 +38,8 @@ from service.storage.bulk_edits import BulkEdits
 from service.wire.import_schemas import ImportPreview, ImportSettings, settings_of
 
 KIND = "import"
-ATTRIBUTE = "import"  # of the items that an import added: its id, by which they are found again
+# Of the items that an import added, where their table has no column of that name: its id, to find them again by.
+ATTRIBUTE = "import"
 PAUSE = 0.2  # seconds
 BUSY_TRIES = 60  # until it counts as an outage
 NOT_FINAL = "outage"
@@ -130,7 +131,7 @@ class _Taking:
     def __init__(self, one: Import, before: Mapping[str, Result]) -> None:
         assert one.started_at is not None
         self._cameras, self._started_at = one.cameras, one.started_at
-        self._before, self._sees = before, _sees(one)
+        self._before, self._sees, self._import_id = before, _sees(one), one.import_id
         firsts = (one for one in before.values() if one.became in FIRST)
         self._first = {one.item_id: one.name for one in firsts}
 
@@ -156,7 +157,7 @@ class _Taking:
         if result.created or item.created_at >= self._started_at:
             return Result(name, "created", item.item_id, "", clock), None, {}
         # Of which import it is, is said of what it added alone.
-        said = {key: value for key, value in details.attributes.items() if key != ATTRIBUTE}
+        said = dict(one for one in details.attributes.items() if one != (ATTRIBUTE, self._import_id))
         changes = said_otherwise(item.details, replace(details, attributes=said))
         clock = clock if "captured_at" in changes else ""
         return Result(name, "existing", item.item_id, ",".join(names_of(item, changes)), clock), item, changes
@@ -240,7 +241,7 @@ class _Enrolling:
             if refusal := self._refusal(photo):
                 found.append(_Taken(Outcome(str(photo), refusal)))
             else:
-                good.append(replace(photo, cells={**photo.cells, ATTRIBUTE: self._import_id}))
+                good.append(replace(photo, cells={ATTRIBUTE: self._import_id, **photo.cells}))
         for _ in range(BUSY_TRIES):
             try:
                 made = outcomes(self._gallery, good, self._cause, cameras=self._said, again=self._again)

@@ -121,6 +121,15 @@ def test_a_folder_and_its_table_become_named_items(ask, done, gallery, picture):
     assert not list((gallery.folder / "imports" / one["import_id"] / "files").glob("**/*.png"))
 
 
+def test_a_column_named_import_is_kept(done, gallery, picture):
+    """Only where there is none do items tell by that name which import added them."""
+    done({"t.csv": table("path,import", "1.png,from Kenya"), "1.png": picture(1)})
+    other = done({"2.png": picture(2)})
+    first, second = gallery.store.page(Filter(), 0, 100)
+    assert first.details.attributes["import"] == "from Kenya"
+    assert second.details.attributes["import"] == other["import_id"]
+
+
 def test_each_photo_is_told_of_and_what_was_there_deleted_or_twice(ask, done, gallery, picture):
     there, gone = (one.item for one in gallery.enrol([Upload("x", picture(number), Details()) for number in (1, 2)]))
     gallery.delete([gone.item_id])
