@@ -19,7 +19,13 @@ export function boxOf(text) {
   return text !== "" && numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : null;
 }
 
-/** Put an element where a box lies in a picture of a size, over which it is. */
+/**
+ * Put an element where a box lies in a picture of a size, over which it is.
+ * @param {HTMLElement} over
+ * @param {number[]} box
+ * @param {number} width
+ * @param {number} height
+ */
 export function place(over, [x, y, w, h], width, height) {
   over.style.cssText = `left:${(100 * x) / width}%;top:${(100 * y) / height}%;width:${(100 * w) / width}%;height:${(100 * h) / height}%`;
   return over;
@@ -161,7 +167,7 @@ export class BoxLayer {
   /** Say where the box is, once it rests, to those who do not see it. */
   tell() {
     const box = this.box();
-    this.said.textContent = box === null ? "" : words.at(...box);
+    this.said.textContent = box === null ? "" : words.at(box);
   }
 }
 

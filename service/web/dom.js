@@ -9,7 +9,8 @@ export function byId(id) {
 
 /**
  * Make an element. Strings among the children become text nodes, so nothing that was sent is ever read as HTML.
- * @param {string} tag
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
  * @param {Object<string, *>} attributes `onclick` and the like are listeners; false, null and undefined are left out
  * @param {...(Node|string|null)} children
  */

@@ -112,13 +112,14 @@ export class SubjectView {
   photo({ url, name, place = 0, leaveOut = null, whole = url }) {
     const box = boxOf(this.subject.boxes?.[place] ?? "");
     const image = element("img", { src: url, alt: `Searched with: ${name}` });
-    const stack = element("div", { class: "stack" }, image, element("img", { class: "overlay", alt: "Where the model looked", hidden: true }));
+    const overlay = element("img", { class: "overlay", alt: "Where the model looked", hidden: true });
+    const stack = element("div", { class: "stack" }, image, overlay);
     const drawing = boxButtons(image, {
       draw: box ? boxWords.another : boxWords.draw,
       take: boxWords.search,
       begin: async () => {
         stack.classList.add("drawing");
-        stack.querySelector(".overlay").hidden = true;
+        overlay.hidden = true;
         if (image.getAttribute("src") !== whole) image.src = whole;
         await image.decode().catch(() => {}); // which the buttons tell
         return box ? [box] : [];

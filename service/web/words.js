@@ -70,7 +70,8 @@ export const boxing = {
   cancel: "Cancel",
   layer: "Box on the photo: arrow keys move it, with Shift they size it, Enter takes it, Escape gives it up",
   hint: "Drag over the photo, or use the arrow keys; with Shift they change the size.",
-  at: (x, y, width, height) => `${width} by ${height} pixels, ${x} from the left and ${y} from the top.`,
+  /** @param {number[]} box */
+  at: ([x, y, width, height]) => `${width} by ${height} pixels, ${x} from the left and ${y} from the top.`,
   noPhoto: "The whole photo cannot be shown: it is gone, or this key may not see all of it.",
   added: "Added one more item of this photo.",
   existing: "There is an item of this box already.",

@@ -32,7 +32,7 @@ export function Attributes({ one, may }) {
       </div>`)}
       ${twice ? html`<p class="problem" role="alert">${words.twice(twice.name.trim())}</p>` : null}
       <div class="row">
-        <button type="button" onClick=${() => write([...rows, { name: "", text: "" }])}>${words.addAttribute}</button>
+        <button type="button" onClick=${() => write([...rows, { name: "", text: "", value: undefined }])}>${words.addAttribute}</button>
         <button disabled=${Boolean(twice)}>${words.saveAttributes}</button>
       </div>
     </form>
