@@ -73,7 +73,7 @@ class Review:
         self.count, self.budget, self.errors = count, budget, dict(errors or {})
         self.groups = Groups(count, errors)
         self._names = np.full(count, -1) if names is None else names
-        self._random = np.random.default_rng(seed)
+        self._seed, self._random = seed, np.random.default_rng(seed)  # the generator draws audits alone
         self._material = Material(vectors, rows, scores, views)
         self._near: Integers | None = None
         # Of the decisions that hold, by number:
@@ -289,12 +289,14 @@ class Review:
         return Question(a, b, float(self.probability[place]), reason, sizes, evidence)
 
     def status(self) -> Status:
-        """Where the review stands."""
+        """Where the review stands; the same for as long as nothing is decided, called otherwise or widened."""
         self._refresh()
         pairs, probability = self.pairs, self.probability
         stay = estimates.staying(pairs, probability)
         told = self._told + self._odds.offsets[pairs.views]
-        low, high = estimates.interval(pairs, probability, self._odds, told, self._random)
+        # Seeded by where the review stands: asked twice it tells the same, and asking changes no later question.
+        random = np.random.default_rng((self._seed, len(self.groups.decisions)))
+        low, high = estimates.interval(pairs, probability, self._odds, told, random)
         left = estimates.questions_left(pairs, probability)
         least = naming.at_least(self._names, self.groups.label)
         return Status(

@@ -261,3 +261,29 @@ def test_views_that_are_all_alike_change_nothing():
         work(review, truth, 60)
     assert with_views.groups.decisions == without.groups.decisions
     assert (with_views.probability == without.probability).all()
+
+
+def test_to_ask_for_the_status_changes_nothing_and_tells_the_same_twice():
+    vectors, truth = world(noise=0.45)
+    watched, alone = start(vectors, seed=3), start(vectors, seed=3)
+    asked = []
+    for _ in range(60):
+        status = watched.status()
+        assert watched.status() == status
+        questions = watched.questions(2)
+        assert alone.questions(2) == questions
+        asked += questions
+        answers = [
+            answered(question, "same" if truth[question.a] == truth[question.b] else "different", "r")
+            for question in questions
+        ]
+        for review in (watched, alone):
+            review.add(answers)
+            review.add(review.machine_joins())
+    assert "audit" in {question.reason for question in asked}  # which are drawn by chance
+    assert alone.status() == watched.status()
+
+
+def test_the_interval_of_another_seed_is_drawn_by_other_numbers():
+    vectors, _ = world()
+    assert len({(status.low, status.high) for seed in range(5) for status in [start(vectors, seed=seed).status()]}) > 1
