@@ -44,10 +44,10 @@ test-browser: install
 	@echo "Browser tests (need Chromium) ..."
 	@$(BIN)/pytest -m browser
 
-# One process for these and those of Docker: they share servers and the image.
+# Two processes, each with a server of one kind, which its tests share.
 test-milvus: install .venv-milvus/installed
 	@echo "Tests on Milvus servers ..."
-	@$(BIN)/pytest -n 0 -m milvus
+	@$(BIN)/pytest -m milvus --dist loadgroup
 
 # Not in .venv: milvus-lite brings a faiss-cpu, which would overwrite our faiss-gpu.
 .venv-milvus/installed: .venv/installed
@@ -57,6 +57,7 @@ test-milvus: install .venv-milvus/installed
 	@$(BIN)/uv pip install --quiet --python .venv-milvus/milvus-lite/bin/python milvus-lite==3.2.2 pymilvus==3.0.2
 	@touch $@
 
+# One process: they share the image.
 test-docker: install
 	@echo "Docker tests (need dockerd; they start it if none runs) ..."
 	@$(BIN)/pytest -n 0 -m docker

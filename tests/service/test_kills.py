@@ -1,7 +1,7 @@
 """kill -9 of the services, of Milvus and of the database at random moments, while clients enrol, edit, delete and ask.
 
 What was answered stays true: nothing acknowledged is lost, nothing deleted is found, counts reconcile. KILLS is the
-number of rounds, and KILLS_SEED chooses others. Each round's figures are printed: `pytest -m milvus -s`.
+number of rounds, and KILLS_SEED chooses others. Each round's figures are printed: `pytest -n 0 -m milvus -s`.
 """
 
 import json
