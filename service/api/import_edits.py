@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
+from uuid import uuid4
 
 from fastapi import APIRouter, Path, Request
 
@@ -45,15 +46,22 @@ def import_edits(
             clocks = {result.item_id: result.clock for result in kept.results(import_id).values() if result.clock}
             found = gallery.store.find([item_id for item_id in clocks if item_id is not None])
             there = [item for item in found if caller.sees(item.details.camera)]
-            moved = {item.item_id: change for item in there if (change := _moved(item, clocks[item.item_id], wanted))}
+
+            def moved(item: Item) -> ItemEdit:
+                return _moved(item, clocks[item.item_id], wanted) if caller.sees(item.details.camera) else {}
+
             if wanted.dry_run:
-                return EditAnswer(dry_run=True, items=len(there), changed=len(moved), batch_id=None)
-            done = edits.edit_each(moved, cause_of(request))
-            settings = {**one.wanted, "timezone": wanted.timezone}
-            edit = edit_of(done.batch_id, "timezone", done.changed, one.wanted.get("timezone"))
-            kept.change(import_id, wanted=settings, edits=[*one.edits, edit] if done.changed else one.edits)
+                return EditAnswer(
+                    dry_run=True, items=len(there), changed=sum(map(bool, map(moved, there))), batch_id=None
+                )
+            batch_id, settings = uuid4().hex, {**one.wanted, "timezone": wanted.timezone}
+            edit = edit_of(batch_id, "timezone", 0, one.wanted.get("timezone"))
+            with kept.step(import_id, batch_id, wanted=settings, edits=[*one.edits, edit]):
+                done = edits.edit_each([item.item_id for item in there], moved, cause_of(request), batch_id)
+            if not done.changed:
+                kept.change(import_id, wanted=settings)
             gallery.worker.publish()
-            return EditAnswer(dry_run=False, items=len(there), changed=done.changed, batch_id=done.batch_id)
+            return EditAnswer(dry_run=False, items=len(there), changed=done.changed, batch_id=batch_id)
 
     @router.post("/{import_id}/undo", responses=documented(400, 404, 409, 413, 422, 503))
     def undo(import_id: ImportId, wanted: schemas.ImportUndo, request: Request) -> schemas.Import:
@@ -67,10 +75,12 @@ def import_edits(
                 raise NotFound(f"import {import_id} has no edit {wanted.batch_id!r}")
             if edit["undone"]:
                 raise Conflict("this edit was taken back already")
-            edits.undo(wanted.batch_id, caller.sees, cause_of(request))
             after = [{**each, "undone": each["undone"] or each is edit} for each in one.edits]
             settings = {**one.wanted, "timezone": edit["before"]} if edit["what"] == "timezone" else one.wanted
-            changed = kept.change(import_id, wanted=settings, edits=after)
+            undoing = uuid4().hex
+            with kept.step(import_id, undoing, wanted=settings, edits=after):
+                edits.undo(wanted.batch_id, caller.sees, cause_of(request), undoing=undoing)
+            changed = kept.change(import_id, wanted=settings, edits=after)  # also where none of its items is left
             gallery.worker.publish()
             return told(changed)
 

@@ -27,6 +27,7 @@ def import_examples(item: dict[str, Any], job_id: str) -> dict[str, Any]:
         "created": 117,
         "existing": 1,
         "updated": 2,
+        "edited": 0,
         "differing": 0,
         "duplicate": 2,
         "deleted": 0,

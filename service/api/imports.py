@@ -40,6 +40,7 @@ def imports(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRoute
     """`/v1/imports`."""
     router = APIRouter(prefix="/v1/imports", tags=["imports"])
     kept = Imports(gallery.database, settings.most_bytes_of_imports, settings.max_upload_bytes)
+    kept.finish_steps()
     keep, replies, making = timedelta(days=settings.import_days), Replies(gallery.database), Lock()
 
     def visible(import_id: str, caller: Caller) -> Import:
@@ -139,7 +140,7 @@ def imports(gallery: Gallery, settings: Settings, runner: JobRunner) -> APIRoute
         require_still(one)
         after = schemas.settings_of({**one.wanted, **wanted.model_dump(mode="json", exclude_unset=True)})
         require_allowed(after, caller)
-        return told(kept.change(import_id, wanted=after.model_dump(mode="json")))
+        return told(kept.reread(import_id, after.model_dump(mode="json")))
 
     @router.delete("/{import_id}", status_code=204, responses=documented(404, 409, 422, 503))
     def delete(import_id: ImportId, request: Request) -> None:

@@ -288,7 +288,7 @@ def _editing(router: APIRouter, gallery: Gallery) -> None:
 
         The answer is 409, and nothing is taken back, where any of them was changed since.
         """
-        done = edits.undo(wanted.batch_id, caller_of(request).sees, cause_of(request), wanted.dry_run)
+        done = edits.undo(wanted.batch_id, caller_of(request).sees, cause_of(request), dry_run=wanted.dry_run)
         return told(done, wanted.dry_run)
 
 

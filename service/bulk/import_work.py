@@ -1,7 +1,7 @@
 """The work of imports: what was sent is enrolled, batch by batch, and what became of each photo is kept."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -14,8 +14,8 @@ from reid.data.capture import read_capture
 from reid.data.times import read_zone
 from service.bulk.enrolling import AT_ONCE, BATCH, outcomes, said_otherwise
 from service.bulk.importing import Outcome
-from service.bulk.known import Known, known_of, names_of, whole
-from service.bulk.received import preview, received
+from service.bulk.known import Known, Shown, edited_since, known_of, names_of, whole
+from service.bulk.received import Received, preview, received
 from service.bulk.sources import Photo, reason
 from service.bulk.unpacking import unpack_all
 from service.gallery.batcher import Busy, Closed
@@ -26,6 +26,7 @@ from service.records import (
     Cause,
     Conflict,
     DeletedBefore,
+    Details,
     Enrolled,
     Item,
     ItemEdit,
@@ -43,7 +44,7 @@ ATTRIBUTE = "import"
 PAUSE = 0.2  # seconds
 BUSY_TRIES = 60  # until it counts as an outage
 NOT_FINAL = "outage"
-FIRST = ("created", "existing", "updated", "differing")
+FIRST = ("created", "existing", "updated", "edited", "differing")
 SHOWN = 5  # names in a message
 NOT_SENT = "not among the files that were sent"
 # What people have to say before an import can be read, as an error names it.
@@ -64,7 +65,9 @@ def look_at(gallery: Gallery, imports: Imports, import_id: str) -> ImportPreview
     one = imports.get(import_id)
 
     def compare(photos: Sequence[Photo]) -> Known:
-        return known_of(gallery.store, photos, lambda paths: imports.sha256s(import_id, paths), _sees(one))
+        known, shown = known_of(gallery.store, photos, lambda paths: imports.sha256s(import_id, paths), _sees(one))
+        imports.keep_shown(import_id, shown)
+        return known
 
     return preview(imports.files_folder(import_id), settings_of(one.wanted), unusable, compare)
 
@@ -88,23 +91,19 @@ def import_work(
             return report
         one = imports.change(import_id, job_id=job.job_id, started_at=one.started_at or datetime.now(UTC))
         settings = settings_of(one.wanted)
-        # What is told meanwhile renews the lease, and ends the work where it shall.
-        for name, reason_against in unpack_all(imports, import_id, lambda: progress(0, 0)).items():
-            raise UnusableFile(f"{name}: {reason_against}")
-        imports.count(import_id)
         try:
-            found = received(imports.files_folder(import_id), settings)
-        except ValueError as error:
-            needs = preview(imports.files_folder(import_id), settings).needs
-            first = " and ".join(SAID_FIRST[need] for need in needs)
-            raise ValueError(f"say first {first}" if needs else _plain(imports, one, error)) from error
-        taking = _Taking(one, imports.results(import_id))
-        updating = _Updating(edits, bool(settings.update), job, one)
-        waiting = [photo for photo in found.photos if not taking.is_final(str(photo))]
-        total, done = len(found.photos), len(found.photos) - len(waiting)
-        enrolling = _Enrolling(gallery, one, settings, job.cause, most_bytes_of_photo, found.alike)
-        try:
+            # What is told meanwhile renews the lease, and ends the work where it shall.
+            for name, reason_against in unpack_all(imports, import_id, lambda: progress(0, 0)).items():
+                raise UnusableFile(f"{name}: {reason_against}")
+            imports.count(import_id)
+            found = _found(imports, one, settings)
+            taking = _Taking(one, imports.results(import_id))
+            waiting = [photo for photo in found.photos if not taking.is_final(str(photo))]
+            total, done = len(found.photos), len(found.photos) - len(waiting)
             progress(done, total)  # ends the job where it was cancelled after a kill, and what it edited is noted, too
+            shown = _shown(gallery, imports, one, waiting, lambda: progress(done, total)) if settings.update else None
+            updating = _Updating(edits, shown, job, one)
+            enrolling = _Enrolling(gallery, one, settings, job.cause, most_bytes_of_photo, found.alike)
             with closing(enrolling.batches(waiting)) as batches:
                 for batch in batches:
                     imports.add_results(import_id, updating.updated([taking.result(taken) for taken in batch]))
@@ -125,6 +124,36 @@ def import_work(
     return work
 
 
+def _found(imports: Imports, one: Import, settings: ImportSettings) -> Received:
+    """The photos of an import; raises ValueError, with what is to be said first where that is what is missing."""
+    folder = imports.files_folder(one.import_id)
+    try:
+        return received(folder, settings)
+    except ValueError as error:
+        needs = preview(folder, settings).needs
+        first = " and ".join(SAID_FIRST[need] for need in needs)
+        raise ValueError(f"say first {first}" if needs else _plain(imports, one, error)) from error
+
+
+def _shown(gallery: Gallery, imports: Imports, one: Import, photos: Sequence[Photo], tell: Callable[[], None]) -> Shown:
+    """What items that are there said when somebody looked at the import, or say now where nobody did."""
+    if (shown := imports.shown(one.import_id)) is not None:
+        return shown
+
+    def sha256s(paths: Iterable[Path]) -> Mapping[Path, str]:
+        return imports.sha256s(one.import_id, told_of(paths))
+
+    def told_of(paths: Iterable[Path]) -> Iterator[Path]:
+        for number, path in enumerate(paths):
+            if number % BATCH == 0:
+                tell()
+            yield path
+
+    _, shown = known_of(gallery.store, [photo for photo in photos if photo.path.is_file()], sha256s, _sees(one))
+    imports.keep_shown(one.import_id, shown)
+    return shown
+
+
 class _Taking:
     """Turns outcomes into results: the first photo of an item became it, and others are its duplicates."""
 
@@ -139,62 +168,89 @@ class _Taking:
         """Whether a photo became something that stays."""
         return name in self._before and self._before[name].became != NOT_FINAL
 
-    def result(self, taken: "_Taken") -> "tuple[Result, Item | None, ItemEdit]":
-        """What became of a photo, and for one that was there before its item with what is said otherwise of it."""
+    def result(self, taken: "_Taken") -> "tuple[Result, Item | None, Details]":
+        """What became of a photo, and for one that was there before its item, with what is said of it here."""
         (name, result, details), clock = taken
         if isinstance(result, DeletedBefore):
-            return Result(name, "deleted", None, str(result)), None, {}
+            return Result(name, "deleted", None, str(result)), None, details
         if not isinstance(result, Enrolled):
             became: Became = "outage" if isinstance(result, Outage) else "failed"
-            return Result(name, became, None, _reason(result, self._sees)), None, {}
+            return Result(name, became, None, _reason(result, self._sees)), None, details
         item = result.item
         if self._cameras is not None and item.details.camera not in self._cameras:
-            return Result(name, "failed", None, "this cannot be enrolled with this key"), None, {}
+            return Result(name, "failed", None, "this cannot be enrolled with this key"), None, details
         first = self._first.setdefault(item.item_id, name)
         if first != name:
-            return Result(name, "duplicate", item.item_id, first), None, {}
+            return Result(name, "duplicate", item.item_id, first), None, details
         # One that a job enrolled which was cut short before it could say so is not one that was there before.
         if result.created or item.created_at >= self._started_at:
-            return Result(name, "created", item.item_id, "", clock), None, {}
+            return Result(name, "created", item.item_id, "", clock), None, details
         # Of which import it is, is said of what it added alone.
         said = dict(one for one in details.attributes.items() if one != (ATTRIBUTE, self._import_id))
-        changes = said_otherwise(item.details, replace(details, attributes=said))
-        clock = clock if "captured_at" in changes else ""
-        return Result(name, "existing", item.item_id, ",".join(names_of(item, changes)), clock), item, changes
+        return Result(name, "existing", item.item_id, "", clock), item, replace(details, attributes=said)
 
 
 class _Updating:
-    """Has items that were there before say what the import says of them, where that is wanted."""
+    """Has items that were there before say what the import says of them, where that is wanted.
 
-    def __init__(self, edits: BulkEdits, wanted: bool, job: Job, one: Import) -> None:
-        self._edits, self._wanted, self._job, self._sees = edits, wanted, job, _sees(one)
+    Those are left as they are that say something else by then than was `shown`, for somebody edited them.
+    """
 
-    def updated(self, found: Sequence[tuple[Result, Item | None, ItemEdit]]) -> list[Result]:
+    def __init__(self, edits: BulkEdits, shown: Shown | None, job: Job, one: Import) -> None:
+        """Without `shown` nothing is changed."""
+        self._edits, self._shown, self._job, self._sees = edits, shown, job, _sees(one)
+
+    def updated(self, found: Sequence[tuple[Result, Item | None, Details]]) -> list[Result]:
         """The results of a batch, after those that change have changed."""
-        changed = {item.item_id: whole(changes) for _, item, changes in found if item is not None and changes}
-        if not changed:
-            return [result for result, _, _ in found]
-        if not self._wanted:
-            return [
-                result._replace(became="differing", clock="") if changes else result for result, _, changes in found
-            ]
-        refused = self._refused(changed)
-        return [
-            result._replace(became="failed", detail=refused[item.item_id], clock="")
-            if item is not None and item.item_id in refused
-            else result._replace(became="updated" if changes else result.became)
-            for result, item, changes in found
-        ]
+        differing: dict[str, list[str]] = {}
+        said_here: dict[str, Details] = {}
+        for _, item, said in found:
+            if item is not None and (changes := said_otherwise(item.details, said)):
+                differing[item.item_id], said_here[item.item_id] = names_of(item, changes), said
+        if self._shown is None:
+            became = {item_id: _Outcome("differing", ",".join(names)) for item_id, names in differing.items()}
+        else:
+            became = self._take_over(said_here, self._shown) if said_here else {}
+        results = []
+        for result, item, _ in found:
+            if item is not None:
+                kind, detail = became.get(item.item_id, _Outcome("existing", ""))
+                clock = result.clock if kind == "updated" and "captured_at" in detail.split(",") else ""
+                result = result._replace(became=kind, detail=detail, clock=clock)
+            results.append(result)
+        return results
 
-    def _refused(self, changed: Mapping[str, ItemEdit]) -> dict[str, str]:
-        """Edit items, and tell why some cannot be."""
+    def _take_over(self, said_here: Mapping[str, Details], shown: Shown) -> dict[str, "_Outcome"]:
+        """Edit items, and tell what became of each that is still there."""
+        became: dict[str, _Outcome] = {}
+
+        def changes_of(item: Item) -> ItemEdit:
+            changes = said_otherwise(item.details, said_here[item.item_id])
+            edited = edited_since(shown.get(item.item_id, {}), item, changes)
+            if not self._sees(item.details.camera):
+                edited = ["camera"]
+            names = edited or names_of(item, changes)
+            became[item.item_id] = _Outcome("edited" if edited else "updated" if names else "existing", ",".join(names))
+            return {} if edited else whole(changes)
+
         try:
-            self._edits.edit_each(changed, self._job.cause, self._job.job_id)
+            self._edits.edit_each(said_here, changes_of, self._job.cause, self._job.job_id)
         except (Conflict, UnusableText) as error:
-            if len(changed) == 1:
-                return dict.fromkeys(changed, _reason(error, self._sees))
-            return {one: why for item_id in changed for one, why in self._refused({item_id: changed[item_id]}).items()}
-        return {}
+            if len(said_here) == 1:
+                return dict.fromkeys(said_here, _Outcome("failed", _reason(error, self._sees)))
+            return {
+                one: outcome
+                for item_id, said in said_here.items()
+                for one, outcome in self._take_over({item_id: said}, shown).items()
+            }
+        return became
+
+
+class _Outcome(NamedTuple):
+    """What became of a photo whose item was there before, and of which of its fields, or why not."""
+
+    became: Became
+    detail: str
 
 
 class _Taken(NamedTuple):

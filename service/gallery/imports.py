@@ -22,6 +22,7 @@ from uuid import uuid4
 from service.gallery.pictures import sync
 from service.gallery.space import LOW, LOW_SHARE
 from service.records import Cause, Conflict, NotFound
+from service.storage.bulk_edits import BulkEdits
 from service.storage.database import Database
 from service.storage.folder import as_its_folder, make_folder_within
 from service.storage.transaction import Transaction
@@ -30,6 +31,7 @@ IMPORTS_FOLDER = "imports"  # of a gallery
 FILES = "files"  # of an import: what was sent, by its names
 RECORD, ANNOUNCED, RESULTS = "import.json", "files.jsonl", "results.jsonl"
 HASHES = "hashes.jsonl"  # of files that are whole, as far as they are known
+SHOWN = "shown.json"  # what items said that it would change, when somebody looked at it
 LOCK, UNPACKING, EDITING = "lock", "unpacking", "editing"
 UNPACKED = "unpacked.jsonl"  # archives in whose place their files are
 MOST_FILES = 100_000  # of an import
@@ -39,7 +41,7 @@ FOLLOWED = 4  # imports whose files and results are kept in memory
 TABLES = (".csv", ".tsv")
 ARCHIVE = ".zip"
 
-Became = Literal["created", "existing", "updated", "differing", "duplicate", "deleted", "failed", "outage"]
+Became = Literal["created", "existing", "updated", "edited", "differing", "duplicate", "deleted", "failed", "outage"]
 BECAME: tuple[Became, ...] = get_args(Became)
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -63,8 +65,8 @@ class Sent(NamedTuple):
 class Result(NamedTuple):
     """What became of a photo; `detail` is why there is no item, and for a duplicate which photo it is the same as.
 
-    For one that was there it names what else is said of it now, with commas between. `clock` is its time as a clock
-    showed it which does not tell its zone, in ISO 8601.
+    For one that was there it names what else is said of it now, or was edited meanwhile, with commas between. `clock`
+    is its time as a clock showed it which does not tell its zone, in ISO 8601.
     """
 
     name: str
@@ -79,7 +81,8 @@ class Import:
     """An import; `cameras` are those that its maker sees, None for all, `wanted` is how it is to be read.
 
     `report` are the counts of the last job that ended; once it is `settled`, its files are gone. `files` and `bytes`
-    tell how many came, once it was started. `edits` are those of items that it made, each with its `batch_id`.
+    tell how many came, once it was started. `edits` are those of items that it made, each with its `batch_id`; of one
+    that has `begun`, the `batch_id` and the `values` that fields have once it is done.
     """
 
     import_id: str
@@ -95,6 +98,7 @@ class Import:
     files: int = 0
     bytes: int = 0
     edits: Sequence[Mapping[str, Any]] = ()
+    begun: Mapping[str, Any] | None = None
 
 
 class Imports:
@@ -181,6 +185,8 @@ class Imports:
                     found.append(error)
             lines = "".join(json.dumps({"name": name, "size": size}) + "\n" for name, size in new)
             self._append(import_id, ANNOUNCED, lines)
+            if new:
+                self._forget_shown(import_id)
         return found
 
     def files(self, import_id: str) -> list[Sent]:
@@ -222,6 +228,14 @@ class Imports:
             _replace(self._folder / import_id / HASHES, "".join(hashes).encode())
             _replace(self._folder / import_id / ANNOUNCED, "".join(lines).encode())
             (self.files_folder(import_id) / name).unlink(missing_ok=True)
+            self._forget_shown(import_id)
+
+    def reread(self, import_id: str, wanted: Mapping[str, Any]) -> Import:
+        """Have an import be read in another way, of which nobody has seen yet what it would change."""
+        before = self.get(import_id).wanted
+        if any(value != before.get(name) for name, value in wanted.items() if name not in ("name", "update")):
+            self._forget_shown(import_id)
+        return self.change(import_id, wanted=wanted)
 
     def tidy(self, import_id: str) -> None:
         """Remove what lies there of no announced file, as a kill or a cancelled job leaves it, and empty folders."""
@@ -278,7 +292,38 @@ class Imports:
     def editing(self, import_id: str) -> Iterator[Import]:
         """An import, whose edits of items no other thread or process changes meanwhile; raises NotFound."""
         with self._holding(import_id, EDITING):
-            yield self.get(import_id)
+            yield self._after_step(import_id)
+
+    @contextmanager
+    def step(self, import_id: str, batch_id: str, **values: Any) -> Iterator[None]:
+        """Around a step of edits of items: once it is done, the import has these values of its fields.
+
+        That is noted before, so that a kill between the two loses neither. Raises NotFound.
+        """
+        self.change(import_id, begun={"batch_id": batch_id, "values": values})
+        try:
+            yield
+        finally:
+            self._after_step(import_id)
+
+    def finish_steps(self) -> None:
+        """Have imports tell of steps of edits that were done when a kill kept that from being noted."""
+        for one in self.all():
+            if one.begun is not None:
+                with suppress(NotFound), self.editing(one.import_id):
+                    pass
+
+    def _after_step(self, import_id: str) -> Import:
+        """An import as it is after the step that has begun, if one has and by whether the log knows of it."""
+        one = self.get(import_id)
+        if one.begun is None:
+            return one
+        batch_id, values = one.begun["batch_id"], one.begun["values"]
+        changed = BulkEdits(self._database).changed_by(batch_id)
+        if not changed:
+            return self.change(import_id, begun=None)
+        edits = [{**edit, "items": changed} if edit["batch_id"] == batch_id else edit for edit in values["edits"]]
+        return self.change(import_id, **{**values, "edits": edits, "begun": None})
 
     def room_to_unpack(self) -> int:
         """Bytes that more files may take."""
@@ -309,8 +354,21 @@ class Imports:
         done = not report.get("outage")
         self.change(import_id, report=dict(report), settled=done)  # first: a kill leaves files behind, not half of them
         if done:
-            (self._folder / import_id / HASHES).unlink(missing_ok=True)  # which an erasure would have to look for
+            for name in (HASHES, SHOWN):  # which an erasure would have to look for
+                (self._folder / import_id / name).unlink(missing_ok=True)
             shutil.rmtree(self.files_folder(import_id), ignore_errors=True)
+
+    def keep_shown(self, import_id: str, shown: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what items say in the place of what the import says, by their ids and names, as somebody is shown it."""
+        with self._alone(import_id):
+            _replace(self._folder / import_id / SHOWN, json.dumps(shown).encode())
+
+    def shown(self, import_id: str) -> Mapping[str, Mapping[str, Any]] | None:
+        """What was kept so last; None where nobody looked since the import was changed."""
+        with suppress(FileNotFoundError):
+            told: dict[str, dict[str, Any]] = json.loads((self._folder / import_id / SHOWN).read_text())
+            return told
+        return None
 
     def delete(self, import_id: str, cause: Cause) -> None:
         """Remove an import with its files and its report, and no item."""
@@ -343,6 +401,9 @@ class Imports:
         with open(self._folder / import_id / name, "ab", opener=as_its_folder) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _forget_shown(self, import_id: str) -> None:
+        (self._folder / import_id / SHOWN).unlink(missing_ok=True)
 
     def _announced(self, import_id: str) -> dict[str, int]:
         """The sizes of its files by their names, read anew where they have changed."""
@@ -543,9 +604,8 @@ def erase_imports(gallery: Path, item_ids: Collection[str], sha256s: Collection[
     """Remove from the folder of a gallery the imports with one of these items or photos, and tell how many."""
     ids, wanted, gone = set(item_ids), set(sha256s), 0
     for folder in _folders(gallery / IMPORTS_FOLDER):
-        told = folder / RESULTS
-        text = told.read_text() if told.exists() else ""
-        named = any(one in text for one in ids)
+        texts = [path.read_text() for path in (folder / RESULTS, folder / SHOWN) if path.exists()]
+        named = any(one in text for one in ids for text in texts)
         if named or any(not wanted.isdisjoint(_hashes(path)) for path in _below(folder / FILES)):
             _remove(folder)
             gone += 1

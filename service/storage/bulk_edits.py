@@ -63,13 +63,17 @@ class BulkEdits:
 
         return self._step(work, cause, dry_run)
 
-    def edit_each(self, edits: Mapping[str, ItemEdit], cause: Cause, batch_id: str | None = None) -> Edited:
-        """Say something of its own of each of some items, by their ids, as one step or a part of the step `batch_id`.
+    def edit_each(
+        self, item_ids: Collection[str], changes_of: Callable[[Item], ItemEdit], cause: Cause, batch_id: str
+    ) -> Edited:
+        """Say something of its own of each of some items, as the step `batch_id` or a part of it.
 
-        A time keeps its precision, if that is not said. Raises UnusableText, and Conflict for a key of another item.
+        What that is follows from the item as it is by then: nobody edits it between. A time keeps its precision, if
+        that is not said. Raises UnusableText, and Conflict for a key of another item.
         """
         with self._database.transaction() as connection:
             transaction = Transaction(connection, cause, batch_id)
+            edits = {item.item_id: changes_of(item) for item in _chosen(connection, item_ids, None)}
             _require_free(connection, edits)
             return Edited(transaction.batch_id, len(edits), len(transaction.edit_many(edits)))
 
@@ -80,8 +84,16 @@ class BulkEdits:
         ((number,),) = self._database.read(told)
         return int(number)
 
-    def undo(self, batch_id: str, sees: Callable[[str | None], bool], cause: Cause, dry_run: bool = False) -> Edited:
-        """Take back what one step changed of the items that are still there.
+    def undo(
+        self,
+        batch_id: str,
+        sees: Callable[[str | None], bool],
+        cause: Cause,
+        *,
+        dry_run: bool = False,
+        undoing: str | None = None,
+    ) -> Edited:
+        """Take back what one step changed of the items that are still there, as the step `undoing`, or one of any id.
 
         Raises NotFound where there is no such step or it has an item of a camera that is not seen, and Conflict where
         any of its items was changed since.
@@ -116,12 +128,18 @@ class BulkEdits:
             _require_free(transaction.connection, edits)
             return len(edits), len(transaction.edit_many(edits))
 
-        return self._step(work, cause, dry_run)
+        return self._step(work, cause, dry_run, undoing)
 
-    def _step(self, work: Callable[[Transaction], tuple[int, int]], cause: Cause, dry_run: bool) -> Edited:
+    def _step(
+        self,
+        work: Callable[[Transaction], tuple[int, int]],
+        cause: Cause,
+        dry_run: bool,
+        batch_id: str | None = None,
+    ) -> Edited:
         done: list[Edited] = []
         with suppress(_Preview), self._database.transaction() as connection:
-            transaction = Transaction(connection, cause)
+            transaction = Transaction(connection, cause, batch_id)
             done.append(Edited(transaction.batch_id, *work(transaction)))
             if dry_run:
                 raise _Preview

@@ -13,7 +13,9 @@ MAX_PATTERNS = 50
 FilePath = Annotated[str, Field(min_length=1, max_length=1000)]
 ImportState = Literal["receiving", "queued", "running", "done", "failed", "cancelled"]
 Need = Literal["timezone", "dates", "columns"]
-PhotoBecame = Literal["created", "existing", "updated", "differing", "duplicate", "deleted", "failed", "outage"]
+PhotoBecame = Literal[
+    "created", "existing", "updated", "edited", "differing", "duplicate", "deleted", "failed", "outage"
+]
 
 
 class ImportSaid(Strict):
@@ -103,14 +105,16 @@ class ImportReport(Answer, frozen=True):
     """How many photos became what.
 
     `created` are enrolled, `existing` were in the gallery, `updated` too, and their items say now what is said of them
-    here, `differing` too, and what else is said of them here was left out. A `duplicate` is the same as another photo
-    of the import, `deleted` were deleted from the gallery before, `failed` cannot be used, and an `outage` can be tried
-    again. `left_out` are files that are no photos of the import, by kind.
+    here, `edited` too, but somebody has edited their items since the preview, or since the start where there was none,
+    and they stay as they are, `differing` too, and what else is said of them here was left out. A `duplicate` is the
+    same as another photo of the import, `deleted` were deleted from the gallery before, `failed` cannot be used, and an
+    `outage` can be tried again. `left_out` are files that are no photos of the import, by kind.
     """
 
     created: int
     existing: int
     updated: int = 0
+    edited: int = 0
     differing: int = 0
     duplicate: int
     deleted: int

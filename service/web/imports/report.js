@@ -15,6 +15,8 @@ const MOST = 100; // of a list
 const PICTURES = 24;
 const NOT_ADDED = ["failed", "outage", "deleted"];
 const THERE = ["duplicate", "existing", "updated"];
+const UNLIKE = ["edited", "differing"];
+const FIELDS = ["updated", ...UNLIKE]; // of which the detail names fields
 
 /** `again` offers to try the rest again. */
 export function Report({ one, act, again }) {
@@ -27,7 +29,7 @@ export function Report({ one, act, again }) {
     const read = (became, limit, take) => api.photos(id, became, limit).then(take, () => {});
     read(NOT_ADDED, MOST, list);
     read(THERE, MOST, listTwins);
-    read(["differing"], MOST, listUnlike);
+    read(UNLIKE, MOST, listUnlike);
     read(["created"], PICTURES, picture);
   }, [id, JSON.stringify(report)]);
   const said = report ? Object.entries(words.became).filter(([name]) => report[name] > 0) : [];
@@ -75,7 +77,7 @@ export function Report({ one, act, again }) {
       <section aria-labelledby="import-unlike">
         <h3 id="import-unlike">${words.unlike}</h3>
         <p>${words.unlikeHint}</p>
-        <${Photos} photos=${unlike} all=${sum(["differing"])} />
+        <${Photos} photos=${unlike} all=${sum(UNLIKE)} />
       </section>
     ` : null}
     ${twins.length > 0 ? html`
@@ -105,7 +107,7 @@ function Photos({ photos, all }) {
   return html`
     <ul class="files">
       ${photos.map(({ name, became, detail }) => html`
-        <li key=${name}><b>${name}</b> <span>${words.why[became](became === "updated" || became === "differing" ? detail.split(",").map(fieldName).join(", ") : plain(detail))}</span></li>
+        <li key=${name}><b>${name}</b> <span>${words.why[became](FIELDS.includes(became) ? detail.split(",").map(fieldName).join(", ") : plain(detail))}</span></li>
       `)}
       ${all > photos.length ? html`<li>${words.more(integer(all - photos.length))}</li>` : null}
     </ul>

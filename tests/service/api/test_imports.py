@@ -3,6 +3,7 @@
 import errno
 import io
 import zipfile
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
@@ -41,12 +42,23 @@ def ask(gallery, runner):
         for name, (scope, cameras) in made.items()
     }
     settings = Settings(checkpoint="unused", gallery="unused", require_keys=True, admin_key=ADMIN)
-    with TestClient(create_app(gallery, runner, settings)) as client:
+    with ExitStack() as opened:
+
+        def start():
+            app = create_app(gallery, runner, settings)
+            return opened.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        client = start()
 
         def send(method, path, key="writer", **sent):
             headers = {"X-API-Key": {**secrets, "admin": ADMIN}[key], **sent.pop("headers", {})}
             return client.request(method, f"/v1/imports{path}", headers=headers, **sent)
 
+        def restart():
+            nonlocal client
+            client = start()
+
+        send.restart = restart
         yield send
 
 
@@ -584,6 +596,99 @@ def test_what_a_table_says_of_photos_that_are_there_is_told_and_taken_over_as_wi
     assert gallery.store.find([second.item_id, third.item_id]) == [second, third]
 
 
+def labelled(gallery):
+    return [item.details.label for item in gallery.store.page(Filter(), 0, 100)]
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_an_update_leaves_what_somebody_edited_since_it_was_shown(ask, begun, gallery, picture, monkeypatch, looked):
+    old = Details(label="old", site="shore", attributes={"coat": "red"})
+    items = [one.item for one in gallery.enrol([Upload(f"{n}", picture(n), old) for n in range(6)])]
+    rows = [f"{number}.png,new,shore,grey,k{number}" for number in range(7)]
+    files = {"t.csv": table("path,label,site,coat,key", *rows), **{f"{n}.png": picture(n) for n in range(7)}}
+    import_id = begun(files, update=True)
+
+    def edit():
+        gallery.edit(items[1].item_id, {"label": "by hand"})
+        gallery.edit(items[2].item_id, {"attributes": {"coat": "white", "sex": "f"}})
+        gallery.edit(items[3].item_id, {"attributes": {"coat": "red", "sex": "f"}})  # of which nothing is said
+        gallery.edit(items[4].item_id, {"site": "hill"})  # of which nothing else was said when it was shown
+        gallery.edit(items[5].item_id, {"label": "new"})  # the same
+
+    if looked:
+        assert ask("POST", f"/{import_id}/preview").json()["changes"] == {"label": 6, "coat": 6, "key": 6}
+        edit()
+        gallery.enrol([Upload("6", picture(6), Details(label="by hand"))])  # which was not there when it was shown
+        ask("PATCH", f"/{import_id}", json={"update": True, "name": "what is shown stays the same"})
+    else:
+        real = import_work_module.outcomes
+
+        def outcomes(*given, **options):  # in the middle of the job
+            if gallery.store.find([items[1].item_id]) == [items[1]]:
+                edit()
+            return real(*given, **options)
+
+        monkeypatch.setattr(import_work_module, "outcomes", outcomes)
+    ask("POST", f"/{import_id}/start")
+    one = ended(ask, import_id)
+    left = {"1.png": "label", "2.png": "coat", "4.png": "site"} | ({"6.png": "key,label,site,coat"} if looked else {})
+    assert counts(one["report"]) == {"updated": 3, "edited": len(left), **({} if looked else {"created": 1})}
+    assert became(ask, import_id, "edited") == {name: ("edited", fields) for name, fields in left.items()}
+    assert labelled(gallery)[:6] == ["new", "by hand", "old", "new", "old", "new"]
+    third = gallery.store.find([items[3].item_id])[0].details
+    assert (third.attributes, third.site, third.key) == ({"coat": "grey", "sex": "f"}, "shore", "k3")
+    assert not (gallery.folder / "imports" / import_id / "shown.json").exists()
+
+
+def test_an_edit_that_comes_between_the_look_at_a_photo_and_its_update_stays(ask, begun, gallery, picture, monkeypatch):
+    old = Details(label="old", attributes={"coat": "red"})
+    items = [one.item for one in gallery.enrol([Upload(f"{n}", picture(n), old) for n in range(2)])]
+    import_id = begun({
+        "t.csv": table("path,label,coat", "0.png,new,grey", "1.png,new,grey"), "0.png": picture(0), "1.png": picture(1),
+    }, update=True)  # fmt: skip
+    real = BulkEdits.edit_each
+
+    def edit_each(self, *given):
+        gallery.edit(items[0].item_id, {"label": "by hand"})
+        gallery.edit(items[1].item_id, {"attributes": {"coat": "red", "sex": "f"}})
+        return real(self, *given)
+
+    monkeypatch.setattr(BulkEdits, "edit_each", edit_each)
+    ask("POST", f"/{import_id}/start")
+    assert counts(ended(ask, import_id)["report"]) == {"edited": 1, "updated": 1}
+    first, second = (item.details for item in gallery.store.find([item.item_id for item in items]))
+    assert (first.label, first.attributes) == ("by hand", {"coat": "red"})
+    assert (second.label, second.attributes) == ("new", {"coat": "grey", "sex": "f"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ask, one: ask("PATCH", f"/{one}", json={"columns": {"label": "", "site": "who"}}),
+        lambda ask, one: ask("DELETE", f"/{one}/files/a.csv"),
+        lambda ask, one: ask("POST", f"/{one}/files", json={"files": [{"name": "z.png", "size": 3}]}),
+    ],
+)
+def test_what_was_shown_holds_for_what_was_looked_at_alone(ask, begun, gallery, picture, change):
+    gallery.enrol([Upload("0", picture(0), Details(label="old"))])
+    rows = table("path,label,who", "0.png,new,ada")
+    import_id = begun({"a.csv": rows, "b.csv": rows, "0.png": picture(0)}, table="b.csv", update=True)
+    kept = Imports(gallery.database, 2**40, 2**30)
+    assert kept.shown(import_id) is None
+    ask("POST", f"/{import_id}/preview")
+    assert [*kept.shown(import_id).values()] == [{"label": "old", "who": None}]
+    assert change(ask, import_id).is_success
+    assert kept.shown(import_id) is None
+
+
+def test_an_erasure_finds_what_an_import_was_shown(ask, begun, gallery, picture, tmp_path):
+    [there] = gallery.enrol([Upload("0", picture(0), Details(label="old"))])
+    import_id = begun({"t.csv": table("path,label", "0.png,new"), "0.png": picture(0)})
+    ask("POST", f"/{import_id}/preview")
+    assert imports_module.erase_imports(gallery.folder, [there.item.item_id], []) == 1
+    assert ask("GET", f"/{import_id}").status_code == 404
+
+
 def test_an_update_that_one_photo_refuses_changes_the_others(ask, done, gallery, picture):
     gallery.enrol([Upload(f"{n}", picture(n), Details(key=f"k{n}")) for n in range(3)])
     one = done({
@@ -877,6 +982,86 @@ def test_what_a_killed_job_updated_can_be_taken_back_also_when_it_is_cancelled_t
     assert edit["items"] == 32
     ask("POST", f"/{import_id}/undo", json={"batch_id": edit["batch_id"]})
     assert {item.details.label for item in gallery.store.page(Filter(), 0, 100)} == {"old"}
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_step_that_is_cut_short_is_told_of_and_taken_back_at_the_next_start(ask, done, gallery, monkeypatch, cut):
+    one = done({"1.jpg": photographed("red"), "2.jpg": photographed("blue")}, timezone="UTC")
+    path, before, write = f"/{one['import_id']}", times(gallery), imports_module._write
+    dead = []
+
+    def writes(*given):
+        if dead:
+            raise OSError("a process that was killed writes nothing")
+        write(*given)
+
+    def dies(real):
+        def run(self, *given, **options):
+            if cut == "after":
+                real(self, *given, **options)
+            dead.append(True)
+            raise OSError("killed")
+
+        return run
+
+    def restarted():
+        dead.clear()
+        monkeypatch.undo()
+        ask.restart()
+        return ask("GET", path).json()
+
+    def cut_short(name, sent):
+        monkeypatch.setattr(imports_module, "_write", writes)
+        monkeypatch.setattr(BulkEdits, name, dies(getattr(BulkEdits, name)))
+        assert not ask("POST", **sent).is_success
+
+    cut_short("edit_each", {"path": f"{path}/timezone", "json": {"timezone": "+05:00", "dry_run": False}})
+    one = restarted()
+    if cut == "before":
+        assert (one["edits"], one["settings"]["timezone"], times(gallery)) == ([], "UTC", before)
+        ask("POST", f"{path}/timezone", json={"timezone": "+05:00", "dry_run": False})
+        one = ask("GET", path).json()
+    [edit] = one["edits"]
+    assert (edit["what"], edit["items"], edit["before"], edit["undone"]) == ("timezone", 2, "UTC", False)
+    assert one["settings"]["timezone"] == "+05:00" and times(gallery) != before
+
+    cut_short("undo", {"path": f"{path}/undo", "json": {"batch_id": edit["batch_id"]}})
+    one = restarted()
+    if cut == "before":
+        assert (one["edits"], one["settings"]["timezone"]) == ([edit], "+05:00")
+        one = ask("POST", f"{path}/undo", json={"batch_id": edit["batch_id"]}).json()
+    assert (one["edits"], one["settings"]["timezone"]) == ([{**edit, "undone": True}], "UTC")
+    assert times(gallery) == before
+
+
+def test_what_a_job_updated_is_told_of_also_where_the_next_start_fails(ask, begun, gallery, picture, monkeypatch):
+    gallery.enrol([Upload(f"{n}", picture(n), Details(label="old")) for n in range(40)])
+    rows = [f"{number}.png,new" for number in range(40)]
+    files = {"t.csv": table("path,label", *rows), **{f"{number}.png": picture(number) for number in range(40)}}
+    import_id = begun(files, update=True)
+    kept = Imports(gallery.database, 2**40, 2**30)
+    work = import_work(gallery, kept, 2**30)
+    Jobs(gallery.database).create("import", {"import_id": import_id})
+    job = Jobs(gallery.database, running=False).claim()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(done, total):
+        if done:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(import_work_module, "_note_edit", lambda *_: None)  # a process that is killed does no more
+        work(job, killed)
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Imports, "count", full)
+    with pytest.raises(OSError, match="no space left"):
+        work(job, lambda *_: None)
+    assert [edit["items"] for edit in kept.get(import_id).edits] == [32]
 
 
 def test_of_two_edits_at_once_both_can_be_taken_back(ask, done, gallery, monkeypatch):

@@ -214,6 +214,23 @@ def test_names_of_photos_that_are_there_are_taken_over_and_taken_back(client, op
     assert [item["label"] for item in client.get("/v1/items").json()["items"]] == ["eve", None, "cid", "dan"]
 
 
+def test_what_somebody_edited_meanwhile_is_left_as_it_is_and_named(client, open_page, enrol, picture):
+    _, second = enrol([{"label": "eve"}, {"label": "eve"}])
+    tab = open_page(client, "/#/imports")
+    rows = "path;identity;Coat\n0.png;ada;\n1.png;ada;red\n"
+    tab.set_input_files("#import-files", [named("t.csv", rows.encode()), *files(picture(0), picture(1))])
+    view = tab.locator("#imports-view")
+    view.get_by_label("Update them").check()
+    start = view.get_by_role("button", name="Update 2")
+    expect(start).to_be_enabled()
+    client.patch(f"/v1/items/{second['item_id']}", json={"label": "bob", "attributes": {"Coat": "grey"}})
+    start.click()
+    expect(summary(tab)).to_have_text("Done: 1 updated, 1 edited by somebody meanwhile, and left as they are.")
+    unlike = view.get_by_role("region", name="Left as they are")
+    expect(unlike.locator("li")).to_have_text(["1.png was edited meanwhile, and is left as it is: Label, Coat"])
+    assert [item["label"] for item in client.get("/v1/items").json()["items"]] == ["ada", "bob"]
+
+
 def test_the_same_folder_again_goes_on_with_the_open_import(client, open_page, tmp_path, picture, enrol):
     enrol([{}])
     folder = folder_of(tmp_path / "may", range(4), picture)
