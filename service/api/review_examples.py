@@ -92,6 +92,7 @@ def review_examples(item: dict[str, Any], job_id: str, key_id: str, model_id: st
         "ReviewStatus": {
             "job_id": job_id,
             "model_id": model_id,
+            "filter": {"cameras": ["north"]},
             "items": 1200,
             "answers": 310,
             "machine_joins": 84,

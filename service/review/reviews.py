@@ -275,6 +275,7 @@ class Reviews:
                 **told(session.review.status()),
                 "job_id": self._job_id,
                 "model_id": session.model_id,
+                "filter": session.plan.chosen.spelled(),
                 "items": len(session.scope.items),
             }
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from service.records import Decision as Decided
-from service.wire.schemas import MAX_NUMBER, MAX_PAGE, Answer, Attributes, Item, Name, Strict, Wanted
+from service.wire.schemas import MAX_NUMBER, MAX_PAGE, Answer, Attributes, Conditions, Item, Name, Strict, Wanted
 
 MAX_DECISIONS = 5000  # in one request
 SHOWN = 5  # pictures of a group
@@ -195,7 +195,7 @@ class Disputes(Answer, frozen=True):
 
 
 class ReviewStatus(Answer, frozen=True):
-    """Where a review stands, over the `items` of its filter and by the vectors of `model_id`.
+    """Where a review stands, over the `items` that pass its `filter` and by the vectors of `model_id`.
 
     `identities` is the estimated number of individuals, from `low` to `high` by 95 %; `settled` the share of items that
     are not likely to change any more; `questions_left` about how many answers settle the rest; `next_changes` how many
@@ -204,6 +204,7 @@ class ReviewStatus(Answer, frozen=True):
 
     job_id: str
     model_id: str
+    filter: Conditions
     items: int
     answers: int
     machine_joins: int

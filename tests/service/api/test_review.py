@@ -138,6 +138,10 @@ def test_answers_lead_to_the_true_individuals_and_the_status_says_so(site):
     shown, truth = site.groups()
     assert shown == truth
     after = ada.get("/v1/review/status").json()
+    assert not any(after["filter"].values())
+    site.start(ada, filter={"exclude_cameras": ["no"], "exclude_attributes.import": "a"})
+    said = {name: value for name, value in ada.get("/v1/review/status").json()["filter"].items() if value}
+    assert said == {"exclude_cameras": ["no"], "exclude_attributes.import": ["a"]}
     assert after["low"] <= len(truth) <= after["high"]
     assert (after["groups"], after["settled"], after["conflicts"], after["answers"]) == (len(truth), 1, 0, turn)
     listed = ada.get("/v1/identities", params={"sort": "photos"}).json()

@@ -206,3 +206,26 @@ def test_photos_of_one_import_alone_are_browsed_and_reviewed(client, open_page, 
         tab.get_by_role("button", name="Start", exact=True).click()
     expect(tab.locator("#review-view")).to_contain_text("of 2 photos settled")
     assert list(asked.value.post_data_json["filter"]["attributes.import"]) == [path.split("/")[-1]]
+    expect(tab.get_by_text("The review of what this import added had begun")).to_have_count(0)
+
+    # Begun, it goes on; anew it is started where that is wished.
+    tab.goto(f"{client.base_url}/#/imports/{path.split('/')[-1]}")
+    tab.get_by_role("link", name="Review these").click()
+    expect(tab.get_by_text("The review of what this import added had begun, and goes on.")).to_be_visible()
+    expect(tab.locator("#review-view")).to_contain_text("of 2 photos settled")
+    assert len(jobs(client)) == 1
+    tab.get_by_role("link", name="Start it anew").click()
+    expect(tab.get_by_label("Only what this import added")).to_be_checked()
+    tab.get_by_label("Only what this import added").uncheck()
+    tab.get_by_role("button", name="Start", exact=True).click()
+    expect(tab.locator("#review-view")).to_contain_text("of 8 photos settled")
+    assert len(jobs(client)) == 2
+
+    # Another one has begun: it is none of just these.
+    tab.goto(f"{client.base_url}/#/imports/{path.split('/')[-1]}")
+    tab.get_by_role("link", name="Review these").click()
+    expect(tab.get_by_label("Only what this import added")).to_be_checked()
+
+
+def jobs(client):
+    return [job for job in client.get("/v1/jobs").json()["jobs"] if job["kind"] == "suggest"]
