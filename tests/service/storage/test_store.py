@@ -303,10 +303,10 @@ def test_text_that_postgresql_cannot_keep_is_named(database, store):
 def test_lists_are_longer_than_a_statement_takes_values(store):
     items = enrol(store, *map(photo, range(30)))
     numbers = [item.number for item in items]
-    many = [*range(numbers[-1] + 1, 80_000), *numbers]
+    many = [*range(numbers[-1] + 1, 66_000), *numbers]  # PostgreSQL takes 65,535, SQLite half of that
     assert list(store.get_many(many).values()) == items
     assert [row.number for row in store.rows("m", many)] == numbers
-    strangers = [f"stranger {n}" for n in range(80_000)]
+    strangers = [f"stranger {n}" for n in range(66_000)]
     assert store.find([items[3].item_id, *strangers, items[1].item_id]) == [items[1], items[3]]
     assert store.by_crop([*map(Crop, strangers), items[2].crop]) == {items[2].crop: items[2]}
     assert store.contents([*strangers, items[2].medium.sha256]) == {items[2].medium.sha256}
