@@ -268,6 +268,7 @@ def test_accumulation_is_only_interrupted_between_updates(photos, tiny, tmp_path
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
 
 
+@pytest.mark.slow
 def test_kill_9_at_a_random_moment_loses_at_most_an_epoch(photos, tiny, tmp_path):
     options = [f"{name}={value}" for name, value in {**tiny, "train.epochs": 40, "data.root": photos}.items()]
     command = [

@@ -261,6 +261,7 @@ def test_the_toy_model_is_named_as_such(start, checkpoint, tmp_path, dataset):
     assert rest.startswith("warning: this is the toy model") == (dataset == "toy")
 
 
+@pytest.mark.slow
 def test_the_export_of_a_model_serves_its_gallery(start, checkpoint, picture, tmp_path):
     pytest.importorskip("onnxscript")
     file = export(checkpoint, tmp_path / "model.onnx").file

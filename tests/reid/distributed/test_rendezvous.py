@@ -375,6 +375,7 @@ def think_long(argv):
     return impatient(10, argv)
 
 
+@pytest.mark.slow
 def test_the_others_wait_for_scores_however_long_but_not_for_a_process_that_no_longer_answers(photos, tiny, tmp_path):
     """The latter as when a machine is gone without a word: no connection is closed. Both wait at the same time."""
 

@@ -63,6 +63,7 @@ def test_an_export_embeds_as_its_model_does(exported_runs, name, features, flip_
         np.testing.assert_array_equal(other.chosen, one.chosen)
 
 
+@pytest.mark.slow
 def test_parts_and_cameras_are_exported_too(save_run, tmp_path):
     run = save_run(tmp_path / "run", "reid", jigsaw=3, cameras=("north", "south"))
     file = export(run).file

@@ -217,6 +217,7 @@ def test_a_model_that_holds_on_to_its_batch_is_refused(exported_runs, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_network_that_no_run_trained_is_exported_beside_its_weights(tmp_path):
     weights = tmp_path / "published.safetensors"
     save_file(build_backbone("vit_toy", (32, 16))[0].state_dict(), weights)
@@ -244,7 +245,7 @@ def test_real_weights_and_photos(save_run, tmp_path, vit_tiny_weights, real_phot
         assert (one.chosen & other.chosen).sum() >= 0.95 * one.chosen.sum()
 
 
-@pytest.mark.parametrize("given", ["raw", "imagenet"])
+@pytest.mark.parametrize("given", ["raw", pytest.param("imagenet", marks=pytest.mark.slow)])
 def test_normalisation_is_folded_into_the_file(save_run, tmp_path, given):
     run = save_run(tmp_path / "run", "reid", size=(32, 16))
     file = export(run, tmp_path / f"{given}.onnx", given=given).file

@@ -87,6 +87,7 @@ def test_a_network_is_evaluated_as_it_is(weights, photos, capsys):
     assert again.result.metrics.as_json()["mAP"] == found["mAP"]
 
 
+@pytest.mark.slow
 def test_a_network_of_convolutions_is_evaluated_and_exported_as_it_is(tmp_path, photos, capsys):
     torch.manual_seed(0)
     network = timm.create_model("test_convnext", num_classes=3).eval()
