@@ -174,11 +174,11 @@ def search(sizes: Sizes) -> Iterator[Figure]:
 
 def start(sizes: Sizes) -> Iterator[Figure]:
     """benchmarks.growth"""
-    from benchmarks.growth import fill, restart
+    from benchmarks.growth import fill, measure, restart
 
     with TemporaryDirectory() as folder:
-        filled, queries, _ = fill(Path(folder), sizes.started, DIM)
-        restart(Path(folder), "memory", queries)  # the first leaves the file of rows
+        filled, queries, best = fill(Path(folder), sizes.started, DIM)
+        measure(Path(folder), "memory", queries, best, 3)  # which leaves the file of rows
         seconds = restart(Path(folder), "memory", queries)
     share = sizes.started / FULL.started
     note = f"{sizes.started:,} rows" + ("" if share == 1 else ", as if all of it grew with the rows")

@@ -118,7 +118,7 @@ def _tend(index: Index) -> None:
 
 
 def restart(folder: Path, engine: EngineName, queries: Vectors) -> float:
-    """Seconds of a start after another one."""
+    """Seconds of a start with the file of rows that another one left."""
     begun = time.perf_counter()
     with Database(folder) as database:
         index = open_index(database, engine, queries.shape[1])

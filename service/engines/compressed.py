@@ -16,11 +16,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from service.engines.snapshot import Codes, KeptCodes, Places
 from service.records import Vectors
 
-Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Codes = npt.NDArray[np.uint8]
 
 HEADROOM = 1.25  # of the largest value seen, for those that come later
 LOOSE = 1.5  # times the usual residual, from which a row is always looked at instead of loosening the bound for all
@@ -50,13 +49,21 @@ class Compressed:
             self.write(np.arange(part.start, min(part.stop, len(vectors))), vectors[part])
 
     @classmethod
-    def restored(cls, codes: Codes, rest: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """The rows of which `codes` and `rest` are what was kept."""
+    def restored(cls, kept: KeptCodes, rest: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The rows of which codes and `rest` were kept; raises Damaged."""
         self = cls.__new__(cls)
-        self._begin(rest["step"], len(codes))
-        self._residual, self._loose, self._rows = float(rest["residual"]), rest["loose"], len(codes)
-        for number, shard in enumerate(self._shards):
-            shard.add_sa_codes(np.ascontiguousarray(codes[number :: len(self._shards)]))
+        self._begin(rest["step"], kept.rows)
+        self._residual, self._loose, self._rows = float(rest["residual"]), rest["loose"], kept.rows
+        self._resize(kept.rows)
+        targets = [self._codes(shard) for shard in self._shards]
+
+        def take(first: int, codes: Codes) -> None:
+            for number, target in enumerate(targets):
+                mine = codes[(number - first) % len(targets) :: len(targets)]
+                begin = len(range(number, first, len(targets)))
+                target[begin : begin + len(mine)] = mine
+
+        kept.read(take)
         return self
 
     def _begin(self, step: Vectors, rows: int) -> None:
@@ -117,9 +124,7 @@ class Compressed:
         for shard, mine, local in self._of_shards(targets):
             self._codes(shard)[local] = moved[mine]
         self._loose[targets] = self._loose[sources]
-        for number, shard in enumerate(self._shards):
-            shard.ntotal = len(range(number, rows, len(self._shards)))
-            shard.codes.resize(shard.ntotal * shard.code_size)
+        self._resize(rows)
         self._rows = rows
 
     def candidates(self, query: Vectors, count: int, passing: Mask | None) -> Places | None:
@@ -157,6 +162,11 @@ class Compressed:
                 return None
         loose = self._loose[: self._rows] if passing is None else self._loose[: self._rows] & passing
         return np.unique(np.concatenate([*found, np.flatnonzero(loose)]))
+
+    def _resize(self, rows: int) -> None:
+        for number, shard in enumerate(self._shards):
+            shard.ntotal = len(range(number, rows, len(self._shards)))
+            shard.codes.resize(shard.ntotal * shard.code_size)
 
     def _of_shards(self, places: Places) -> Iterator[tuple[Any, Places, Places]]:
         """Each shard, which of the places are its own, and which of its rows these are."""

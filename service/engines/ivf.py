@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.engines.memory import Candidates, Mask, MemoryEngine, Places, least_product
-from service.engines.snapshot import Saved
+from service.engines.memory import Candidates, Mask, MemoryEngine, least_product
+from service.engines.snapshot import Places, Saved
 from service.fields import Filter
 from service.records import Row
 
@@ -47,9 +47,13 @@ class IvfEngine(MemoryEngine):
     def __init__(self) -> None:
         super().__init__()
         self._library = _faiss()
+        self._probes = 0
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        super().clear()
         self._index: Any = None  # its ids are places
         self._trained = 0  # rows when it was trained
-        self._probes = 0
         self._recall: float | None = None
 
     @property
@@ -82,7 +86,7 @@ class IvfEngine(MemoryEngine):
     def restore(self, saved: Saved) -> None:
         """Have the rows of a file in the place of those that there are; raises as `MemoryEngine.restore`."""
         super().restore(saved)
-        self._index, self._trained = None, 0
+        self._read()
         if len(self) >= FIRST_ROWS:
             self._train()
 

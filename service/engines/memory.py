@@ -7,7 +7,7 @@ where a row lies in the matrix: removals change it, while the row keeps its numb
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from mmap import MADV_DONTNEED, mmap
+from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -18,11 +18,10 @@ import torch
 
 from service.engines.compressed import Compressed, available
 from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows
-from service.engines.snapshot import BLOCK_ROWS, Full, Saved, Writing, blocks_of
+from service.engines.snapshot import BLOCK_ROWS, Full, Places, Saved, Unread, Writing, blocks_of
 from service.fields import FIELDS, Among, Fact, Filter
 from service.records import Found, Hit, Row, Vectors
 
-Places = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 TILE_VALUES = 2**21  # of rows gathered and multiplied at a time: 8 MiB, which a processor's cache holds
@@ -39,6 +38,7 @@ MOST_SKIPPED = 255  # searches that go by where rows crowd, before the compresse
 KNN_LIMIT = 2048  # neighbours that FAISS finds on a GPU
 KNN_SPARE = 64  # asked of it beyond those wanted, for ties
 ROW_BYTES = 200  # of memory, beside its vector
+VALUES = "values of {field}"  # of a field, in a file
 FACTS = np.dtype(
     [("number", np.int64), *((field.name, np.int64 if field.kind == "time" else np.int32) for field in FIELDS)]
 )  # times, and the codes of names and of attributes
@@ -74,19 +74,32 @@ class MemoryEngine:
         self._mapped: mmap | None = None  # the vectors, with a folder
         self._faiss = _gpu_faiss(self._device)
         self._resources = self._faiss.StandardGpuResources() if self._faiss else None
-        self._places: dict[int, int] = {}  # of every number; without gaps from 0 to N
-        self._vectors = torch.empty(0, 0, device=self._device)  # (capacity, E)
-        self._facts = np.empty(0, FACTS)  # (capacity,)
-        self._codes = {field: _Codes() for field in FIELDS if field.kind != "time"}
         self._compresses = self._device.type == "cpu" and available()
-        self._compressed: Compressed | None = None
         self._crowded = 0  # searches in a row of which the compressed rows could tell too little
         self._skipped = 0  # searches since then that were not asked of them
         self._changed: set[int] = set()  # blocks of rows, as they are written to a file
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._rows = 0
+        self._placed: dict[int, int] | None = {}  # None until somebody asks for `_places`
+        self._vectors = torch.empty(0, 0, device=self._device)  # (capacity, E)
+        self._unread: Unread | None = None  # vectors that a file has yet
+        self._facts = np.empty(0, FACTS)  # (capacity,)
+        self._codes = {field: _Codes() for field in FIELDS if field.kind != "time"}
+        self._compressed: Compressed | None = None
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self._places)
+        return self._rows
+
+    @property
+    def _places(self) -> dict[int, int]:
+        """The place of every number, without gaps from 0 to N; a start that nothing follows on need not make it."""
+        if self._placed is None:
+            self._placed = dict(zip(self._facts["number"][: self._rows].tolist(), range(self._rows), strict=True))
+        return self._placed
 
     @property
     def recall(self) -> float | None:
@@ -108,7 +121,7 @@ class MemoryEngine:
 
     def numbers(self) -> set[int]:
         """The numbers of all rows."""
-        return set(self._places)
+        return set(self._facts["number"][: self._rows].tolist())
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Add rows, or replace those of the same numbers; of two with one number the last counts.
@@ -129,8 +142,11 @@ class MemoryEngine:
                 if codes is None
                 else list(map(codes.of, known))
             )
-        self._reserve(len(self) + sum(row.number not in self._places for row in latest), size)
-        places = [self._places.setdefault(row.number, len(self._places)) for row in latest]
+        known_places = self._places
+        self._reserve(len(self) + sum(row.number not in known_places for row in latest), size)
+        places = [known_places.setdefault(row.number, len(known_places)) for row in latest]
+        self._rows = len(known_places)
+        self._read(np.array(places))
         self._vectors[places] = torch.from_numpy(vectors).to(self._device)
         self._facts[places] = facts
         self._changed.update(place // BLOCK_ROWS for place in places)
@@ -139,13 +155,15 @@ class MemoryEngine:
 
     def remove(self, numbers: Collection[int]) -> None:
         """Forget rows; numbers that are not there are none."""
-        gone = [self._places.pop(number) for number in self._places.keys() & set(numbers)]
+        known_places = self._places
+        gone = [known_places.pop(number) for number in known_places.keys() & set(numbers)]
         if not gone:
             return
-        rows = len(self)
+        rows = self._rows = len(known_places)
         # The last rows move to the places that became free.
         freed = np.array([place for place in gone if place < rows], np.int64)
         last = np.setdiff1d(np.arange(rows, rows + len(gone)), gone)
+        self._read(np.concatenate([freed, last]))
         for part in _parts(len(freed), TILE_VALUES, self._vectors.shape[1]):
             self._vectors[freed[part]] = self._vectors[last[part]]
         self._facts[freed] = self._facts[last]
@@ -156,13 +174,15 @@ class MemoryEngine:
 
     def allocate(self, rows: int, size: int) -> Vectors:
         """Room for vectors (n, E), on the disk if there is a folder for them."""
+        values = max(1, rows * size)  # nothing cannot be mapped
         if self._folder is None:
-            return np.empty((rows, size), np.float32)
-        with TemporaryFile(dir=self._folder) as file:
-            values = max(1, rows * size)  # nothing cannot be mapped
-            file.truncate(4 * values)
-            self._mapped = mmap(file.fileno(), 4 * values)
-        return np.frombuffer(self._mapped, np.float32)[: rows * size].reshape(rows, size)
+            # Not from numpy, which has Linux clear 2 MiB where a row is read into memory that nothing was in.
+            room = mmap(-1, 4 * values, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        else:
+            with TemporaryFile(dir=self._folder) as file:
+                file.truncate(4 * values)
+                room = self._mapped = mmap(file.fileno(), 4 * values)
+        return np.frombuffer(room, np.float32)[: rows * size].reshape(rows, size)
 
     def memory(self, rows: int, size: int) -> int:
         """How many bytes of memory so many rows of a size take, about."""
@@ -193,36 +213,59 @@ class MemoryEngine:
         if writing.stale:
             block = min(writing.stale)
             places = np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self)))
+            self._read(places)
             codes = None if self._compressed is None else self._compressed.codes(places)
             writing.write(block, self._vectors[places[0] : places[-1] + 1].cpu().numpy(), codes)
         return not writing.stale
 
     def finish(self, writing: Writing, about: Mapping[str, Any]) -> None:
         """Write all else to a file that has all rows, with what it is about; raises OSError."""
-        values = {field.name: codes.values() for field, codes in self._codes.items()}
         rest = {} if self._compressed is None else self._compressed.rest
-        rest["values"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        for field, codes in self._codes.items():
+            rest[VALUES.format(field=field.name)] = np.frombuffer(codes.kept(), np.uint8)
         writing.finish(len(self), about, rest | {"facts": self._facts[: len(self)]})
 
     def restore(self, saved: Saved) -> None:
-        """Have the rows of a file in the place of those that there are.
+        """Have the rows of a file in the place of those that there are, of which vectors may be read when needed.
 
-        Raises ValueError for rows of other fields.
+        Raises ValueError for rows of other fields, and Damaged; then it is to be cleared.
         """
         facts = saved.rest["facts"]
         if facts.dtype != FACTS:
             raise ValueError(f"it has the fields {facts.dtype.names}; expected {FACTS.names}")
-        values = json.loads(saved.rest["values"].tobytes())
-        self._codes = {field: _Codes(values[field.name]) for field in FIELDS if field.kind != "time"}
-        self._places = dict(zip(facts["number"].tolist(), range(len(facts)), strict=True))
-        self._vectors = torch.from_numpy(saved.vectors).to(self._device)
+        self.clear()
+        for field in self._codes:
+            self._codes[field] = _Codes(saved.rest[VALUES.format(field=field.name)].tobytes())
+        self._rows, self._placed = saved.rows, None
         self._facts = np.empty(len(saved.vectors), FACTS)
         self._facts[: saved.rows] = facts
-        self._compressed = None
+        self._unread = saved.unread
+        if self._device.type != "cpu":
+            self._read()
+        self._vectors = torch.from_numpy(saved.vectors).to(self._device)
         if saved.codes is not None and self._compresses:
             self._compressed = Compressed.restored(saved.codes, saved.rest)
-        if self._mapped is not None:
-            self._mapped.madvise(MADV_DONTNEED)  # what was read by now stays with the file alone
+
+    def read_on(self) -> bool:
+        """Read a portion of the vectors that are left in a file, and tell whether some are left; raises Damaged."""
+        if self._unread is None:
+            return False
+        self._unread.read_portion()
+        self._let_go()
+        return self._unread is not None
+
+    def _read(self, places: Places | None = None) -> None:
+        """Have the vectors at these places, or all, in memory; raises Damaged."""
+        if self._unread is not None:
+            self._unread.read(places)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let go of a file of which all was read."""
+        if self._unread is not None and not self._unread.some:
+            self._unread = None
+            if self._mapped is not None:
+                self._mapped.madvise(MADV_DONTNEED)  # what was read by now stays with the file alone
 
     def search(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
         """Find the `count` best items for each of the unit vectors (n, E) among those that pass the filter.
@@ -246,6 +289,7 @@ class MemoryEngine:
         if rows <= len(self._facts):
             return
         capacity, held = max(rows, 2 * len(self._facts)), len(self)
+        self._read()
         facts = np.empty(capacity, FACTS)
         vectors = torch.from_numpy(self.allocate(capacity, size)).to(self._device)
         if held:
@@ -297,6 +341,7 @@ class MemoryEngine:
         columns = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
         products = torch.full(columns.shape, -torch.inf)
         for row, (some, query) in enumerate(zip(places, queries, strict=True)):
+            self._read(some.numpy())
             products[row, : len(some)] = (self._vectors[some] @ query).clamp_(-1, 1)
         return Candidates(products, columns, _error(queries))
 
@@ -308,12 +353,14 @@ class MemoryEngine:
     def _compress(self) -> Compressed:
         """The compressed rows, made anew where they do not fit."""
         if self._compressed is None or not self._compressed.fits:
+            self._read()
             self._compressed = Compressed(self._vectors[: len(self)].numpy())
             self._changed.update(range(blocks_of(len(self))))
         return self._compressed
 
     def _products(self, queries: torch.Tensor, places: Places, count: int) -> Candidates:
         """Multiply queries (B, E) with the rows at `places` (M,), rising, and leave out those that are too far."""
+        self._read(places)
         # A lone query is asked twice: with one vector BLAS takes another routine, which is half as fast.
         asked = queries if len(queries) > 1 else queries.repeat(2, 1)
         groups = -(-len(places) // GROUP)
@@ -388,19 +435,28 @@ class MemoryEngine:
 class _Codes:
     """A number for every value that a field has had, 0 for none, so that rows are compared by these."""
 
-    def __init__(self, values: Sequence[Any] = ()) -> None:
-        """Begin with the values of another one, if there are any."""
+    def __init__(self, kept: bytes = b"[]") -> None:
+        """Begin with what another one kept, which is read when it is first asked for: there may be one for each row."""
         self._codes: dict[str | frozenset[tuple[str, str]] | None, int] = {None: 0}
         self._having: dict[tuple[str, str], list[int]] = {}  # the codes of values, by an attribute and its text
-        for value in values:
-            self.of(value if isinstance(value, str) else dict(value))
+        self._unread = kept
 
-    def values(self) -> list[Any]:
+    def kept(self) -> bytes:
         """All values but none in the order of their codes, as JSON: texts, or pairs of an attribute and its text."""
-        return [value if isinstance(value, str) else sorted(value or ()) for value in list(self._codes)[1:]]
+        self._read()
+        return json.dumps(
+            [value if isinstance(value, str) else sorted(value or ()) for value in list(self._codes)[1:]]
+        ).encode()
+
+    def _read(self) -> None:
+        kept, self._unread = self._unread, b""
+        for value in json.loads(kept) if kept else ():
+            self.of(value if isinstance(value, str) else dict(value))
 
     def of(self, fact: Fact | None) -> int:
         """The code of a value."""
+        if self._unread:
+            self._read()
         value = frozenset(fact.items()) if isinstance(fact, Mapping) else cast(str | None, fact)
         code = self._codes.get(value)
         if code is None:
@@ -411,6 +467,7 @@ class _Codes:
 
     def having(self, attribute: str, texts: Collection[str]) -> Mask:
         """For each code whether its value, or that of one of its attributes, is among the texts."""
+        self._read()
         mask = np.zeros(len(self._codes), bool)
         mask[[code for text in texts for code in self._having.get((attribute, text), ())]] = True
         return mask

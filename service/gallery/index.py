@@ -16,6 +16,7 @@ import numpy as np
 
 from service.engines.inputs import UNIT_TOLERANCE
 from service.engines.protocol import SearchEngine, ServerEngine
+from service.engines.snapshot import Damaged
 from service.fields import FIELDS, Filter
 from service.gallery.kept_rows import KeptEngine, KeptRows
 from service.gallery.space import free_memory
@@ -128,6 +129,9 @@ class LocalIndex:
 
     def follow(self) -> bool:
         """Have the engine follow the log to its end."""
+        return self._mended(self._follow)
+
+    def _follow(self) -> bool:
         if self._followed is None:
             self._tell_memory()
             self._followed = self._kept.take()
@@ -143,14 +147,28 @@ class LocalIndex:
         return True
 
     def tend(self) -> bool:
-        """Write a portion of the rows to their file, if it is due."""
-        return self._followed is not None and self._kept.write(self._followed)
+        """Read a portion of the rows that a start left in their file, or write one, if it is due."""
+        return self._mended(self._tend)
+
+    def _tend(self) -> bool:
+        if self._followed is None:
+            return False
+        return self._engine.read_on() or self._kept.write(self._followed)
 
     def search(self, vectors: Vectors, count: int, chosen: Filter) -> list[Found]:
         """Find as the engine does, among all that was committed before, by any process."""
         if self._shared:
             self.follow()
-        return self._engine.search(vectors, count, chosen)
+        return self._mended(lambda: self._engine.search(vectors, count, chosen))
+
+    def _mended(self, work: Callable[[], Result]) -> Result:
+        """What the work gives; where rows turn out to be damaged in their file, all come from the store first."""
+        try:
+            return work()
+        except Damaged as error:
+            self._kept.refuse(error)
+            self._fill()
+            return work()
 
     def __len__(self) -> int:
         """The items that can be found."""
@@ -174,7 +192,7 @@ class LocalIndex:
         active = Models(self._database, self._space).active
         if active is None or active.model_id != self._model_id:
             return
-        rows, free = self._store.count_above(0), free_memory()
+        rows, free = self._store.count(Filter()), free_memory()
         needed = self._engine.memory(rows, active.dimension)
         if free is not None and needed > free:
             text = "warning: %s rows of %d values take about %.1f GiB of memory, and %.1f are free: see REID_ROWS=disk"

@@ -56,7 +56,16 @@ class KeptEngine(SearchEngine, Protocol):
         """Write all else to a file that has all rows; raises OSError."""
 
     def restore(self, saved: Saved) -> None:
-        """Have the rows of a file in the place of those that there are; raises ValueError."""
+        """Have the rows of a file in the place of those that there are, of which vectors may be read when needed.
+
+        Raises ValueError, and so may, with `Damaged`, all that asks for rows later.
+        """
+
+    def read_on(self) -> bool:
+        """Read a portion of the vectors that are left in a file, and tell whether some are left; raises Damaged."""
+
+    def clear(self) -> None:
+        """Forget all rows."""
 
 
 class KeptRows:
@@ -76,17 +85,24 @@ class KeptRows:
         try:
             with open(self._path, "rb") as file:
                 saved = read(file, {"rows of": self._whose}, self._engine.allocate)
-            seq = saved.about["seq"]
-            if self._store.batch_of(seq) != saved.about["batch_id"]:
-                raise ValueError("it is of another history of the gallery")
-            self._engine.restore(saved)
+                seq = saved.about["seq"]
+                if self._store.batch_of(seq) != saved.about["batch_id"]:
+                    raise ValueError("it is of another history of the gallery")
+                self._engine.restore(saved)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError) as error:
-            log.warning("warning: %s is not used, so that the start takes longer: %s", self._path, error)
+            self.refuse(error)
             return None
         self._kept = seq
         return int(seq)
+
+    def refuse(self, error: Exception) -> None:
+        """Have the engine forget what it took of the file, which is written again; the error tells why."""
+        log.warning("warning: %s is not used, and its rows come from the database: %s", self._path, error)
+        self._kept = None
+        self.close()
+        self._engine.clear()
 
     def write(self, followed: int) -> bool:
         """Write a portion of the file, if it is due, of an engine that has followed the log so far; tells of more."""

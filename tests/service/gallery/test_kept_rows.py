@@ -1,9 +1,11 @@
 """A start from the file of rows finds what one from the store finds, and no file is trusted that is not as it was."""
 
+import os
 import random
 import shutil
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 
 import service.gallery.index
 from reid.cli import UsageError
-from service.engines import memory, snapshot
+from service.engines import compressed, memory, snapshot
 from service.engines.ivf import IvfEngine
 from service.engines.memory import MemoryEngine
 from service.fields import Filter
@@ -42,6 +44,8 @@ def _small(monkeypatch):
         (kept_rows, "SHARE_BEHIND", 0),
         (memory, "BLOCK_ROWS", 8),
         (snapshot, "BLOCK_ROWS", 8),
+        (snapshot, "STRETCH_ROWS", 2),
+        (snapshot, "PORTION_BLOCKS", 1),
         (snapshot, "SPARE_ROWS", 100),
     ):
         monkeypatch.setattr(module, name, value)
@@ -110,8 +114,11 @@ def test_whatever_happens_a_start_from_the_file_finds_what_is_in_the_store(datab
     index, fills, fill = started(database, kind), [], LocalIndex._fill
     monkeypatch.setattr(LocalIndex, "_fill", lambda self: (fills.append(1), fill(self)))
     for step in range(40):
-        act = rng.randrange(5)
-        if act <= 1:
+        act = rng.randrange(6)
+        if act == 5:  # begun again, with a file that is written or read in part
+            index.close()
+            index = started(database, kind)
+        elif act <= 1:
             details = {"camera": rng.choice("ns"), "attributes": {"coat": rng.choice(["red", "blue"])}}
             alive += enrol(database, range(9 * step, 9 * step + 9), **details)
         elif act == 2 and alive:
@@ -161,6 +168,103 @@ def test_a_file_is_written_when_it_is_due_and_not_before(database, monkeypatch):
     assert kept(database).read_bytes() != first
 
 
+def test_a_start_reads_codes_and_a_query_the_few_vectors_that_they_cannot_tell_apart(database, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(memory, "COMPRESSED_ROWS", 5)
+    monkeypatch.setattr(compressed, "SPARE", 4)
+    enrol(database, range(1000))
+    write(started(database))
+    expected, got, preadv = answers(from_store(database)), [], os.preadv
+    monkeypatch.setattr(snapshot.os, "preadv", lambda *asked: got.append(preadv(*asked)) or got[-1])
+    index = started(database)
+    assert sum(got) == 1000 * SIZE
+    query = photo(3).vector[None]
+    assert [hit.number for hit in index.search(query, 1, Filter())[0].hits] == [4]
+    assert 2 * 4 * SIZE <= sum(got) - 1000 * SIZE < 4 * 1000 * SIZE / 5
+    assert answers(index) == expected  # also by filters that few pass
+    portions = 0
+    while index.tend():
+        portions += 1
+    assert 50 < portions <= 125
+    assert sum(got) == 5 * 1000 * SIZE
+    assert answers(index) == expected
+    assert sum(got) == 5 * 1000 * SIZE
+
+
+@pytest.mark.usefixtures("coded")
+@pytest.mark.parametrize("when", ["at the first query", "between queries", "in the log's rows", "in a new file"])
+@pytest.mark.parametrize("how", ["a bit", "cut short"])
+def test_vectors_that_turn_out_to_be_damaged_come_from_the_database(database, caplog, when, how, monkeypatch):
+    items = enrol(database, range(60), camera="n")
+    write(started(database))
+    whole, vector = kept(database).read_bytes(), photo(3).vector.tobytes()
+    if how == "a bit":
+        kept(database).write_bytes(whole.replace(vector, bytes([vector[0] ^ 1]) + vector[1:]))
+    index = started(database)
+    if how == "cut short":  # by another program, of a file that is open
+        os.truncate(kept(database), whole.index(vector))
+    require_used(caplog)
+    if when == "between queries":
+        while index.tend():
+            pass
+    elif when == "in the log's rows":
+        Store(database).edit(items[3].item_id, {"label": "ada"})
+        index.follow()
+    elif when == "in a new file":
+        kept(database).unlink()
+        write(index)
+    expected = answers(from_store(database))
+    assert answers(index) == expected
+    assert "rows 2 to" in caplog.text or "rows 0 to" in caplog.text
+    assert "come from the database" in caplog.text
+    write(index)
+    caplog.clear()
+    monkeypatch.setattr(LocalIndex, "_fill", lambda self: pytest.fail("read from the store"))
+    again = started(database)
+    write(again)
+    assert answers(again) == expected
+    require_used(caplog)
+
+
+@pytest.mark.usefixtures("coded")
+def test_whenever_a_process_ends_the_next_start_finds_what_is_in_the_store(database, monkeypatch):
+    class Killed(BaseException):
+        """What no cleanup follows."""
+
+    enrol(database, range(40))
+    expected, fdatasync, fsync, replace = answers(from_store(database)), os.fdatasync, os.fsync, Path.replace
+    left = 0
+
+    def until_then(work):
+        def step(*asked):
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Killed
+            return work(*asked)
+
+        return step
+
+    monkeypatch.setattr(snapshot.os, "fdatasync", until_then(fdatasync))
+    monkeypatch.setattr(snapshot.os, "fsync", until_then(fsync))
+    monkeypatch.setattr(kept_rows.Path, "replace", until_then(replace))
+    steps = 0
+    while not kept(database).exists():
+        steps, left = steps + 1, steps + 1
+        index = started(database)
+        with suppress(Killed):
+            write(index)
+        if index._kept._file is not None:
+            index._kept._file.raw.close()  # what was not handed to the system is lost
+        left = 0
+        assert answers(started(database)) == expected
+    assert steps > 5
+    monkeypatch.setattr(kept_rows, "ABANDONED", -1)
+    kept(database).unlink()
+    write(started(database))
+    assert [path.name for path in database.folder.glob(".rows*")] == []
+
+
 @pytest.mark.usefixtures("coded")
 def test_no_file_is_trusted_that_is_not_whole(database, caplog):
     enrol(database, range(30), camera="n")
@@ -174,7 +278,7 @@ def test_no_file_is_trusted_that_is_not_whole(database, caplog):
     for content in spoilt:
         kept(database).write_bytes(content)
         assert answers(started(database)) == expected
-    assert "is not used, so that the start takes longer" in caplog.text
+    assert "is not used, and its rows come from the database" in caplog.text
     caplog.clear()
     kept(database).write_bytes(whole)
     assert answers(started(database)) == expected
