@@ -31,6 +31,20 @@ export function place(over, [x, y, w, h], width, height) {
   return over;
 }
 
+/**
+ * What a box of a picture shows, as a picture of its own.
+ * @param {string} url
+ * @param {number[]} box
+ * @returns {Promise<Blob>}
+ */
+export async function cropOf(url, [x, y, width, height]) {
+  const image = /** @type {any} */ (element("img", { src: url }));
+  await image.decode();
+  const drawn = /** @type {any} */ (element("canvas", { width: String(Math.max(1, Math.round(width))), height: String(Math.max(1, Math.round(height))) }));
+  drawn.getContext("2d").drawImage(image, x, y, width, height, 0, 0, drawn.width, drawn.height);
+  return new Promise((resolve) => drawn.toBlob(resolve));
+}
+
 /** Lies over a picture, beside which it is put, while a box is drawn on it. */
 export class BoxLayer {
   /**
@@ -49,6 +63,8 @@ export class BoxLayer {
     this.layer = element("div", { class: "boxing", role: "application", tabindex: "0", "aria-label": words.layer }, this.drawn, this.said);
     const heard = { pointerdown: this.down, pointermove: this.move, pointerup: this.up, pointercancel: this.up, keydown: this.press };
     for (const [type, hear] of Object.entries(heard)) this.layer.addEventListener(type, (event) => hear.call(this, event));
+    // Else a browser takes the end of a swipe for a fling, and the next tap for what stops it, which clicks on nothing.
+    this.layer.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
     this.observer = new ResizeObserver(() => this.fit());
     this.observer.observe(image);
     this.fit = this.fit.bind(this);

@@ -117,6 +117,8 @@ function Frame({ picture, look, change, mirrored }) {
     change({ zoom: apart(now) / apart(before), at: [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2] });
   };
   const up = (event) => fingers.current.delete(event.pointerId);
+  // Else a browser takes the end of a move for a fling, and the next tap for what stops it, which clicks on nothing.
+  const touched = (event) => look.scale > 1 && event.preventDefault();
   // Where nothing is enlarged, one finger scrolls the page.
   const touch = { touchAction: look.scale > 1 ? "none" : "pan-y" };
   const style = {
@@ -125,7 +127,7 @@ function Frame({ picture, look, change, mirrored }) {
   };
   return html`
     <figure>
-      <div class="frame" style=${touch} ref=${frame} onWheel=${wheel} onPointerDown=${down} onPointerMove=${moved} onPointerUp=${up} onPointerCancel=${up}>
+      <div class="frame" style=${touch} ref=${frame} onWheel=${wheel} onTouchStart=${touched} onPointerDown=${down} onPointerMove=${moved} onPointerUp=${up} onPointerCancel=${up}>
         ${picture?.url && html`<div class="moved" style=${style}>
           <img key=${picture.url} src=${picture.url} alt=${picture.name} draggable=${false} />
           ${picture.overlay && html`<img src=${picture.overlay} alt=${words.attention} draggable=${false} />`}

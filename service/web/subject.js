@@ -49,7 +49,7 @@ export async function filesOf({ item, kept }) {
 
 /** Where the first photo of a subject is; null where there is none. */
 export function urlOf(subject) {
-  return subject.item ? api.imageUrl(subject.item.item_id) : (subject.kept.photos[0]?.image_url ?? null);
+  return subject.item ? api.imageUrl(subject.item.item_id, Boolean(subject.boxes)) : (subject.kept.photos[0]?.image_url ?? null);
 }
 
 /** Draws a subject, with a button on each of several photos that leaves it out. */

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { isEnrolled, say } from "./adopting.js";
+import { boxOf, cropOf } from "./boxing.js";
 import { collect } from "./collecting.js";
 import { byId, element, isPressed, isTyping, pairs, press } from "./dom.js";
 import { Edits } from "./edits.js";
@@ -81,7 +82,7 @@ export function view(among, opened, searchedWith = null) {
   byId("viewer-compared").hidden = compared === null;
   byId("viewer-comparing").hidden = compared === null;
   byId("viewer-same").hidden = !may("write");
-  if (compared !== null) byId("viewer-subject").src = compared.url;
+  if (compared !== null) showSubject();
   byId("label-form").hidden = !may("write");
   byId("viewer-delete").hidden = !may("write");
   byId("viewer-collect").hidden = !may("write");
@@ -91,6 +92,17 @@ export function view(among, opened, searchedWith = null) {
     dialog.showModal();
   }
   byId("viewer-next").focus();
+}
+
+/** Show what was searched with beside it: of a photo with a box, what that shows. */
+async function showSubject() {
+  const shown = compared;
+  const image = byId("viewer-subject");
+  const box = boxOf(shown.subject.boxes?.[0] ?? "");
+  URL.revokeObjectURL(image.src);
+  image.removeAttribute("src"); // that of another search
+  const crop = box && (await cropOf(shown.url, box).catch(() => null)); // an outage, which the photo beside it tells
+  if (compared === shown) image.src = crop ? URL.createObjectURL(crop) : shown.url;
 }
 
 /** Close it, as where Back led away from it. */

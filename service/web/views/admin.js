@@ -116,6 +116,7 @@ function Cameras() {
   return html`
     <section aria-labelledby="admin-cameras">
       <h3 id="admin-cameras">${words.cameras}</h3>
+      ${cameras.length === 0 ? html`<p>${words.noCameras}</p>` : null}
       <ul class="files">
         ${cameras.map(({ name, items }) => html`
           <li key=${name}>

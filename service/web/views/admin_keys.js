@@ -23,7 +23,7 @@ export function Keys({ keys, secret, act, told }) {
   return html`
     <section aria-labelledby="admin-keys">
       <h3 id="admin-keys">${words.keys}</h3>
-      <div class="wide" tabindex="0" role="region" aria-label=${words.tableOf(words.keys)}>
+      ${keys.length === 0 ? html`<p>${words.noKeys}</p>` : html`<div class="wide" tabindex="0" role="region" aria-label=${words.tableOf(words.keys)}>
         <table>
           <thead><tr>${Object.values(words.key).map((name) => (name ? html`<th scope="col">${name}</th>` : html`<td></td>`))}</tr></thead>
           <tbody>
@@ -39,7 +39,7 @@ export function Keys({ keys, secret, act, told }) {
             `)}
           </tbody>
         </table>
-      </div>
+      </div>`}
       <p role="status">${secret && html`${words.secret(secret.name)} <code>${secret.secret}</code>`}</p>
       <form class="filters" onSubmit=${add}>
         <label>${words.key.name} <input name="name" required maxlength="200" autocomplete="off" /></label>

@@ -2,16 +2,18 @@
 
 import * as api from "../api.js";
 import { identity } from "../api/identities.js";
-import { filesOfSubject, getSubject } from "../api/subjects.js";
+import { getSubject } from "../api/subjects.js";
 import { isEnrolled, say } from "../adopting.js";
-import { isTyping } from "../dom.js";
+import { boxOf, cropOf } from "../boxing.js";
+import { element, isTyping } from "../dom.js";
 import { time } from "../format.js";
 import { LookTools, Pair, useLook } from "../pair.js";
 import { address, go, here, rename } from "../router.js";
 import { may } from "../session.js";
+import { filesOf } from "../subject.js";
 import { toast } from "../toasts.js";
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
-import { compare as words } from "../words.js";
+import { boxing as boxWords, compare as words } from "../words.js";
 
 const MOST_CANDIDATES = 100; // in an address
 const ANSWERS = { s: "same", d: "different", u: "unsure", n: "not_comparable" };
@@ -66,11 +68,14 @@ function Comparison({ subject, ids, first }) {
   const [photo, setPhoto] = useState(0); // of the subject
   const [attention, setAttention] = useState(false);
   const [told, setTold] = useState("");
+  const [whole, setWhole] = useState(false); // the photos that boxes are in
+  const box = boxOf(subject.boxes?.[photo] ?? "");
   const overlays = useOverlays(attention, subject, photo, item);
   const { look, change, press } = useLook();
 
   // The number of a candidate is shown together with it: whoever sees the number can answer.
   useEffect(() => {
+    setWhole(false);
     fields.set("at", String(wanted));
     rename(address("compare", [], fields));
     let stays = true;
@@ -120,10 +125,25 @@ function Comparison({ subject, ids, first }) {
   }, []);
 
   const photos = subject.item ? [] : subject.kept.photos;
-  const left = subject.item
-    ? { url: api.imageUrl(subject.item.item_id), name: nameOf(subject.item), overlay: overlays.left }
-    : { url: photos[photo].image_url, name: photos[photo].filename, overlay: overlays.left };
-  const right = item && { url: api.imageUrl(item.item_id), name: nameOf(item), overlay: overlays.right };
+  const all = subject.item ? api.imageUrl(subject.item.item_id, whole || box !== null) : photos[photo].image_url;
+  const crop = useCrop(all, box);
+  const left = {
+    url: box && !whole ? crop : all,
+    name: subject.item ? nameOf(subject.item) : photos[photo].filename,
+    overlay: whole && (box || subject.item?.box) ? null : overlays.left,
+  };
+  const right = item && {
+    url: api.imageUrl(item.item_id, whole && Boolean(item.box)),
+    name: nameOf(item),
+    overlay: whole && item.box ? null : overlays.right,
+  };
+  const isBoxed = Boolean(box || subject.item?.box || item?.box);
+  const showWhole = async () => {
+    const shown = whole ? [] : [box || subject.item?.box ? all : null, item?.box ? api.imageUrl(item.item_id, true) : null];
+    const there = await Promise.all(shown.filter((url) => url !== null).map(isThere));
+    if (there.every(Boolean)) setWhole(!whole);
+    else toast(boxWords.noPhoto);
+  };
   const again = (others) => go(addressOfComparison(subject, others, others[0]));
   return html`
     <h1 class="unseen">${words.title}</h1>
@@ -138,6 +158,7 @@ function Comparison({ subject, ids, first }) {
     <${Pair} left=${left} right=${right} look=${look} change=${change} />
     <div class="controls">
       <${LookTools} look=${look} change=${change} />
+      ${isBoxed ? html`<button type="button" aria-pressed=${String(whole)} onClick=${showWhole}>${words.whole}</button>` : null}
       <button type="button" aria-pressed=${String(attention)} onClick=${() => setAttention(!attention)}>${words.attention}</button>
     </div>
     <div class="controls">
@@ -164,6 +185,34 @@ async function allOf(item) {
   return (await identity(item.identity_id)).items;
 }
 
+/** What a box of a photo shows, as an address; null without one, and until it is there. */
+function useCrop(url, box) {
+  const [crop, setCrop] = useState(null);
+  useEffect(() => {
+    setCrop(null); // that of another photo
+    if (box === null) return;
+    let wanted = true;
+    let made = null;
+    cropOf(url, box).then(
+      (blob) => {
+        if (wanted) setCrop((made = URL.createObjectURL(blob)));
+      },
+      () => wanted && toast(boxWords.noPhoto),
+    );
+    return () => {
+      wanted = false;
+      URL.revokeObjectURL(made);
+    };
+  }, [url, String(box)]);
+  return crop;
+}
+
+/** Whether a picture can be shown. */
+function isThere(url) {
+  const image = /** @type {any} */ (element("img", { src: url }));
+  return image.decode().then(() => true, () => false);
+}
+
 /** The attention over both pictures, as addresses; null where it is off, or not there yet. */
 function useOverlays(on, subject, photo, item) {
   const [overlays, setOverlays] = useState({ left: null, right: null });
@@ -176,9 +225,9 @@ function useOverlays(on, subject, photo, item) {
       made.push(URL.createObjectURL(await blob));
       return made.at(-1);
     };
-    const left = subject.item
+    const left = isEnrolled(subject)
       ? api.itemAttention(subject.item.item_id)
-      : filesOfSubject(subject.kept).then((files) => api.photoAttention(files[photo]));
+      : filesOf(subject).then((files) => api.photoAttention(files[photo], subject.boxes?.[photo]));
     Promise.all([urlOf(left), urlOf(api.itemAttention(item.item_id))]).then(
       ([one, other]) => wanted && setOverlays({ left: one, right: other }),
       (error) => wanted && toast(error.message),

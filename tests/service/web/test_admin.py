@@ -29,6 +29,18 @@ def test_a_camera_gets_another_name_or_becomes_one_with_another(operator):
     expect(tab.get_by_label("New name of camera gate")).to_be_visible()
 
 
+def test_what_there_is_none_of_is_said_in_a_sentence(serve, open_page):
+    tab = open_page(serve(require_keys=True, admin_key=ADMIN), "/#/admin", extra_http_headers={"X-API-Key": ADMIN})
+    for heading, sentence in (
+        ("Cameras", "No photo has a camera."),
+        ("Jobs", "No job was started yet."),
+        ("Keys", "No key was made yet."),
+    ):
+        section = tab.get_by_role("region", name=heading, exact=True)
+        expect(section).to_contain_text(sentence)
+        expect(section.get_by_role("table")).to_have_count(0)
+
+
 def test_jobs_are_started_and_watched(operator):
     tab, _ = operator
     expect(tab.get_by_text("No job was started yet.")).to_be_visible()

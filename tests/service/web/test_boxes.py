@@ -1,6 +1,7 @@
 """Boxes drawn on photos, by mouse, finger and keys: to search for what is in them, and to enrol it."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -63,12 +64,66 @@ def test_a_box_on_a_photo_is_searched_for_and_stays_in_the_address(client, open_
     expect(cards(tab).locator(".score")).to_have_text(whole)
     tab.go_back()
     expect(cards(tab).locator(".score")).to_have_text(boxed)
+    # What is compared is what was searched for, with the whole photo to be had.
+    cards(tab).first.click()
+    seen = tab.locator("#viewer-subject")
+    expect(seen).to_have_js_property("naturalWidth", w)
+    tab.get_by_role("button", name="Compare").click()
+    left = tab.locator(".twins img").first
+    expect(left).to_have_js_property("naturalWidth", w)
+    expect(left).to_have_js_property("naturalHeight", h)
+    assert pixel(left) == pytest.approx(Image.open(io.BytesIO(scene)).getpixel((x + 5, y + 7)), abs=1)
+    tab.get_by_role("button", name="Attention").click()
+    expect(tab.locator(".twins img")).to_have_count(4)
+    sent = client.post("/v1/attention", files=[("image", ("a.png", scene))], data={"box": f"{x},{y},{w},{h}"})
+    map_ = Image.open(io.BytesIO(sent.content))
+    expect(tab.locator(".twins img").nth(1)).to_have_js_property("naturalHeight", map_.height)
+    assert map_.height < 300
+    tab.get_by_role("button", name="Whole photo").click()
+    expect(left).to_have_js_property("naturalWidth", 400)
+    expect(tab.locator(".twins img")).to_have_count(3)  # the attention is over what was meant
+    tab.get_by_role("button", name="Whole photo").click()
+    expect(left).to_have_js_property("naturalWidth", w)
+    tab.go_back()
+    expect(cards(tab).locator(".score")).to_have_text(boxed)
     # What is added is what was searched for.
     tab.get_by_label("Name of the subject").fill("Zazu")
     tab.get_by_role("button", name="Add to the gallery").click()
     expect(tab.locator("#toasts")).to_contain_text("1 photo added as Zazu.")
     (made,) = client.get("/v1/items", params={"labels": "Zazu"}).json()["items"]
     assert made["box"] == [x, y, w, h]
+
+
+def pixel(image):
+    """The colour at 5, 7 of a picture."""
+    return image.evaluate("""(one) => {
+        const drawn = document.createElement("canvas").getContext("2d");
+        drawn.drawImage(one, 0, 0);
+        return [...drawn.getImageData(5, 7, 1, 1).data].slice(0, 3);
+    }""")
+
+
+def test_the_whole_photo_of_items_with_boxes_is_compared_where_a_key_may_see_it(
+    client, serve, open_page, gallery, scene, refused
+):
+    boxes = [{"camera": "north", "boxes": [[0, 0, 100, 120], {"box": [200, 0, 90, 100], "label": "bob"}]}]
+    sent = client.post("/v1/items", files=[("images", ("a.png", scene))], data={"metadata": json.dumps(boxes)})
+    one, other = (result["item"]["item_id"] for result in sent.json()["results"])
+    place = f"/#/compare?item_id={one}&with={other}"
+    tab = open_page(client, place)
+    pictures = tab.locator(".twins img")
+    expect(pictures.nth(1)).to_have_js_property("naturalWidth", 90)
+    tab.get_by_role("button", name="Whole photo").click()
+    for number in range(2):
+        expect(pictures.nth(number)).to_have_js_property("naturalWidth", 400)
+    client.patch(f"/v1/items/{other}", json={"camera": "south"}).raise_for_status()
+    _, secret = Keys(gallery.database).add(NewKey("north", frozenset({"write"}), frozenset({"north"})))
+    refused.add(404)
+    tab = open_page(serve(require_keys=True), place.replace(other, one), extra_http_headers={"X-API-Key": secret})
+    expect(tab.locator(".twins img").first).to_have_js_property("naturalWidth", 100)
+    tab.get_by_role("button", name="Whole photo").click()
+    expect(tab.locator("#toasts")).to_contain_text("The whole photo cannot be shown")
+    expect(tab.locator(".twins img").first).to_have_js_property("naturalWidth", 100)
 
 
 def shown(tab):
@@ -96,6 +151,14 @@ def test_a_box_is_drawn_and_sized_by_keys_alone(client, open_page, herd, scene):
     assert tab.url.endswith("box=108%2C69%2C192%2C156")
 
 
+def tap(touch, button):
+    """Tap at once, where a tap of Playwright waits for the button to rest."""
+    box = button.bounding_box()
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 def test_a_finger_draws_moves_and_sizes_a_box_on_a_phone(client, open_page, herd, scene):
     tab = open_page(client, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     tab.locator("#photos").set_input_files(files(scene))
@@ -114,12 +177,18 @@ def test_a_finger_draws_moves_and_sizes_a_box_on_a_phone(client, open_page, herd
         touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
     status = layer.locator("[role=status]")
+    for _ in range(3):  # a tap that follows at once is one, too
+        swipe((0.2, 0.2), (0.6, 0.6))
+        tap(touch, tab.get_by_role("button", name="Cancel"))
+        expect(layer).to_have_count(0)
+        tap(touch, tab.get_by_role("button", name="Draw a box"))
+        expect(layer).to_be_focused()
     swipe((0.2, 0.2), (0.6, 0.6))
     expect(status).to_contain_text("from the left")
     swipe((0.4, 0.4), (0.5, 0.5))  # moved
     swipe((0.7, 0.7), (0.9, 0.8))  # by its corner
     expect(status).to_have_text("240 by 150 pixels, 120 from the left and 90 from the top.")
-    tab.get_by_role("button", name="Search this box").click()  # a tap within milliseconds of a swipe may be ignored
+    tap(touch, tab.get_by_role("button", name="Search this box"))
     expect(tab.locator("#subject .stack > .box")).to_be_visible()
     box = [float(number) for number in tab.url.split("box=")[1].split("%2C")]
     assert box == pytest.approx([120, 90, 240, 150], abs=8)

@@ -70,6 +70,26 @@ def test_no_candidate_is_judged_before_it_is_seen(client, open_page, herd):
     assert len(client.get("/v1/decisions").json()["decisions"]) == before + 1
 
 
+def test_a_tap_at_once_after_a_photo_was_moved_by_a_finger_is_one(client, open_page, herd):
+    ids = [one["item_id"] for one in herd]
+    place = f"/#/compare?item_id={ids[0]}&" + "&".join(f"with={one}" for one in ids[1:])
+    tab = open_page(client, place, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    touch = tab.context.new_cdp_session(tab)
+    tab.get_by_role("button", name="Larger").tap()
+    expect(tab.get_by_text("1 of 5")).to_be_visible()
+    frame = tab.locator(".twins .frame").first.bounding_box()
+    following = tab.get_by_role("button", name="Next").bounding_box()
+    for number in range(2, 5):
+        for kind, by in (("touchStart", 0.1), ("touchMove", 0.5), ("touchMove", 0.9)):
+            at = {"x": frame["x"] + by * frame["width"], "y": frame["y"] + by * frame["height"]}
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        at = {"x": following["x"] + 5, "y": following["y"] + 5}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        expect(tab.get_by_text(f"{number} of 5")).to_be_visible()
+
+
 def test_same_adds_a_photo_that_is_not_enrolled(client, open_page, herd, picture):
     tab = open_page(client)
     drop(tab, picture(8))
