@@ -10,6 +10,7 @@ from reid.names import Method
 MEANINGS = {
     "dataset": "whose queries and gallery images these are",
     "trained_on": "dataset that the model was trained on",
+    "pretrained": "network and weights as others trained them; it is not known here on which images",
     "features": "tokens that make the embedding",
     "flip_test": "whether the mirrored image is embedded too",
     "precision": "number format of the model's arithmetic",

@@ -161,11 +161,15 @@ def data_protocol(dataset: ReidDataset) -> dict[str, Any]:
 
 
 def embedding_protocol(trained_on: Mapping[str, Any], embedder: Embedder) -> dict[str, Any]:
-    """What a result must say of its embeddings; `trained_on` is the `data_protocol` of the training."""
+    """What a result must say of its embeddings; `trained_on` is the `data_protocol` of the training.
+
+    Of a network that was not trained here it says what that is, for on what is not known.
+    """
     names = [trained_on.get(name) for name in ("dataset", "version", "split")]
     also = f" and {trained_on['also']}" if trained_on.get("also") else ""
+    known = {"trained_on": " ".join(str(name) for name in names if name) + also}
     return {
-        "trained_on": " ".join(str(name) for name in names if name) + also,
+        **({"pretrained": trained_on["pretrained"]} if "pretrained" in trained_on else known),
         "features": embedder.features,
         "flip_test": embedder.flip_test,
         "precision": str(embedder.precision).removeprefix("torch."),

@@ -96,8 +96,8 @@ def open_pretrained(source: Pretrained) -> tuple["DCAL | PooledNetwork", Checkpo
     log.info("%s; images of %d x %d pixels (height x width); %s", built.report, *built.image_size, shown)
     preprocessing = Preprocessing(built.image_size, mean, std, profiles=True)
     sides = SideInfo.by_number(built.sides)
-    trained_on = {"dataset": str(source)}
-    return built.model, Checkpoint(source.config, preprocessing, (), trained_on, 0, sides, built.fingerprint)
+    known = {"pretrained": str(source)}
+    return built.model, Checkpoint(source.config, preprocessing, (), known, 0, sides, built.fingerprint)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,8 @@ def test_a_network_is_evaluated_as_it_is(weights, photos, capsys):
     arguments = ["--backbone", "vit_toy", "--weights", str(weights[0]), "--dataset", "csv", "--data-root", str(photos)]
     assert evaluate.main([*arguments, "--device", "cpu", "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["queries"] == 2 and found["protocol"]["trained_on"] == "vit_toy with weights toy.safetensors"
+    assert found["queries"] == 2 and found["protocol"]["pretrained"] == "vit_toy with weights toy.safetensors"
+    assert "trained_on" not in found["protocol"]
     source = Pretrained(backbone="vit_toy", weights=str(weights[0]))
     again = evaluate_model(source, {"data.dataset": "csv", "data.root": str(photos)}, device="cpu")
     assert again.result.metrics.as_json()["mAP"] == found["mAP"]
