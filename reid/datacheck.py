@@ -42,7 +42,12 @@ def _parser() -> argparse.ArgumentParser:
             "official ones and identities in both training and test are told, and are no failure."
         ),
     )
-    checker.add_argument("--dataset", required=True, choices=DATASETS, help="one of %(choices)s", metavar="NAME")
+    checker.add_argument(
+        "--dataset",
+        required=True,
+        metavar="NAME[:VERSION]",
+        help=f"one of {', '.join(DATASETS)}, and its version as for reid-eval, msmt17:v2",
+    )
     checker.add_argument(
         "--data-root", required=True, type=Path, metavar="DIR", help="its folder, one above it, or the CSV file"
     )
@@ -99,13 +104,18 @@ def _split(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    dataset, _, version = arguments.dataset.partition(":")
+    choices = dict(arguments.choices)
+    if version and choices.setdefault("version", version) != version:
+        said = f"version={choices['version']}"
+        raise cli.UsageError(f"--dataset {arguments.dataset} and {said} are two versions; expected one of them")
     try:
-        protocol = choose_protocol(arguments.dataset, **dict(arguments.choices))
+        protocol = choose_protocol(dataset, **choices)
     except ValueError as error:
         raise cli.UsageError(str(error)) from None
     cli.require_places(json=arguments.json)
     report = check(
-        arguments.dataset,
+        dataset,
         arguments.data_root,
         hash_contents=arguments.hash,
         columns=arguments.columns,

@@ -206,15 +206,31 @@ def test_command_hands_on_the_choices_of_msmt17(tmp_path: Path, capsys: pytest.C
     (tmp_path / "list_train.txt").write_text("0000/0000_000_01_0303morning_0015_0.jpg 0\n")
     for name in ("query", "gallery"):
         (tmp_path / f"list_{name}.txt").touch()
-    arguments = ["check", "--dataset", "msmt17", "--data-root", str(tmp_path), "version=v2", "data.train_split=train"]
-    assert main(arguments) == 0
-    assert f"msmt17 in {tmp_path} (version v2, train_split train)" in capsys.readouterr().out
+    for said in (["msmt17", "version=v2"], ["msmt17:v2"], ["msmt17:v2", "data.version=v2"]):
+        arguments = ["check", "--data-root", str(tmp_path), "--dataset", *said, "data.train_split=train"]
+        assert main(arguments) == 0
+        assert f"msmt17 in {tmp_path} (version v2, train_split train)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["market1502"], "unknown dataset 'market1502' (did you mean market1501?); expected one of market1501"),
+        (["msmt17:v3"], "msmt17: unknown version 'v3'; expected v1 or v2"),
+        (["toy:v2"], "toy: given version=v2, but only these have a version"),
+        (["msmt17:v2", "version=v1"], "--dataset msmt17:v2 and version=v1 are two versions; expected one of them"),
+    ],
+)
+def test_datasets_and_versions_that_there_are_not_end_with_2(
+    said: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--data-root", ".", "--dataset", *said]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "market"], "invalid choice: 'market'"),
         (["--dataset", "msmt17", "colour=red"], "found 'colour=red', expected version=... or train_split=..."),
         (["--dataset", "msmt17", "version"], "found 'version', expected version=... or train_split=..."),
         (["--data-root", "."], "required: --dataset"),
