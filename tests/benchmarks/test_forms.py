@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from benchmarks import forms
 from benchmarks.forms import FORMS, Network, interval, measure, partners_of, prepare, train
+from reid.data.samples import Sample
 
 
 def test_partners_are_those_of_the_form():
@@ -46,6 +48,22 @@ def test_the_interval_is_of_seeds_and_identities():
         means.append((form - base)[np.ix_(seeds, columns)].mean())
     assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
     assert interval(base, base, groups) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("photo_a_camera", [False, True])
+def test_of_identities_held_out_each_is_looked_for_and_can_be_found(photo_a_camera):
+    photos = [
+        Sample(Path(f"{identity}-{photo}.jpg"), identity, photo if photo_a_camera else photo // 2)
+        for identity in range(6)
+        for photo in range(4)
+    ]
+    chosen = forms.Set("reid", lambda _: [photos, [], []], 8, 0.1)
+    train, query, gallery = forms.held_out(chosen)(Path())
+    assert {sample.identity for sample in train} == {0, 1, 3, 4} and len(train) == 16
+    assert sorted(sample.identity for sample in query) == ([2, 5] if photo_a_camera else [2, 2, 5, 5])
+    assert sorted([*query, *gallery], key=photos.index) == [sample for sample in photos if sample.identity in (2, 5)]
+    for sample in query:  # in another camera, as it is counted
+        assert any((one.identity, one.camera != sample.camera) == (sample.identity, True) for one in gallery)
 
 
 @pytest.fixture
