@@ -4,10 +4,11 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVarTuple
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, bindparam, distinct, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Select, bindparam, distinct, func, or_, select, update
+from sqlalchemy.sql.visitors import iterate
 
 from service.fields import Filter, facts, microseconds, time_from
 from service.records import (
@@ -38,6 +39,8 @@ from service.storage.models import Models
 from service.storage.tables import identities, items, media, operations, vectors
 from service.storage.transaction import Transaction
 from service.storage.vectors import of_items, require_unit
+
+Columns = TypeVarTuple("Columns")
 
 ROWS_AT_ONCE = 10_000
 EVERYTHING = Filter()
@@ -182,8 +185,8 @@ class Store:
         """The days, in UTC, on which the items that pass were captured, with how many they are, by rising day."""
         since_year_1 = items.c.captured_at + _DAYS_UNTIL_1970 * _DAY  # never below 0, where databases differ
         day = (since_year_1 // _DAY).label("day")
-        timed = select(day, func.count()).select_from(LABELLED_ITEMS).where(items.c.captured_at.is_not(None))
-        passing = timed.where(condition(chosen, named)).group_by(day).order_by(day)
+        timed = _over_items(select(day, func.count()).where(items.c.captured_at.is_not(None), condition(chosen, named)))
+        passing = timed.group_by(day).order_by(day)
         return [(date.fromordinal(int(number) + 1), count) for number, count in self._database.read(passing)]
 
     def enrolled_before(self, time: datetime, chosen: Filter, limit: int) -> list[str]:
@@ -354,11 +357,17 @@ class Store:
             yield from map(item_from, self._database.read(ITEMS.where(column.in_(portion), condition(chosen))))
 
     def _count(self, counted: ColumnElement[int], *conditions: ColumnElement[bool]) -> int:
-        return int(self._database.read(select(counted).select_from(LABELLED_ITEMS).where(*conditions))[0][0])
+        return int(self._database.read(_over_items(select(counted).where(*conditions)))[0][0])
 
     def _names(self, column: Column[Any], chosen: Filter) -> list[tuple[str, int]]:
-        named = select(column, func.count()).select_from(LABELLED_ITEMS).where(column.is_not(None), condition(chosen))
+        named = _over_items(select(column, func.count()).where(column.is_not(None), condition(chosen)))
         return self._database.read(named.group_by(column).order_by(func.count().desc(), column))
+
+
+def _over_items(asked: Select[*Columns]) -> Select[*Columns]:
+    """A statement over all items, with their identities where it names these: joining them costs more than counting."""
+    named = any(isinstance(part, Column) and part.table is identities for part in iterate(asked))
+    return asked.select_from(LABELLED_ITEMS if named else items)
 
 
 def _require_expected(found: int, expected: int) -> None:

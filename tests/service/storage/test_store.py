@@ -320,6 +320,28 @@ def test_names_are_sorted_by_code_points(store):
     assert store.cameras(Filter()) == store.labels(Filter()) == expected
 
 
+def test_counts_join_identities_only_where_they_are_asked_for(database, store, monkeypatch):
+    noon = datetime(2024, 5, 12, 12, tzinfo=UTC)
+    said = [{"label": "a", "camera": "north"}, {"label": "b", "camera": "north"}, {"camera": "south"}, {}]
+    enrol(store, *(photo(number, captured_at=noon, **one) for number, one in enumerate(said)))
+    asked, read = [], database.read
+    monkeypatch.setattr(database, "read", lambda statement: asked.append(str(statement)) or read(statement))
+    of_a = Filter(labels=("a",))
+    for count, expected, joined in [
+        (lambda: store.cameras(Filter()), [("north", 2), ("south", 1)], False),
+        (lambda: store.cameras(of_a), [("north", 1)], True),
+        (lambda: store.labels(Filter()), [("a", 1), ("b", 1)], True),
+        (lambda: store.days(Filter()), [(noon.date(), 4)], False),
+        (lambda: store.days(Filter(), named=False), [(noon.date(), 2)], True),
+        (lambda: store.count(Filter()), 4, False),
+        (lambda: store.count(Filter(cameras=("north",))), 2, False),
+        (lambda: store.count(of_a), 1, True),
+        (lambda: store.count(Filter(), named=True), 2, True),
+    ]:
+        assert count() == expected
+        assert ("JOIN identities" in asked.pop()) == joined
+
+
 def test_an_edit_changes_what_it_names_and_nothing_else(store):
     when = datetime(2024, 1, 1, tzinfo=UTC)
     item, other = enrol(store, photo(1, key="a", camera="c1", label="Åsa", attributes={"x": 1}), photo(2, label="Åsa"))
