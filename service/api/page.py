@@ -1,6 +1,8 @@
-"""The web page: files of the package, served so that a browser runs these and nothing else."""
+"""The web page: files of the package, served so that a browser runs these and nothing else, and keeps them."""
 
 import hashlib
+import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -34,14 +36,26 @@ _OF_DOCS = {
 }
 
 
+# What no other content will ever have the address of.
+_FOR_GOOD = {"Cache-Control": "public, max-age=31536000, immutable"}
+_IMPORT = re.compile(r'^(?:import|export)(?:\s[\s\w$*,{}]*?\bfrom)?\s*"(\.\.?/[^"]+)"', re.MULTILINE)
+_MODULE = '<script type="module"'
+
+
 def page() -> APIRouter:
-    """The routes of the page: `/`, `/docs`, and files under `/static/`; none of them is part of the API."""
+    """The routes of the page: `/`, `/docs`, and files under `/static/`; none of them is part of the API.
+
+    `/` names its files below a folder that is called by the content of them all, so that a browser asks for each once
+    and those of two versions never meet, and names every module, so that none waits for the one that imports it.
+    """
     router = APIRouter(include_in_schema=False)
     files = dict(_files(resources.files("service.web")))
+    version = hashlib.sha256(b"".join(hashlib.sha256(files[name]).digest() for name in sorted(files))).hexdigest()[:16]
+    named = _naming_modules(files).replace('"static/', f'"static/{version}/').encode()
 
     @router.get("/")
     async def index(request: Request) -> Response:
-        return _answer(request, "index.html", files["index.html"])
+        return _answer(request, "index.html", named)
 
     @router.get("/docs")
     async def docs(request: Request) -> Response:
@@ -49,11 +63,29 @@ def page() -> APIRouter:
 
     @router.get("/static/{name:path}")
     async def static(request: Request, name: str) -> Response:
-        if name not in files:
+        own = name.removeprefix(f"{version}/")
+        if own not in files:
             raise NotFound(f"no file {name!r} of the page")
-        return _answer(request, name, files[name])
+        return _answer(request, own, files[own], _HEADERS if own == name else _HEADERS | _FOR_GOOD)
 
     return router
+
+
+def modules(files: Mapping[str, bytes], name: str) -> list[str]:
+    """The names of a module and of all that it imports, those that are reached first before the others."""
+    found = [name]
+    for one in found:
+        imported = _IMPORT.findall(files[one].decode())
+        reached = (posixpath.normpath(posixpath.join(posixpath.dirname(one), path)) for path in imported)
+        found += [other for other in dict.fromkeys(reached) if other not in found]
+    return found
+
+
+def _naming_modules(files: Mapping[str, bytes]) -> str:
+    """The page with a link to each module that its own one imports."""
+    imported = modules(files, "main.js")[1:]
+    links = "".join(f'<link rel="modulepreload" href="static/{name}">\n' for name in imported)
+    return files["index.html"].decode().replace(_MODULE, links + _MODULE)
 
 
 def _files(folder: Traversable, within: str = "") -> Iterator[tuple[str, bytes]]:

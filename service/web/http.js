@@ -13,7 +13,7 @@ export class Problem extends Error {
 }
 
 /** The path below which the service is seen, as a proxy may have it below another one; without a slash at its end. */
-export const ROOT = new URL("..", import.meta.url).pathname.slice(0, -1);
+export const ROOT = new URL(".", document.baseURI).pathname.slice(0, -1);
 
 /** Emits "written" (detail: the path) after each request that changed something. @type {any} */
 export const writes = new EventTarget();

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api import problems
-from service.api.page import page
+from service.api.page import _files, modules, page
 
 
 @pytest.fixture
@@ -73,23 +73,99 @@ def test_nothing_else_is_served(client, name):
 def test_the_page_names_only_files_that_are_there_and_holds_no_code(client, page, module):
     html = client.get(page).text
     named = re.findall(r'(?:src|href)="([^"#]+)"', html)
-    assert f"static/{module}.js" in named  # from where the page is, which may be below a path
+    # Relative, for the page may be below a path.
+    assert any(re.fullmatch(rf"static/(\w+/)?{module}\.js", path) for path in named)
     for path in named:
         assert client.get(f"/{path}").status_code == 200
     assert "<style" not in html
     assert not re.search(r"<script(?!( type=\"module\")? src=)|\son\w+=|\sstyle=", html)
 
 
-def test_every_module_imports_only_modules_that_are_there(client):
-    seen, waiting = set(), ["main.js"]
+def imported(client):
+    """The names of the modules of the page, each with what it holds, as a browser finds them one by one."""
+    seen, waiting = {}, ["main.js"]
     while waiting:
         name = waiting.pop()
-        seen.add(name)
         source = client.get(f"/static/{name}")
         assert source.status_code == 200, name
+        seen[name] = source.text
         named = re.findall(r'from "(\.\.?/[^"]+)"', source.text)
-        waiting += {posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) for path in named} - seen
-    assert {"main.js", "api.js", "viewer.js", "views/imports.js", "vendor/preact.js"} <= seen
+        waiting += {posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) for path in named} - set(seen)
+    return seen
+
+
+def test_every_module_imports_only_modules_that_are_there(client):
+    assert {"main.js", "api.js", "viewer.js", "views/imports.js", "vendor/preact.js"} <= set(imported(client))
+
+
+def test_the_page_names_every_module_once_and_no_other(client):
+    (script,) = re.findall(r'<script type="module" src="(static/\w+/)main\.js">', client.get("/").text)
+    named = re.findall(r'<link rel="modulepreload" href="([^"]+)">', client.get("/").text)
+    assert sorted([f"{script}main.js", *named]) == sorted(script + name for name in imported(client))
+
+
+def test_no_module_depends_on_its_own_address(client):
+    """Which has the version in it: what the API is asked by is where the page is."""
+    assert [name for name, source in imported(client).items() if "import.meta" in source] == []
+
+
+def test_files_of_a_version_are_kept_for_good(client):
+    (folder,) = set(re.findall(r'"(static/\w+/)', client.get("/").text))
+    for name in ("main.js", "views/home.js", "style.css", "icon.svg"):
+        kept, plain = client.get(f"/{folder}{name}"), client.get(f"/static/{name}")
+        assert (kept.status_code, kept.content, kept.headers["etag"]) == (200, plain.content, plain.headers["etag"])
+        assert kept.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert policy(kept) == policy(plain)
+        assert (plain.headers["cache-control"], kept.headers["content-type"]) == (
+            "no-cache",
+            plain.headers["content-type"],
+        )
+    for path in (folder, f"{folder}other.js", f"{folder}{folder}main.js", "static/0123456789abcdef/main.js"):
+        assert client.get(f"/{path}").status_code == 404
+
+
+def test_a_version_is_that_of_what_the_files_hold(client, monkeypatch):
+    def folder(page):
+        return re.findall(r'src="(static/\w+/)main', page.get("/").text)
+
+    def serving(files):
+        monkeypatch.setattr("service.api.page._files", lambda _: iter(files.items()))
+        app = FastAPI(docs_url=None)
+        app.include_router(page())
+        return TestClient(app)
+
+    web = resources.files("service.web")
+    files = dict(_files(web))
+    assert folder(serving(files)) == folder(client)
+    assert folder(serving(dict(reversed(files.items())))) == folder(client)
+    for name in ("style.css", "views/home.js"):
+        assert folder(serving(files | {name: files[name] + b" "})) != folder(client)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        'import { a, b } from "./other.js";',
+        'import {\n  a,\n  b,\n} from "./other.js";',
+        'import * as all from "./other.js";',
+        'import "./other.js";',
+        'export { a } from "./other.js";',
+        'export * from "./other.js";',
+    ],
+)
+def test_modules_are_found_however_they_are_imported(written):
+    files = {"a/one.js": f"{written}\nconst text = 1;".encode(), "a/other.js": b'import "../two.js";', "two.js": b""}
+    assert modules(files, "a/one.js") == ["a/one.js", "a/other.js", "two.js"]
+
+
+def test_words_within_a_module_are_no_imports():
+    lines = [
+        '/** @type {import("./a.js").A} */',
+        '// from "./b.js"',
+        'const c = "./c.js";',
+        'export const d = "./d.js";',
+    ]
+    assert modules({"one.js": "\n".join(lines).encode()}, "one.js") == ["one.js"]
 
 
 def test_vendored_files_are_those_that_were_published():

@@ -203,3 +203,30 @@ def test_names_are_offered_anew_after_every_change(client, open_page, herd):
     tab.get_by_role("button", name="Rename", exact=True).click()
     expect(tab.locator("#label-names option[value=Nala]")).to_have_count(1)
     expect(tab.locator("#label-names option[value='nyala 0']")).to_have_count(0)
+
+
+def test_the_files_of_the_page_come_at_once_and_are_asked_for_only_once(client, open_page):
+    def opened(tab):
+        """The bytes that came of each file of the page, in the order in which they were asked for."""
+        expect(tab.locator("#browse-facts")).not_to_be_empty()
+        entries = tab.evaluate("performance.getEntriesByType('resource').map((one) => [one.name, one.transferSize])")
+        own = [(url.partition("/static/")[2].partition("/")[2], size) for url, size in entries if "/static/" in url]
+        return [(name, size) for name, size in own if name != "icon.svg"]  # which browsers ask for as they like
+
+    tab = open_page(client, "/#/browse")
+    first = opened(tab)
+    assert {"style.css", "main.js", "views/browse.js", "vendor/preact.js"} < {name for name, _ in first}
+    assert len({name for name, _ in first}) == len(first) and all(size > 0 for _, size in first)
+    # What main.js imports is on its way before it has come, and so before anything asks the service.
+    requested = tab.evaluate(
+        """() => {
+          const all = performance.getEntriesByType("resource");
+          const main = all.find((one) => one.name.endsWith("/main.js"));
+          const modules = all.filter((one) => one.name.endsWith(".js"));
+          return modules.every((one) => one.startTime <= main.responseEnd);
+        }"""
+    )
+    assert requested
+    tab.goto("about:blank")
+    tab.goto(f"{client.base_url}#/browse")
+    assert sorted(opened(tab)) == sorted((name, 0) for name, _ in first)
