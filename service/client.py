@@ -280,9 +280,10 @@ class Client:
         """
         return self._send("GET", _path("items", item_id, "image"), params={"whole": True} if whole else None).content
 
-    def thumbnail(self, item_id: str) -> bytes:
-        """A small copy of what an item shows as a JPEG file."""
-        return self._send("GET", _path("items", item_id, "thumbnail")).content
+    def thumbnail(self, item_id: str, small: bool = False) -> bytes:
+        """A copy of what an item shows as a JPEG file of at most 256 pixels on a side, or 160 for a `small` one."""
+        params = {"small": True} if small else None
+        return self._send("GET", _path("items", item_id, "thumbnail"), params=params).content
 
     def attention(self, item_id: str) -> bytes:
         """Where the model looks in what an item shows, as a PNG file."""

@@ -61,10 +61,15 @@ def pictures(gallery: Gallery) -> APIRouter:
         responses={200: pictures_as("image/jpeg"), **unchanged},
     )
     @apart_from_others
-    def thumbnail(item_id: ItemId, request: Request) -> Response:
+    def thumbnail(
+        item_id: ItemId,
+        request: Request,
+        small: Annotated[bool, Query(description="of at most 160 pixels on a side, not 256")] = False,
+    ) -> Response:
         """A small copy of what an item shows."""
         item = visible(gallery, item_id, caller_of(request))
-        answer = _picture(request, f"{_tag(item)}-thumbnail", lambda: gallery.thumbnail(item, cause_of(request)))
+        tag = f"{_tag(item)}-{'small' if small else 'thumbnail'}"
+        answer = _picture(request, tag, lambda: gallery.thumbnail(item, cause_of(request), small=small))
         answer.headers.update(KEPT)
         return answer
 

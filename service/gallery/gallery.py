@@ -25,7 +25,7 @@ from service.gallery.decoders import Decoders
 from service.gallery.enrolment import Enrolment, Refusal
 from service.gallery.holdings import Holdings
 from service.gallery.index import Index
-from service.gallery.rendering import Order, Rendered
+from service.gallery.rendering import Order, Rendered, smaller
 from service.gallery.search import Answer, Search, SearchOptions
 from service.gallery.subjects import Subjects
 from service.gallery.worker import (
@@ -210,14 +210,14 @@ class Gallery:
         picture: bytes = of_the_only_region(self.decoders.render(cause.actor, self._copy(item), order))[0]
         return picture
 
-    def thumbnail(self, item: Item, cause: Cause = NOBODY) -> bytes:
-        """What an item shows as a small JPEG file, made now where it is not kept; raises as `picture`."""
+    def thumbnail(self, item: Item, cause: Cause = NOBODY, *, small: bool = False) -> bytes:
+        """What an item shows as a small JPEG file, made now where it is not kept, or `smaller`; raises as `picture`."""
         thumbnail = self.holdings.thumbnails.read(item.crop)
         if thumbnail is None:
             order = Order(["thumbnail"], [item.region])
             thumbnail = of_the_only_region(self.decoders.render(cause.actor, self._copy(item), order))[0]
             self.holdings.keep_thumbnails({item.crop: thumbnail})
-        return thumbnail
+        return smaller(thumbnail) if small else thumbnail
 
     def edit(self, item_id: str, changes: ItemEdit, cause: Cause = NOBODY) -> Item:
         """Change some details of an item; raises NotFound, Conflict and, for a time without zone, ValueError."""

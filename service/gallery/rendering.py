@@ -15,6 +15,7 @@ from service.gallery.copies import copy_of, lossless
 from service.records import Region, UnusableBox
 
 THUMBNAIL_SIDE = 256  # pixels
+SMALL_SIDE = 160  # of one for a grid, on a screen that has one pixel where others have two
 SHOWN_SIDE = 1024  # of a picture with the model's attention over it; the model sees less, and people need no more
 
 # Of a photo, or of a box in it: what the model sees, the same for people, and two files, a small JPEG and a lossless.
@@ -96,11 +97,21 @@ def _make(want: Want, image: Image.Image, order: Order) -> Made:
         case "shown":
             return _small(image, SHOWN_SIDE)
         case "thumbnail":
-            written = io.BytesIO()
-            _small(image, THUMBNAIL_SIDE).save(written, "JPEG", quality=85)
-            return written.getvalue()
+            return _jpeg(image, THUMBNAIL_SIDE)
         case "picture":
             return lossless(image)
+
+
+def smaller(thumbnail: bytes) -> bytes:
+    """A thumbnail of at most `SMALL_SIDE` pixels on a side of another one, which is given back if it is no larger."""
+    image = Image.open(io.BytesIO(thumbnail))
+    return thumbnail if max(image.size) <= SMALL_SIDE else _jpeg(image, SMALL_SIDE)
+
+
+def _jpeg(image: Image.Image, side: int) -> bytes:
+    written = io.BytesIO()
+    _small(image, side).save(written, "JPEG", quality=85)
+    return written.getvalue()
 
 
 def _small(image: Image.Image, side: int) -> Image.Image:

@@ -206,8 +206,9 @@ def test_every_operation_is_reached_as_the_description_has_it(app, recorder, cli
     lately["actor"] = client.session().actor
     assert [one.kind for one in client.operations(**lately, kind="key.create", order="oldest")] == ["key.create"]
     assert len(list(client.logged_queries(**lately))) == 2
-    pictures = [client.image(item_id, whole=True), client.thumbnail(item_id), client.attention(item_id)]
-    assert [Image.open(io.BytesIO(data)).format for data in pictures] == ["PNG", "JPEG", "PNG"]
+    pictures = [client.image(item_id, whole=True), client.thumbnail(item_id), client.thumbnail(item_id, small=True)]
+    pictures.append(client.attention(item_id))
+    assert [Image.open(io.BytesIO(data)).format for data in pictures] == ["PNG", "JPEG", "JPEG", "PNG"]
     assert client.attention_of(picture(0), box=(0, 0, 20, 30)) == pictures[-1]
     assert "reid_requests_total" in client.metrics()
     told += review_everything(client, item_id, second.item.item_id)

@@ -10,7 +10,7 @@ from reid.data.preprocessing import AS_SHOWN, Decoding, Preprocessing
 from reid.data.transforms import evaluation_transform
 from service.gallery import rendering
 from service.gallery.copies import copy_of
-from service.gallery.rendering import Order, render
+from service.gallery.rendering import Order, render, smaller
 from service.records import Region, UnusableBox
 from tests.drawn import SRGB, encode, noise, oriented, pixels
 
@@ -53,6 +53,18 @@ def test_thumbnails_are_small_jpeg_files(monkeypatch, size, side, expected):
     assert (thumbnail.format, thumbnail.size) == ("JPEG", expected)
     assert np.abs(pixels(thumbnail).astype(int) - (200, 30, 60)).max() < 5
     assert not thumbnail.getexif()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((256, 128), (160, 80)), ((30, 256), (19, 160)), ((160, 90), (160, 90))]
+)
+def test_a_thumbnail_is_made_smaller_but_never_larger(size, expected):
+    thumbnail = encode(Image.new("RGB", size, (200, 30, 60)), "JPEG")
+    small = smaller(thumbnail)
+    made = Image.open(io.BytesIO(small))
+    assert (made.format, made.size) == ("JPEG", expected)
+    assert np.abs(pixels(made).astype(int) - (200, 30, 60)).max() < 5
+    assert (small == thumbnail) == (size == expected)
 
 
 def test_people_see_colours_by_their_profile_and_a_model_without_does_not():
