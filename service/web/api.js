@@ -115,6 +115,9 @@ export async function fileOfItem(itemId) {
 /** Where a small copy of it is. */
 export const thumbnailUrl = (itemId) => ROOT + itemPath(itemId, "/thumbnail");
 
+/** Where it is in sizes of which a browser takes the one that its screen needs, as `srcset` has them. */
+export const thumbnailSizes = (itemId) => `${thumbnailUrl(itemId)}?small=true 160w, ${thumbnailUrl(itemId)} 256w`;
+
 /** The attention over the photo of an item, as a picture. */
 export const itemAttention = async (itemId) => (await request("GET", itemPath(itemId, "/attention"))).blob();
 

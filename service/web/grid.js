@@ -1,6 +1,6 @@
 /** Photos as a grid of which only what is on the screen is in the page, so that it may have a hundred thousand. */
 
-import { thumbnailUrl } from "./api.js";
+import { thumbnailSizes, thumbnailUrl } from "./api.js";
 import { element } from "./dom.js";
 import { fileName, time } from "./format.js";
 import { changes, isRemoved } from "./items.js";
@@ -117,20 +117,23 @@ export class Grid {
     });
   }
 
+  columns() {
+    return Math.max(1, Math.floor((this.list.clientWidth + GAP) / (LEAST_WIDTH + GAP)));
+  }
+
   measure() {
-    const width = this.list.clientWidth;
-    const columns = Math.max(1, Math.floor((width + GAP) / (LEAST_WIDTH + GAP)));
     const drawn = this.list.firstElementChild;
     this.height = drawn ? drawn.getBoundingClientRect().height + GAP : this.height;
-    return { columns, height: this.height };
+    return { columns: this.columns(), height: this.height };
   }
 
   /** Draw the rows on the screen and a few around it; room is left for the others. */
   redraw() {
     if (this.list.offsetParent === null) return; // the view is hidden
     const items = this.present();
+    this.list.style.setProperty("--columns", String(this.columns()));
+    if (this.drawn.size === 0) this.put(items.slice(0, 1), 0, items.length); // to be measured
     const { columns, height } = this.measure();
-    this.list.style.setProperty("--columns", String(columns));
     const top = -this.list.getBoundingClientRect().top;
     const rows = Math.ceil(items.length / columns);
     const first = Math.min(Math.max(0, Math.floor(top / height) - ROWS_BEYOND), Math.max(0, rows - 1));
@@ -139,7 +142,6 @@ export class Grid {
     this.list.style.paddingTop = `${first * height}px`;
     this.list.style.paddingBottom = `${Math.max(0, rows - last) * height}px`;
     this.put(wanted, first * columns, items.length);
-    if (this.height === 1 && items.length > 0) this.redrawSoon(); // now that there is a card to measure
     if ((rows * height - top) < (1 + SCREENS_AHEAD) * innerHeight) this.more();
   }
 
@@ -246,7 +248,9 @@ function mark(card, chosen) {
 }
 
 function content(item) {
-  const photo = element("img", { src: thumbnailUrl(item.item_id), alt: "", decoding: "async", draggable: "false" });
+  // A browser keeps the last thousand pictures decoded, so that each has no more pixels than the screen shows.
+  const urls = { srcset: thumbnailSizes(item.item_id), sizes: `${LEAST_WIDTH}px`, src: thumbnailUrl(item.item_id) };
+  const photo = element("img", { ...urls, alt: "", decoding: "async", draggable: "false" });
   return [
     element("span", { class: "frame" }, photo),
     element("span", { class: item.label ? "label" : "label none" }, item.label ?? words.noLabel),

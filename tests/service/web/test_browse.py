@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from PIL import Image
 
 from service.records import NewKey
 from service.storage.keys import Keys
@@ -22,12 +23,19 @@ def test_a_long_list_is_scrolled_with_few_cards_in_the_page(client, open_page, e
     for start in range(32, 288, 32):
         sent = [("images", (f"{number}.png", picture(number))) for number in range(start, start + 32)]
         assert client.post("/v1/items", files=sent).status_code == 201
-    tab = open_page(client, "/#browse")
+    tab, asked = open_page(client, "/#home"), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.get_by_role("link", name="Browse").click()
     cards = tab.locator("#enrolled li")
     expect(cards.first).to_contain_text("287.png")  # the newest first
-    expect(cards.first).to_have_attribute("aria-setsize", "288")  # two pages, for the first one nearly fills the screen
-    assert cards.count() < 120
+    drawn = "[...document.querySelectorAll('#enrolled img')].every((image) => image.complete && image.naturalWidth > 0)"
+    wait_until(lambda: tab.evaluate(drawn))
+    expect(cards.first).to_have_attribute("aria-setsize", "200")  # one page, which is more than a screen or two
+    assert len([url for url in asked if "limit=200" in url]) == 1
+    assert 14 <= len([url for url in asked if "/thumbnail?small" in url]) <= cards.count() < 70
     cards.first.get_by_role("button").focus()
+    tab.keyboard.press("End")
+    expect(cards.first).to_have_attribute("aria-setsize", "288")  # what is next was asked for before it was reached
     tab.keyboard.press("End")
     expect(tab.locator("#enrolled li button:focus")).to_contain_text("0.png")
     expect(cards.first).not_to_contain_text("287.png")
@@ -38,6 +46,20 @@ def test_a_long_list_is_scrolled_with_few_cards_in_the_page(client, open_page, e
     expect(cards.first).to_contain_text("0.png")
     tab.reload()
     expect(cards.first).to_contain_text("0.png")
+
+
+@pytest.mark.parametrize(("pixels", "sizes"), [(1, {160}), (2, {200})])
+def test_a_screen_gets_thumbnails_of_the_size_that_it_needs(client, open_page, pixels, sizes):
+    """Of photos of 200 pixels, so that the usual thumbnail is no larger."""
+    written = io.BytesIO()
+    Image.new("RGB", (200, 150), "red").save(written, "PNG")
+    assert client.post("/v1/items", files=[("images", ("a.png", written.getvalue()))]).status_code == 201
+    tab = open_page(client, "/#/browse", device_scale_factor=pixels)
+    photos = "[...document.querySelectorAll('#enrolled img')].filter((image) => image.naturalWidth > 0)"
+    wait_until(lambda: tab.evaluate(f"{photos}.length") == 1)
+    widths = "Promise.all(photos.map((image) => fetch(image.currentSrc).then((answer) => answer.blob())"
+    widths += ".then(createImageBitmap).then((picture) => picture.width)))"
+    assert set(tab.evaluate(f"() => {{ const photos = {photos}; return {widths}; }}")) == sizes
 
 
 def test_many_are_named_at_once_and_that_is_taken_back(client, open_page, herd):
