@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from reid.config import load_config
 from reid.data.preprocessing import Preprocessing
@@ -36,7 +36,7 @@ from service.upkeep.jobs import JobRunner
 
 CHROMIUM = "/usr/bin/chromium"
 AT_ONCE = 5000  # rows of a transaction
-OPENINGS, STEPS = 9, 60
+FIRST, OPENINGS, STEPS = 5, 9, 60
 
 
 def untrained(folder: Path) -> Path:
@@ -98,7 +98,7 @@ def seconds_of_a_step(tab: Page) -> float:
 
 
 def megabytes_of_tabs(browser: Browser) -> float:
-    """Of the largest process of a tab, counting its share of what processes share."""
+    """Of the largest process of a tab: its own memory, decoded pictures too, and its share of what processes share."""
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
     rollups = [Path(f"/proc/{one['id']}/smaps_rollup") for one in processes if one["type"] == "renderer"]
     return max(float(re.findall(r"^Pss: +(\d+) kB", rollup.read_text(), re.M)[0]) for rollup in rollups) / 1024
@@ -108,17 +108,25 @@ def measure(address: str) -> None:
     """Print the table."""
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        screen = ViewportSize(width=1440, height=900)
+        tab = browser.new_page(viewport=screen)
+        empty = megabytes_of_tabs(browser)
+        first = []
+        for _ in range(FIRST):
+            with browser.new_context(viewport=screen) as profile:  # which has kept nothing
+                first.append(seconds_to_open(profile.new_page(), address))
         openings = [seconds_to_open(tab, address) for _ in range(OPENINGS)]
         steps = []
         for _ in range(STEPS):
             steps.append(seconds_of_a_step(tab))
             tab.wait_for_timeout(100)  # as a person looks
         cards, nodes = (tab.evaluate(f"document.querySelectorAll('{what}').length") for what in ("#enrolled li", "*"))
+        print(f"open in a new profile: median {statistics.median(first):.2f} s, worst {max(first):.2f} s, of {FIRST}")
         print(f"open: median {statistics.median(openings):.2f} s, worst {max(openings):.2f} s, of {OPENINGS}")
         middle, worst = (1000 * what(steps) for what in (statistics.median, max))
         print(f"scroll step: median {middle:.0f} ms, worst {worst:.0f} ms, of {STEPS}")
-        print(f"then: {cards} cards and {nodes} nodes in the page, {megabytes_of_tabs(browser):.0f} MB of the tab")
+        print(f"then: {cards} cards and {nodes} nodes in the page")
+        print(f"memory of the tab's process: {megabytes_of_tabs(browser):.0f} MB, of an empty tab's: {empty:.0f} MB")
         browser.close()
 
 

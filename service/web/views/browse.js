@@ -70,12 +70,14 @@ async function reload() {
   stale = false;
   asking?.abort();
   asking = null;
-  cursor = 0;
+  cursor = null; // until the list is empty, or it would ask for more at its end
   grid.show([]);
   scrollTo(0, 0);
+  cursor = 0;
+  const photos = showMore();
   drawFilters();
-  drawMonths();
-  await showMore();
+  await photos;
+  await drawMonths(); // which counts all photos, and these have not to wait for that
 }
 
 async function showMore() {
