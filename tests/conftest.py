@@ -204,6 +204,15 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(drawn_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of reports are a dot each, for tests of what is told beside the usual ones; each file is there."""
+    from reid.report import figures
+
+    drawn = figures.png
+    monkeypatch.setattr(figures, "png", lambda *_, **__: drawn(lambda figure: None, colours=figures.DARK))
+
+
+@pytest.fixture
 def shown_offline():
     """A function that opens a page in a browser, light and dark, narrow and wide, and finds nothing wrong with it."""
 

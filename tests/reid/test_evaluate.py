@@ -385,7 +385,7 @@ def test_too_few_trials_for_a_false_alarm_rate_are_said(stored, capsys):
     assert "cannot measure" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("drawn_once")
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_shows_no_calibration_of_other_embeddings(write_photos, tiny, tmp_path, capsys):
     table = write_photos(tmp_path / "many", identities=16, tested=12)
     train(

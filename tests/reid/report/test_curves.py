@@ -167,6 +167,7 @@ def test_a_browser_shows_it_without_network(tmp_path, shown_offline):
     shown_offline(curves.report(runs, tmp_path / "page"))
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_the_scores_on_identities_held_out_are_drawn_with_those_of_the_weights_before(tmp_path, page_of):
     run = write_run(tmp_path / "one")
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

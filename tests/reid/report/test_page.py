@@ -207,7 +207,7 @@ def test_pictures_without_a_model_or_that_are_gone(tmp_path, page_of):
     assert "no such image" in text
 
 
-@pytest.mark.usefixtures("drawn_once")
+@pytest.mark.usefixtures("undrawn")
 def test_re_ranking_is_told_to_use_the_other_queries(tmp_path, page_of):
     options = EvalOptions(rerank="zhong", distance="euclidean")
     _, page = make(tmp_path, world(tmp_path), options, verification=False)
@@ -217,7 +217,7 @@ def test_re_ranking_is_told_to_use_the_other_queries(tmp_path, page_of):
     assert "re-ranked distance" in text
 
 
-@pytest.mark.usefixtures("drawn_once")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("gallery", ["single", "redrawn"])
 def test_drawn_galleries_give_a_mean_and_show_all_images(tmp_path, gallery, page_of):
     result, page = make(tmp_path, world(tmp_path), EvalOptions(gallery=gallery, draws=3), verification=False)
@@ -293,7 +293,7 @@ def test_names_that_are_no_text_or_hold_dollars_are_shown(tmp_path, page_of):
     assert "frac" in check(page_of(page)).text
 
 
-@pytest.mark.usefixtures("drawn_once")
+@pytest.mark.usefixtures("undrawn")
 def test_figures_of_an_earlier_report_do_not_stay(tmp_path):
     features = world(tmp_path)
     _, page = make(tmp_path, features)
