@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
@@ -167,11 +167,22 @@ class Stack:
         self.call("up", "--detach", "--no-build")
 
     def start(self, **variables):
-        """`up`, and wait until it is healthy."""
+        """`up`, and wait until it is ready: Docker itself asks for its health every ten seconds only."""
         self.up(**variables)
-        self.wait_until_healthy()
+        deadline = monotonic() + SECONDS_TO_START
+        with self.client() as client:
+            while not self._is_ready(client):
+                assert monotonic() < deadline, self.log()
+                sleep(0.1)
+
+    @staticmethod
+    def _is_ready(client):
+        with suppress(httpx2.TransportError):
+            return client.get("/health/ready").is_success
+        return False
 
     def wait_until_healthy(self):
+        """Wait until Docker takes it for healthy."""
         deadline = monotonic() + SECONDS_TO_START
         while self.inspect()["State"].get("Health", {}).get("Status") != "healthy":
             assert monotonic() < deadline, self.log()
@@ -219,5 +230,6 @@ def stack(compose, image):
 def running(compose, image):
     """The service of the compose file as it is, healthy; tests that share it change nothing that others look at."""
     with project(compose, image) as stack:
-        stack.start()
+        stack.up()
+        stack.wait_until_healthy()
         yield stack

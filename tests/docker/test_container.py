@@ -265,7 +265,8 @@ def test_what_cannot_start_says_why_in_one_line(stack, variables, error):
 
 def test_whoever_comes_from_elsewhere_needs_a_key(stack):
     """The port is published at an address that is not this machine's alone; the container is asked from within."""
-    stack.start(PUBLISH_ADDRESS="172.17.0.1", REID_ADMIN_KEY=KEY)
+    stack.up(PUBLISH_ADDRESS="172.17.0.1", REID_ADMIN_KEY=KEY)
+    stack.wait_until_healthy()
     for headers, expected in ({}, "401"), ({"X-API-Key": KEY}, "200"):
         code = (
             "import urllib.request as r, urllib.error as e\n"
