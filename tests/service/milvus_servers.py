@@ -24,7 +24,7 @@ Kind = Literal["milvus", "milvus-lite"]
 ENVIRONMENTS = Path(__file__).resolve().parents[2] / ".venv-milvus"
 # Seconds after which the real server misses one that was killed, of which 30 delay every start; and milliseconds
 # between ticks of its clock, for which a strong read waits.
-QUICK = {"common.session.ttl": 5, "proxy.timeTickInterval": 50}
+QUICK = {"common.session.ttl": 5, "proxy.timeTickInterval": 20}
 READY_SECONDS = 120
 STOP_SECONDS = 5
 # The wheel's own command is a parent that does not pass on a signal to end.
