@@ -1,12 +1,17 @@
-"""Miniatures of the paper's seven datasets, each in its usual folder below one root."""
+"""Miniatures of the paper's seven datasets, each in its usual folder below one root; trainings that start quickly."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+
+from benchmarks import run_once
+from tests.service.starting import Command
 
 TRAINED, TESTED = range(1, 7), range(11, 14)  # identities; of categories the first six, in both splits
 
@@ -97,3 +102,23 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cars(root / "stanford_cars", random)
     write_aircraft(root / "fgvc-aircraft-2013b" / "data", random)
     return root
+
+
+class Training(Command):
+    """One that `train_once` starts, given by its command."""
+
+    def __init__(self, words: list[str], **_: object) -> None:
+        _python, _m, module, *arguments = words
+        super().__init__(module, arguments, os.environ)
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.communicate()
+
+
+@pytest.fixture
+def started_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of `train_once` come from a process that has imported torch, most of their time; its tests have real ones."""
+    monkeypatch.setattr(run_once, "subprocess", SimpleNamespace(Popen=Training, DEVNULL=None, PIPE=None))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_module
 
 import numpy as np
 import pytest
@@ -26,24 +27,37 @@ def run(*arguments: object) -> str:
     return done.stdout
 
 
-def test_accuracy_repeats_nothing(photos, tiny, tmp_path):
+@pytest.fixture
+def accuracy(started_warm, monkeypatch, capsys):
+    """A function that runs the benchmark of that name in this process and gives what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["accuracy", *map(str, arguments)])
+        capsys.readouterr()
+        run_module("benchmarks.accuracy", run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_accuracy_repeats_nothing(accuracy, photos, tiny, tmp_path):
     methods = ("baseline", "dcal")
     recipe = {**tiny, "model.backbone": None, "model.weights": None, "train.epochs": 1}
     options = [f"{name}={value}" for name, value in recipe.items() if value is not None]
-    command = ["benchmarks.accuracy", "--name", "smoke", "--data-root", photos, "--weights", "none"]
+    command = ["--name", "smoke", "--data-root", photos, "--weights", "none"]
     command += ["--backbone", "vit_toy", "--methods", *methods, "--seeds", 0, 1, "--device", "cpu"]
     command += ["--runs", tmp_path / "runs", "--results", tmp_path / "results", *options]
-    table = run(*command)
+    table = accuracy(*command)
     assert all(f"| {method} |" in table for method in methods)
     assert table.count("±") >= 4
     files = [tmp_path / "runs" / "smoke" / f"{method}-1" / "model.safetensors" for method in methods]
     before = [path.stat().st_mtime_ns for path in files]
-    assert run(*command) == table
+    assert accuracy(*command) == table
     assert [path.stat().st_mtime_ns for path in files] == before
     assert (tmp_path / "results" / "accuracy-smoke.json").exists()
 
 
-def test_accuracy_of_categories(tmp_path):
+def test_accuracy_of_categories(accuracy, tmp_path):
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for kind in ("a", "b"):
@@ -51,10 +65,10 @@ def test_accuracy_of_categories(tmp_path):
             for number in range(4):
                 pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "kinds" / split / kind / f"{number}.png")
-    command = ["benchmarks.accuracy", "--task", "fgvc", "--dataset", "folder", "--data-root", tmp_path / "kinds"]
+    command = ["--task", "fgvc", "--dataset", "folder", "--data-root", tmp_path / "kinds"]
     command += ["--name", "smoke", "--weights", "none", "--backbone", "vit_toy", "--seeds", 0, 1, "--device", "cpu"]
     command += ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
-    table = run(*command, "image_size=16x16", "train.batch_size=4", "epochs=1")
+    table = accuracy(*command, "image_size=16x16", "train.batch_size=4", "epochs=1")
     assert "| method | prediction | top-1 | each seed | top-5 | top-1 over baseline |" in table
     rows = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in table.splitlines()[2:]]
     assert rows == [

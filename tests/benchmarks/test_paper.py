@@ -212,36 +212,49 @@ def models(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"*/{MODEL_FILE}")}
 
 
+@pytest.fixture
+def run_here(started_warm, capsys):
+    """`run` in this process."""
+
+    def run(root, folder, *arguments):
+        capsys.readouterr()
+        code = main(command(root, folder, *arguments)[3:])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
 @pytest.mark.slow
-def test_table_1_trains_and_repeats_nothing(miniatures, tmp_path):
+def test_table_1_trains_and_repeats_nothing(run_here, miniatures, tmp_path):
     arguments = ("--table", "1", "--rows", "*-deit_tiny-*", "--results", str(tmp_path / "kept"), "--set", *TINY, *FGVC)
-    first = run(miniatures, tmp_path / "runs", *arguments)
+    first = run_here(miniatures, tmp_path / "runs", *arguments)
     assert first.returncode == 0, first.stderr
     assert len(models(tmp_path / "runs")) == 6
     values = json.loads((tmp_path / "kept" / "paper-table-1.json").read_text())["rows"]
     assert all(0 <= row["measured"]["top1"] <= 100 and row["changed"] and row["warnings"] for row in values)
     assert [row["protocol"]["prediction"] for row in values] == ["sa", "sum"] * 3
     before = models(tmp_path / "runs")
-    second = run(miniatures, tmp_path / "runs", *arguments)
+    second = run_here(miniatures, tmp_path / "runs", *arguments)
     assert (second.returncode, second.stdout) == (0, first.stdout)
     assert (tmp_path / "kept" / "paper-table-1.md").read_text() == first.stdout
     assert models(tmp_path / "runs") == before
 
 
 @pytest.mark.slow
-def test_table_2_tells_a_missing_set_and_runs_the_others(miniatures, tmp_path):
+def test_table_2_tells_a_missing_set_and_runs_the_others(run_here, miniatures, tmp_path):
     shutil.copytree(miniatures, tmp_path / "data")
     (tmp_path / "data" / "VeRi").rename(tmp_path / "elsewhere")
     rows = ["veri776-deit_tiny-dcal", "msmt17-deit_tiny-baseline"]
     rows += ["market1501-deit_tiny-dcal", "dukemtmc-deit_tiny-dcal"]
     arguments = ("--table", "2", "--rows", *rows, "--set", *TINY, *REID)
-    done = run(tmp_path / "data", tmp_path / "runs", *arguments)
+    done = run_here(tmp_path / "data", tmp_path / "runs", *arguments)
     assert done.returncode == 1
     assert "1 of 4 rows are not measured" in done.stderr
     assert "| veri776-deit_tiny-dcal |  | 74.1 |  |  | 94.7 |  | not run: veri776: expected image_train" in done.stdout
     assert sorted(models(tmp_path / "runs")) == sorted(rows[1:])
     assert "train+val, sa | " in done.stdout
-    refused = run(tmp_path / "data", tmp_path / "runs", *arguments, "train.lr=0.1")
+    refused = run_here(tmp_path / "data", tmp_path / "runs", *arguments, "train.lr=0.1")
     assert "holds a run with other options (train.lr)" in refused.stdout
 
 
