@@ -120,5 +120,5 @@ class Training(Command):
 
 @pytest.fixture
 def started_warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings of `train_once` come from a process that has imported torch, most of their time; its tests have real ones."""
+    """Trainings of `train_once` come from a process that has imported torch; its own tests start real ones."""
     monkeypatch.setattr(run_once, "subprocess", SimpleNamespace(Popen=Training, DEVNULL=None, PIPE=None))
