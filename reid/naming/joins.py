@@ -18,8 +18,8 @@ Booleans = npt.NDArray[np.bool_]
 
 SURE = 0.9
 LARGEST_JOIN = 3  # items of the smaller group
-LEAST_KNOWN = 4  # items of the larger one
-AUDITS = 0.15  # share of the questions about what the machine may soon do
+LEAST_KNOWN = 2  # items of the larger one
+AUDITS = 0.1  # share of the questions about what the machine may soon do
 ROUNDS = 20  # until slips are told from denials
 LEAST_WINDOW = 160  # answers that count, or two thirds of all: the first ones knew little
 LATEST_JOINS = 50  # answers `same` that tell how often somebody new turns up,
