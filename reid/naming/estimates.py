@@ -17,7 +17,7 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 200
-WIDENED = 1.5  # times the interval of the draws, whose joins are wrong together rather than each for itself
+WIDENED = 2.5  # times the interval of the draws, whose joins are wrong together rather than each for itself
 HOPE = 0.02  # probability below which a pair is not worth a question
 CHANCES = 10  # that a group has to join another
 AHEAD = 100  # questions whose effect is told
