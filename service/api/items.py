@@ -252,11 +252,14 @@ def _editing(router: APIRouter, gallery: Gallery) -> None:
         return schemas.EditAnswer(dry_run=dry_run, items=done.chosen, changed=done.changed, batch_id=batch_id)
 
     @router.post("/v1/items/edit", dependencies=[Depends(refuse_query)], responses=documented(400, 409, 413, 422, 503))
-    def edit_many(wanted: schemas.ItemsEdit, request: Request) -> schemas.EditAnswer:
+    def edit_many(
+        wanted: schemas.ItemsEdit, request: Request, idempotency_key: IdempotencyKey = None
+    ) -> schemas.EditAnswer:
         """Say the same of many items, by their ids or all that pass a filter, and move their times.
 
         By default nothing is changed but counted: `dry_run` must be false to change, and a filter then needs the
         `expected` number that the dry run gave. If by now others pass it, the answer is 409 and nothing is changed.
+        The same request with the same `Idempotency-Key` is done once, and told of again by how many items it changed.
         """
         caller, changes = caller_of(request), wanted.changes.model_dump(exclude_unset=True)
         if "camera" in changes:
@@ -275,6 +278,7 @@ def _editing(router: APIRouter, gallery: Gallery) -> None:
             named=wanted.named,
             expected=None if wanted.filter is None or wanted.dry_run else wanted.expected,
             dry_run=wanted.dry_run,
+            batch_id=None if idempotency_key is None or wanted.dry_run else _step_of(caller, idempotency_key, wanted),
         )
         return told(done, wanted.dry_run)
 
@@ -290,6 +294,10 @@ def _editing(router: APIRouter, gallery: Gallery) -> None:
         """
         done = edits.undo(wanted.batch_id, caller_of(request).sees, cause_of(request), dry_run=wanted.dry_run)
         return told(done, wanted.dry_run)
+
+
+def _step_of(caller: Caller, key: str, wanted: schemas.ItemsEdit) -> str:
+    return hashlib.sha256(f"{caller.actor}\0{key}\0{wanted.model_dump_json()}".encode()).hexdigest()[:32]
 
 
 def require_camera(caller: Caller, camera: str | None) -> None:

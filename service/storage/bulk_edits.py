@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from service.fields import SAID, Filter
 from service.records import Cause, Conflict, Item, ItemEdit, KeyTaken, NotFound
@@ -47,21 +47,25 @@ class BulkEdits:
         named: bool | None = None,
         expected: int | None = None,
         dry_run: bool = False,
+        batch_id: str | None = None,
     ) -> Edited:
         """Say the same of items that pass a filter, or of these ids, and move their times if they have any.
 
+        A step `batch_id` that was done before is told of, and not done again.
         Raises Conflict where others than `expected` pass the filter, and where a time would leave the years 1 to 9999,
         and UnusableText.
         """
 
         def work(transaction: Transaction) -> tuple[int, int]:
+            if batch_id is not None and (done := transaction.connection.execute(_changed(batch_id)).scalar_one()):
+                return done, done
             found = _chosen(transaction.connection, chosen, named)
             if expected is not None and len(found) != expected:
                 raise Conflict(f"{len(found)} items pass the filter, not {expected} as expected; nothing was changed")
             edits = {item.item_id: {**changes, **_moved(item, shift)} for item in found}
             return len(found), len(transaction.edit_many(edits))
 
-        return self._step(work, cause, dry_run)
+        return self._step(work, cause, dry_run, batch_id)
 
     def edit_each(
         self, item_ids: Collection[str], changes_of: Callable[[Item], ItemEdit], cause: Cause, batch_id: str
@@ -79,9 +83,7 @@ class BulkEdits:
 
     def changed_by(self, batch_id: str) -> int:
         """How many items a step has changed."""
-        told = select(func.count(operations.c.target.distinct()))
-        told = told.where(operations.c.batch_id == batch_id, operations.c.kind == "item.edit")
-        ((number,),) = self._database.read(told)
+        ((number,),) = self._database.read(_changed(batch_id))
         return int(number)
 
     def undo(
@@ -144,6 +146,12 @@ class BulkEdits:
             if dry_run:
                 raise _Preview
         return done[0]
+
+
+def _changed(batch_id: str) -> Select[int]:
+    """How many items a step has changed."""
+    told = select(func.count(operations.c.target.distinct()))
+    return told.where(operations.c.batch_id == batch_id, operations.c.kind == "item.edit")
 
 
 def _chosen(connection: Connection, chosen: Filter | Collection[str], named: bool | None) -> list[Item]:

@@ -31,16 +31,19 @@ export async function allItems(fields) {
 
 export const days = async (fields) => (await json("GET", `/v1/days?${fields}`)).days;
 
-/** Change many items, or count them; `wanted` is as the API has it. */
-export const editItems = (wanted) => json("POST", "/v1/items/edit", { body: wanted });
+/** A key that no other request has. */
+export const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
-/** Change items of any number of ids, or as many as `expected` that pass a filter; tells the steps that undo it. */
-export async function editAll(chosen, wanted, expected) {
+/** Change many items, or count them; `wanted` is as the API has it. */
+export const editItems = (wanted, once = null) => json("POST", "/v1/items/edit", { body: wanted, once });
+
+/** Change items of any number of ids, or as many as `expected` that pass a filter, `once` by a key; tells the steps that undo it. */
+export async function editAll(chosen, wanted, expected, once = null) {
   const portions = chosen.item_ids ? inPortions(chosen.item_ids).map((ids) => ({ item_ids: ids })) : [{ ...chosen, expected }];
   const steps = [];
   let changed = 0;
   for (const portion of portions) {
-    const done = await editItems({ ...portion, ...wanted, dry_run: false });
+    const done = await editItems({ ...portion, ...wanted, dry_run: false }, once);
     steps.push(done.batch_id);
     changed += done.changed;
   }

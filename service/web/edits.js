@@ -62,7 +62,7 @@ export class Edits {
     try {
       await this.store(item, wanted, before);
     } catch (error) {
-      if (this.item === item) this.changed(error.message);
+      if (this.item === item) this.changed(error.status === 0 ? words.unsure(error.message) : error.message);
       else this.keep(item, wanted, before, error);
     }
   }

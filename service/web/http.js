@@ -29,17 +29,18 @@ export function onUnauthorized(ask) {
  * Send a request, again where the service is busy or a key was missing.
  * @param {string} method
  * @param {string} path as the API names it
- * @param {{body?: any, signal?: AbortSignal, keepalive?: boolean, asksForKey?: boolean}} options what is no form, nor bytes, is sent as JSON
+ * @param {{body?: any, signal?: AbortSignal, keepalive?: boolean, asksForKey?: boolean, once?: ?string}} options what is no form, nor bytes, is
+ * sent as JSON; what has the same key `once` is done once
  * @returns {Promise<Response>}
  */
-export async function request(method, path, { body, signal, keepalive = false, asksForKey = true } = {}) {
+export async function request(method, path, { body, signal, keepalive = false, asksForKey = true, once = null } = {}) {
   const plain = body instanceof FormData || body instanceof Blob || body === undefined;
   const kind = body instanceof Blob ? "application/octet-stream" : plain ? null : "application/json";
   /** @type {RequestInit} */
   const options = {
     ...{ method, signal, keepalive, credentials: "same-origin" },
     body: plain ? body : JSON.stringify(body),
-    headers: kind === null ? {} : { "Content-Type": kind },
+    headers: { ...(kind !== null && { "Content-Type": kind }), ...(once !== null && { "Idempotency-Key": once }) },
   };
   const response = await insist(() => reach(path, options), signal, asksForKey);
   if (method !== "GET") writes.dispatchEvent(new CustomEvent("written", { detail: path }));

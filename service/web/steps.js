@@ -23,7 +23,7 @@ export async function propose(title, run, known = {}) {
     if (!(await confirmed(title, await accountOf(preview, known)))) return null;
     return tell(title, await run(false));
   } catch (error) {
-    toast(error.message);
+    refuse(title, error);
     return null;
   }
 }
@@ -33,9 +33,15 @@ export async function perform(title, run) {
   try {
     return tell(title, await run());
   } catch (error) {
-    toast(error.message);
+    refuse(title, error);
     return null;
   }
+}
+
+/** Say why a step was not done; of one that may have been, all who show what it changes look again. */
+function refuse(title, error) {
+  toast(error.status === 0 ? words.unsure(title, error.message) : error.message, null, SECONDS);
+  if (error.status === 0) done.dispatchEvent(new Event("done"));
 }
 
 function tell(title, step) {

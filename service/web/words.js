@@ -234,6 +234,7 @@ export const steps = {
   cancel: "Cancel",
   undo: "Undo",
   done: (title) => `Done: ${title}.`,
+  unsure: (title, reason) => `${reason} Whether this was done is not known, and is looked at once the service is back: ${title}.`,
   undone: (title) => `Taken back: ${title}.`,
   nobody: "nobody",
   someone: "an individual without name",
@@ -482,6 +483,7 @@ export const grid = {
 };
 
 export const browse = {
+  unsure: (reason) => `${reason} Whether the photos were changed is not known. Apply the same once more when the service is back: it is done once.`,
   title: "Browse",
   filters: "Which photos",
   camera: "Camera",
@@ -641,6 +643,7 @@ export const viewer = {
   taken: "Taken back.",
   unchanged: "Nothing was changed.",
   notSaved: "What was typed here is not saved yet.",
+  unsure: (reason) => `${reason} Whether this was saved is not known. It stays here: save it again once the service is back.`,
   kept: (name, reason) => `Not saved, and kept here: ${name}. ${reason}`,
   again: "Try again",
   photo: "a photo",

@@ -103,7 +103,17 @@ function unmerge(identityId, name) {
 function Gone({ one, may }) {
   const [into, tell] = useState(null);
   useEffect(() => {
-    api.identity(one.merged_into).then(tell, () => {}); // then its id has to do
+    let left = false;
+    const look = () =>
+      !left &&
+      api.identity(one.merged_into).then(
+        (found) => left || tell(found),
+        (error) => (error.status === 0 || error.status >= 500) && setTimeout(look, 1000 * SECONDS), // else its id has to do
+      );
+    look();
+    return () => {
+      left = true;
+    };
   }, [one.merged_into]);
   const name = into?.name ?? words.noName;
   return html`

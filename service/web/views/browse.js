@@ -17,6 +17,7 @@ import { BulkBar } from "./browse_bulk.js";
 import { FilterBar, Months } from "./browse_filters.js";
 
 const PAGE = 200;
+const SECONDS_UNSURE = 20; // for which it is said what is not known
 const FIELDS = ["labels", "cameras", "named", "order", "from", "to", "media", IMPORT];
 
 /** @type {URLSearchParams} */
@@ -172,11 +173,17 @@ async function selectAll() {
 }
 
 /** Do something to the selection: `changes` and `shift_seconds`, or `delete`. */
+/** The last change of which no answer came, which may have been done: the same again has its key. */
+let unanswered = { what: "", key: "" };
+
 async function act(wanted) {
+  const what = JSON.stringify([chosen(), wanted, everything]);
+  if (unanswered.what !== what) unanswered = { what, key: api.newKey() };
   try {
     if (wanted.delete) return await removeChosen();
     if (wanted.shortlist) return await collect(await chosenItems());
-    const done = await api.editAll(chosen(), wanted, everything);
+    const done = await api.editAll(chosen(), wanted, everything, unanswered.key);
+    unanswered = { what: "", key: "" };
     const items = everything === null && wanted.changes ? [...grid.selection] : null; // else all is asked for anew
     const before = items?.map((item) => ({ ...item }));
     const undo = () => takeBack(done.steps, items, before);
@@ -184,7 +191,8 @@ async function act(wanted) {
     items?.forEach((item) => Object.assign(item, wanted.changes));
     await afterwards(items);
   } catch (error) {
-    toast(error.message);
+    if (error.status === 0) toast(words.unsure(error.message), null, SECONDS_UNSURE);
+    else toast(error.message);
   }
 }
 

@@ -22,7 +22,8 @@ def ask(gallery, runner):
     with TestClient(create_app(gallery, runner, settings)) as client:
 
         def send(method, path, key=ADMIN, **sent):
-            return client.request(method, path, headers={"X-API-Key": north if key == "north" else key}, **sent)
+            headers = {"X-API-Key": north if key == "north" else key, **sent.pop("headers", {})}
+            return client.request(method, path, headers=headers, **sent)
 
         yield send
 
@@ -144,3 +145,25 @@ def test_the_days_of_the_photos_are_counted(ask, items, gallery):
     days = {day["day"]: day["items"] for day in ask("GET", "/v1/days").json()["days"]}
     assert days == {"1969-12-31": 1, "2024-05-01": 2, "2024-05-03": 1}
     assert ask("GET", "/v1/days?named=true", "north").json() == {"days": [{"day": "2024-05-01", "items": 1}]}
+
+
+def test_what_has_the_same_key_is_done_once(ask, items, gallery):
+    """As by somebody whose service was killed before it could answer."""
+    whole = {"filter": {"cameras": ["north"]}, "shift_seconds": 3600, "dry_run": False, "expected": 2}
+    some = {"item_ids": [items[2].item_id], "shift_seconds": 3600, "dry_run": False}
+
+    def sent(body, key, caller=ADMIN):
+        answer = ask("POST", "/v1/items/edit", caller, json=body, headers={"Idempotency-Key": key})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert sent({**whole, "dry_run": True}, "a")["changed"] == 2
+    first, other = sent(whole, "a"), sent(some, "a")
+    assert sent(whole, "a") == first and sent(some, "a") == other
+    now = [item.details.captured_at for item in gallery.store.find([item.item_id for item in items[:3]])]
+    assert now == [item.details.captured_at + timedelta(hours=1) for item in items[:3]]
+    # Another key, and another caller, mean another hour.
+    assert len({first["batch_id"], sent(whole, "b")["batch_id"], sent(whole, "a", "north")["batch_id"]}) == 3
+    now = [item.details.captured_at for item in gallery.store.find([item.item_id for item in items[:3]])]
+    assert now[0] == items[0].details.captured_at + timedelta(hours=3)
+    assert ask("POST", "/v1/items/edit/undo", json={"batch_id": other["batch_id"]}).json()["changed"] == 1
