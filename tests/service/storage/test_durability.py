@@ -1,7 +1,4 @@
-"""The store keeps what it acknowledged, once and whole, through many threads, kills and full disks.
-
-Run as a program, this file is one of its own children: a process that is killed, or one whose disk is full.
-"""
+"""The store keeps what it acknowledged, once and whole, through many threads, kills and full disks."""
 
 import hashlib
 import json
@@ -10,12 +7,10 @@ import random
 import resource
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +19,8 @@ from service.records import Details, Filter, Medium, NewItem
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.store import Store
+from tests.service.forked import Child
 
-ROOT = Path(__file__).resolve().parents[3]
 NAMES = ["plain", "Åsa", "日本", "x'; DROP TABLE items;--"]
 SIZE = 8
 
@@ -104,15 +99,6 @@ def check_file(folder, photos):
         assert {item_id: tuple(state) for item_id, *state in kept} == told
 
 
-def child(*arguments):
-    return subprocess.Popen(
-        [sys.executable, __file__, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def say(**words):
     sys.stdout.write(json.dumps(words) + "\n")
     sys.stdout.flush()
@@ -122,11 +108,11 @@ def change_for_ever(folder, seed):
     """A child: change the gallery at random, saying before each change what it will be, and after it what it gave."""
     draw = random.Random(seed)
     say(opens=True)
-    database = Database(Path(folder))
+    database = Database(folder)
     Models(database).bind("m", SIZE, {})
     store = Store(database)
     there = {int(item.medium.source): item for item in store.page(Filter(), limit=100_000)}
-    unused = int(seed) * 10_000
+    unused = seed * 10_000
     while True:
         kind = draw.choice(["enrol", "enrol", "edit", "delete"]) if there else "enrol"
         some = draw.sample(sorted(there), min(len(there), draw.randint(1, 4)))
@@ -161,7 +147,7 @@ def kill_rounds(folder, rounds, seed):
     draw = random.Random(seed)
     state, numbers, highest = {}, {}, 0
     for round_ in range(rounds):
-        with child("change_for_ever", folder, seed * 1000 + round_) as process:
+        with Child(change_for_ever, folder, seed * 1000 + round_) as process:
             lines = [process.stdout.readline() for _ in range(draw.choice([1, draw.randrange(2, 150)]))]
             time.sleep(draw.random() * 0.004)  # only chooses the moment
             process.send_signal(signal.SIGKILL)
@@ -202,11 +188,11 @@ def test_a_hundred_kills_lose_nothing_that_was_acknowledged(tmp_path):
 
 def fill_the_disk(folder, limit):
     """A child: enrol until the file may not grow, then again when it may."""
-    database = Database(Path(folder))
+    database = Database(folder)
     Models(database).bind("m", SIZE, {})
     store = Store(database)
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     count = 0
     try:
         while True:
@@ -221,7 +207,7 @@ def fill_the_disk(folder, limit):
 
 @pytest.mark.parametrize("limit", [1_000_000, 5_000_000])  # the log of changes meets it first, and the gallery itself
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, limit):
-    with child("fill_the_disk", tmp_path, limit) as process:
+    with Child(fill_the_disk, tmp_path, limit) as process:
         said = json.loads(process.stdout.read())
     assert process.returncode == -signal.SIGKILL
     count = said["count"]
@@ -235,7 +221,3 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, limit):
         found = [int(item.medium.source) for item in store.page(Filter(), limit=100_000)]
     assert found == list(range(count + 10))
     check_file(tmp_path, found)
-
-
-if __name__ == "__main__":
-    {"change_for_ever": change_for_ever, "fill_the_disk": fill_the_disk}[sys.argv[1]](*sys.argv[2:])

@@ -1,20 +1,15 @@
-"""Processes that share a gallery on PostgreSQL: one truth, one log in order, locks that die with their owner.
-
-Run as a program, this file is one of its own children: another process with the gallery open.
-"""
+"""Processes that share a gallery on PostgreSQL: one truth, one log in order, locks that die with their owner."""
 
 import hashlib
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,8 +36,8 @@ from service.storage.queries import Queries
 from service.storage.replies import Replies
 from service.storage.store import Store
 from service.storage.tables import operations, vectors
+from tests.service.forked import Child
 
-ROOT = Path(__file__).resolve().parents[3]
 SIZE = 8
 SOON = 60  # seconds
 
@@ -239,18 +234,9 @@ def test_waiting_has_an_end(places, folder, shared_url):
         assert Store(hasty).enrol([photo(1)])[0].created
 
 
-def child(*arguments):
-    return subprocess.Popen(
-        [sys.executable, __file__, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def hold(folder, url):
     """A child: hold a lock by name and stand in the middle of a transaction."""
-    database = Database(Path(folder), url)
+    database = Database(folder, url)
     with database.exclusive("pictures"), database.transaction() as connection:
         row = {"time": 0, "actor": "", "request_id": "", "batch_id": "", "kind": "test", "target": "undone"}
         connection.execute(insert(operations).values(**row))
@@ -260,7 +246,7 @@ def hold(folder, url):
 
 
 def test_a_killed_process_holds_nothing_back(places, folder, shared_url):
-    with child("hold", folder, shared_url) as process:
+    with Child(hold, folder, shared_url) as process:
         assert process.stdout.readline() == "held\n"
         process.send_signal(signal.SIGKILL)
     with places[0].exclusive("pictures"):
@@ -273,7 +259,7 @@ def change_for_ever(folder, url, seed):
 
     What the server does not do now is asked for again, until it does.
     """
-    draw, there, unused = random.Random(seed), [], int(seed) * 10_000
+    draw, there, unused = random.Random(seed), [], seed * 10_000
 
     def again(ask):
         while True:
@@ -283,7 +269,7 @@ def change_for_ever(folder, url, seed):
                 assert "\n" not in str(error) and "p%40ss" not in str(error)
                 time.sleep(0.02)
 
-    database = again(lambda: Database(Path(folder), url))
+    database = again(lambda: Database(folder, url))
     store = Store(database)
     while True:
         if draw.random() < 0.7 or len(there) < 4:
@@ -335,8 +321,8 @@ def kill_rounds(postgresql, folder, url, rounds, seed, most):
     expected = set()
     for round_ in range(rounds):
         with (
-            child("change_for_ever", folder, url, 1000 * seed + 2 * round_) as one,
-            child("change_for_ever", folder, url, 1000 * seed + 2 * round_ + 1) as other,
+            Child(change_for_ever, folder, url, 1000 * seed + 2 * round_) as one,
+            Child(change_for_ever, folder, url, 1000 * seed + 2 * round_ + 1) as other,
         ):
             lines = {one: [], other: []}
             for process in (one, other):
@@ -367,7 +353,3 @@ def test_kills_of_writers_and_server_lose_nothing(mortal_postgresql, folder):
 @pytest.mark.slow
 def test_many_kills_of_writers_and_server_lose_nothing(mortal_postgresql, folder):
     assert kill_rounds(mortal_postgresql, folder, mortal_postgresql.new(), 40, seed=2, most=60)
-
-
-if __name__ == "__main__":
-    {"hold": hold, "change_for_ever": change_for_ever}[sys.argv[1]](*sys.argv[2:])
