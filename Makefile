@@ -44,10 +44,10 @@ test-browser: install
 	@echo "Browser tests (need Chromium) ..."
 	@$(BIN)/pytest -m browser
 
-# Two processes, each with a server of one kind, which its tests share.
+# Two processes, each with servers of its own, which its tests share: most of the time they wait for them.
 test-milvus: install .venv-milvus/installed
 	@echo "Tests on Milvus servers ..."
-	@$(BIN)/pytest -m milvus --dist loadgroup
+	@$(BIN)/pytest -m milvus
 
 # Not in .venv: milvus-lite brings a faiss-cpu, which would overwrite our faiss-gpu.
 .venv-milvus/installed: .venv/installed

@@ -8,7 +8,7 @@ from service.client import Client, ServiceError
 from tests.service.sites import Proxy, Service
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.milvus, pytest.mark.xdist_group("milvus")]
+pytestmark = pytest.mark.milvus
 
 ADMIN = "an admin key of two services, long enough"
 

@@ -107,8 +107,7 @@ HERE = [
     pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 SERVERS = [
-    pytest.param(name, marks=[pytest.mark.milvus, pytest.mark.xdist_group(name.partition(" ")[0])])
-    for name in ("milvus", "milvus hnsw", "milvus ivf", "milvus-lite")
+    pytest.param(kind, marks=pytest.mark.milvus) for kind in ("milvus", "milvus hnsw", "milvus ivf", "milvus-lite")
 ]
 
 

@@ -93,7 +93,7 @@ def after_reloading(ask):
             time.sleep(0.2)
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in ("milvus", "milvus-lite")])
+@pytest.fixture(params=["milvus", "milvus-lite"])
 def server(request, milvus_server):
     return milvus_server(request.param)
 
@@ -473,7 +473,6 @@ def test_a_killed_server_keeps_all_rows_and_is_found_again(open_engine, server):
 
 
 @pytest.mark.milvus
-@pytest.mark.xdist_group("milvus")
 @pytest.mark.parametrize(
     ("index", "expected", "made"), [("hnsw", 0, "HNSW"), ("ivf", 6000, "IVF_FLAT"), ("auto", 200_000, "HNSW")]
 )
