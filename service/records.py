@@ -91,6 +91,8 @@ def require_name(what: str, name: str) -> None:
 
     These are names of spaces and marks alone, and with control characters, line breaks or bidirectional overrides.
     """
+    if name.isprintable() and name.strip(" "):  # as nearly all are; what is not may still be a name
+        return
     kinds = [unicodedata.category(character) for character in name]
     if all(kind[0] in "CZ" for kind in kinds):
         raise UnusableText(f"{what} {name!r} has nothing to be seen; expected a name, or none")

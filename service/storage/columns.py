@@ -11,7 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.fields import FIELDS, During, Filter, microseconds, time_from
+from service.fields import FIELDS, ITEM_FIELDS, During, Filter, microseconds, time_from
 from service.records import Details, Item, Medium, Region
 from service.storage.tables import identities, items, media, metadata
 
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 NUL = "\ue000"  # in its place attributes are compared: SQLite ends a text at a NUL, and PostgreSQL has none
 _BACKSLASH = "\x01"  # which JSON writes as an escape, so that its text never holds it
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 VALUES_AT_ONCE = 10_000  # in a list of a statement: SQLite takes 32,766 values, PostgreSQL 65,535
 
@@ -48,9 +50,7 @@ def item_from(row: tuple[Any, ...]) -> Item:
     """The item of a row of `ITEMS`."""
     others, searched = row[: -len(FIELDS)], row[-len(FIELDS) :]
     number, item_id, *medium, box, frame, precision, latitude, longitude, identity_id, created_at, key = others
-    said = {
-        field.name: _READ[field.kind](value) for field, value in zip(FIELDS, searched, strict=True) if value is not None
-    }
+    said = {name: read(value) for (name, read), value in zip(_READERS, searched, strict=True) if value is not None}
     time, precision = captured(said.pop("captured_at", None), precision or "")
     where = {"captured_precision": precision, "latitude": latitude, "longitude": longitude}
     details = Details(key=key, captured_at=time, **where, **said)
@@ -66,13 +66,16 @@ def details_columns(details: Details) -> dict[str, Any]:
     time, precision = details.captured_at, details.captured_precision
     if time is not None and time.utcoffset():
         precision = f"{precision or ''} {time:%z}"  # of the clock, so that 06:41 stays 06:41 for people
-    said = {field: getattr(details, field.name) for field in FIELDS if field.column.startswith("items.")}
     columns = {
-        field.column.removeprefix("items."): None if value is None else _WRITTEN[field.kind](value)
-        for field, value in said.items()
+        "key": details.key,
+        "captured_precision": precision,
+        "latitude": details.latitude,
+        "longitude": details.longitude,
     }
-    where = {"latitude": details.latitude, "longitude": details.longitude}
-    return {"key": details.key, "captured_precision": precision, **where, **columns}
+    for name, column, written in _SAID_COLUMNS:
+        value = getattr(details, name)
+        columns[column] = None if value is None else written(value)
+    return columns
 
 
 def captured(time: datetime | None, precision: str) -> tuple[datetime | None, str | None]:
@@ -100,7 +103,7 @@ def now() -> int:
 def json_text(value: Any) -> str:
     """The column of a JSON value; raises ValueError for a number that is not finite."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return _encode(value)
     except ValueError as error:
         raise ValueError(f"{reprlib.repr(value)} is not JSON ({error})") from error
 
@@ -163,8 +166,10 @@ def portions(values: Collection[T]) -> Iterator[list[T]]:
 
 _COLUMNS = dict(zip(FIELDS, SEARCHED, strict=True))
 _READ: dict[str, Callable[[Any], Any]] = {"name": str, "time": time_from, "attributes": json.loads}
+_READERS = [(field.name, _READ[field.kind]) for field in FIELDS]
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     "name": str,
     "time": microseconds,
     "attributes": lambda a: json_text(dict(a)),
 }
+_SAID_COLUMNS = [(field.name, field.column.removeprefix("items."), _WRITTEN[field.kind]) for field in ITEM_FIELDS]

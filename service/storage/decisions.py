@@ -6,10 +6,10 @@ An item is named by its public id, also one that is gone: as a node it keeps oth
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from secrets import token_hex
 from typing import Any, NamedTuple
-from uuid import uuid4
 
-from sqlalchemy import Connection, case, exists, func, insert, or_, select
+from sqlalchemy import Connection, case, exists, func, or_, select
 
 from reid.naming.decisions import USUAL_ERROR, Answer, Basis, weight
 from reid.naming.decisions import Decision as Weighed
@@ -17,6 +17,7 @@ from service.fields import time_from
 from service.records import Decision
 from service.storage.columns import json_text, portions
 from service.storage.database import Database
+from service.storage.inserting import insert_rows
 from service.storage.tables import decisions
 
 Pair = tuple[str, str]
@@ -77,7 +78,7 @@ def append(connection: Connection, shared: Mapping[str, Any], new: Sequence[NewD
     rows = [
         {
             **one._asdict(),
-            "decision_id": uuid4().hex,
+            "decision_id": token_hex(16),
             "answered_at": shared["time"],
             "actor": shared["actor"] if one.actor is None else one.actor,
             "request_id": shared["request_id"],
@@ -86,8 +87,7 @@ def append(connection: Connection, shared: Mapping[str, Any], new: Sequence[NewD
         }
         for one in new
     ]
-    if rows:
-        connection.execute(insert(decisions), rows)
+    insert_rows(connection, decisions, rows)
     return [row["decision_id"] for row in rows]
 
 

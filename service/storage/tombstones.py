@@ -16,6 +16,7 @@ from service.fields import time_from
 from service.records import Crop, Region
 from service.storage.columns import portions, region_columns
 from service.storage.database import Database
+from service.storage.inserting import insert_rows
 from service.storage.tables import operations, secrets, tombstones
 
 _KEY = select(secrets.c.value).where(secrets.c.name == "tombstones")
@@ -62,6 +63,8 @@ def bury(connection: Connection, crops: Iterable[Crop], time: int) -> None:
 def unearth(connection: Connection, crops: Collection[Crop]) -> None:
     """Forget that what is enrolled again, or what agrees with it, was ever deleted."""
     key = _key(connection)
+    if connection.execute(select(tombstones.c.photo).limit(1)).scalar() is None:
+        return
     again: dict[str, list[Crop]] = defaultdict(list)
     for crop in crops:
         again[_hash(key, crop.sha256)].append(crop)
@@ -107,7 +110,7 @@ def _bury(connection: Connection, key: str, times: dict[Crop, int]) -> None:
     if rows:
         for portion in portions([row["crop"] for row in rows]):
             connection.execute(delete(tombstones).where(tombstones.c.crop.in_(portion)))
-        connection.execute(insert(tombstones), rows)
+        insert_rows(connection, tombstones, rows)
 
 
 def _logged_crop(item: str) -> Crop:

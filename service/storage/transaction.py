@@ -1,14 +1,14 @@
 """What one transaction does to a gallery, with every change written to the operation log."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
-from sqlalchemy import Column, Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Column, Connection, Table, bindparam, delete, exists, func, select, update
 
-from service.fields import SAID, said_of
+from service.fields import FIELDS, said_of
 from service.records import (
     Cause,
     Conflict,
@@ -26,11 +26,13 @@ from service.records import (
 from service.storage.columns import ITEMS, details_columns, item_from, json_text, now, portions, region_columns
 from service.storage.deciding import Deciding
 from service.storage.decisions import NewDecision, append
+from service.storage.inserting import insert_rows
 from service.storage.tables import identities, items, media, operations
 from service.storage.tombstones import bury, unearth
 from service.storage.vectors import add_vectors, delete_vectors
 
 CAPTURE = ("captured_precision", "latitude", "longitude")  # what is logged only of items that have it
+_NAMED = ("key", *(field.name for field in FIELDS if field.kind == "name"))
 _UNUSED_MEDIUM = ~exists().where(items.c.media_number == media.c.number)
 
 
@@ -43,14 +45,14 @@ class Transaction:
     def __init__(self, connection: Connection, cause: Cause, batch_id: str | None = None) -> None:
         self.connection = connection
         self._now = now()
-        self._shared = {"time": self._now, **cause._asdict(), "batch_id": batch_id or uuid4().hex}
+        self._shared = {"time": self._now, **cause._asdict(), "batch_id": batch_id or token_hex(16)}
         self.batch_id = str(self._shared["batch_id"])
         self.deciding = Deciding(connection, self._shared, self.log)
 
     def enrol(self, photos: Sequence[NewItem], model_id: str, space: str) -> list[Enrolled | Conflict | UnusableText]:
         """Add items with their vectors, but for those there already, of a key taken or a name refused."""
-        sha256s = {photo.medium.sha256 for photo in photos}
-        there = {item.crop: item for item in self._find(media.c.sha256, sha256s)}
+        stored = self._numbers(media.c.sha256, {photo.medium.sha256 for photo in photos})
+        there = {item.crop: item for item in self._find(media.c.number, set(stored.values()))}
         refusals = [_refusal(photo) for photo in photos]  # before a server is asked for a key that it cannot take
         taken = [photo for photo, refusal in zip(photos, refusals, strict=True) if refusal is None]
         keys = {key for photo in taken if (key := photo.details.key) is not None}
@@ -70,12 +72,12 @@ class Transaction:
                 continue
             results.append((crop, crop not in held))
             if crop not in held:
-                item_id = uuid4().hex
+                item_id = token_hex(16)
                 new[item_id] = photo
                 held.add(crop)
                 if key is not None:
                     holders[key] = (item_id, photo.details.camera, crop)
-        there |= {item.crop: item for item in self._add(new, model_id, space)}
+        there |= {item.crop: item for item in self._add(new, stored, model_id, space)}
         return [one if isinstance(one, Exception) else Enrolled(there[one[0]], created=one[1]) for one in results]
 
     def edit(self, item_id: str, changes: ItemEdit) -> Item:
@@ -140,18 +142,30 @@ class Transaction:
         """Write a change to the operation log: `target` is the public id of what was changed."""
         self._log([(kind, target, before, after)])
 
-    def _add(self, new: Mapping[str, NewItem], model_id: str, space: str) -> list[Item]:
-        """Write items by their public ids, and those photos that are not there yet."""
+    def _add(self, new: Mapping[str, NewItem], stored: dict[str, int], model_id: str, space: str) -> list[Item]:
+        """Write items by their public ids, and their photos, but for those `stored`, by their numbers."""
         if not new:
             return []
         photos = new.values()
         seen: dict[str, Medium] = {}
         for photo in photos:
             seen.setdefault(photo.medium.sha256, photo.medium)
-        stored = self._numbers(media.c.sha256, seen)
         if unseen := [medium for sha256, medium in seen.items() if sha256 not in stored]:
-            self.connection.execute(insert(media), [{"kind": "image", **asdict(medium)} for medium in unseen])
-            stored |= self._numbers(media.c.sha256, [medium.sha256 for medium in unseen])
+            rows = [
+                {
+                    "kind": "image",
+                    "sha256": medium.sha256,
+                    "width": medium.width,
+                    "height": medium.height,
+                    "source": medium.source,
+                    "copy_sha256": medium.copy_sha256,
+                }
+                for medium in unseen
+            ]
+            last = self._last_number(media)
+            insert_rows(self.connection, media, rows)
+            written = select(media.c.sha256, media.c.number).where(media.c.number > last)
+            stored = stored | {sha256: number for sha256, number in self.connection.execute(written)}
         known = self._identities([photo.details.label for photo in photos])
         rows = [
             {
@@ -164,9 +178,11 @@ class Transaction:
             }
             for item_id, photo in new.items()
         ]
-        self.connection.execute(insert(items), rows)
+        last = self._last_number(items)
+        insert_rows(self.connection, items, rows)
         self._join_labelled(new, known)
-        added = self._find(items.c.item_id, new)
+        ours = ITEMS.where(items.c.number > last).order_by(items.c.number)
+        added = [item_from(row) for row in self.connection.execute(ours)]
         unearth(self.connection, {item.crop for item in added})
         embedded = {item.number: new[item.item_id].vector for item in added}
         add_vectors(self.connection, model_id, space, embedded)
@@ -219,6 +235,10 @@ class Transaction:
             return item
         raise NotFound(f"no item {item_id!r}")
 
+    def _last_number(self, table: Table) -> int:
+        """The largest number in a table: what this transaction adds has larger ones, for no other writes meanwhile."""
+        return int(self.connection.execute(select(func.coalesce(func.max(table.c.number), 0))).scalar_one())
+
     def _numbers(self, column: Column[str], values: Collection[str]) -> dict[str, int]:
         """The numbers of the rows with these values, as far as there are any."""
         found: dict[str, int] = {}
@@ -231,10 +251,10 @@ class Transaction:
         """The numbers of the identities of these names, which are made where there are none."""
         names = [label for label in dict.fromkeys(labels) if label is not None]
         known = self._numbers(identities.c.name, names)
-        if new := {name: uuid4().hex for name in names if name not in known}:
+        if new := {name: token_hex(16) for name in names if name not in known}:
             fixed = {"aliases": "[]", "attributes": "{}", "state": "active"}
             rows = [{"identity_id": identity_id, "name": name, **fixed} for name, identity_id in new.items()]
-            self.connection.execute(insert(identities), rows)
+            insert_rows(self.connection, identities, rows)
             known |= self._numbers(identities.c.name, new)
             self._log([("identity.create", identity_id, None, {"name": name}) for name, identity_id in new.items()])
         return known
@@ -250,8 +270,7 @@ class Transaction:
             }
             for kind, target, before, after in changes
         ]
-        if rows:
-            self.connection.execute(insert(operations), rows)
+        insert_rows(self.connection, operations, rows)
 
 
 def _identity_columns(label: str | None, source: str, known: Mapping[str, int]) -> dict[str, Any]:
@@ -263,14 +282,16 @@ def _identity_columns(label: str | None, source: str, known: Mapping[str, int]) 
 
 def _refusal(photo: NewItem) -> UnusableText | None:
     try:
-        _require_names(asdict(photo.details))
+        for what in _NAMED:
+            if (name := getattr(photo.details, what)) is not None:
+                require_name(what, name)
     except UnusableText as error:
         return error
     return None
 
 
 def _require_names(said: Mapping[str, Any]) -> None:
-    for what in ("key", *SAID):
+    for what in _NAMED:
         if isinstance(name := said.get(what), str):
             require_name(what, name)
 

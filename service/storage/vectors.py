@@ -1,12 +1,14 @@
 """The vectors of items, each of a model and in a space."""
 
+import math
 import zlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from service.records import Vectors
+from service.storage.inserting import insert_rows
 from service.storage.tables import vectors
 
 UNIT_TOLERANCE = 5e-4  # below what a search engine allows, so that what was stored can be searched
@@ -27,8 +29,7 @@ def add_vectors(connection: Connection, model_id: str, space: str, embedded: Map
         {**owner, "owner_number": number, "vector": vector, "checksum": zlib.crc32(vector)}
         for number, vector in written.items()
     ]
-    if rows:
-        connection.execute(insert(vectors), rows)
+    insert_rows(connection, vectors, rows)
 
 
 def delete_vectors(connection: Connection, numbers: Collection[int]) -> None:
@@ -58,7 +59,7 @@ def differs(vector: bytes, checksum: int | None) -> bool:
 
 def require_unit(vector: Vectors, dimension: int, name: str) -> None:
     """Raise ValueError, naming it, for a vector that is not (E,) float32 of unit length."""
-    length = np.linalg.norm(vector)
+    length = math.sqrt(np.vdot(vector, vector))
     unit = abs(length - 1) <= UNIT_TOLERANCE  # false for a NaN too
     if vector.shape != (dimension,) or vector.dtype != np.float32 or not unit:
         raise ValueError(

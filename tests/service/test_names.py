@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 
 import pytest
 from fastapi.testclient import TestClient
@@ -76,3 +77,20 @@ def test_renaming_somebody(gallery, picture):
     with pytest.raises(UnusableText, match="U\\+202E"):
         identities.rename(item.identity_id, "\u202eada")
     assert identities.get(item.identity_id).name == "ada"
+
+
+def test_every_character_is_taken_or_refused_by_its_kind_alone_and_among_letters():
+    """Also where Python can tell sooner."""
+    letters = {"Cc", "Zl", "Zp"}
+    overrides = set(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+    for character in map(chr, [*range(0x3100), *range(0xD7F0, 0xFFFF + 1), *range(0xE0000, 0xE0100)]):
+        kind = unicodedata.category(character)
+        for name, taken in (
+            (character, kind[0] not in "CZ"),
+            (f"a{character}", kind not in letters and character not in overrides),
+        ):
+            if taken:
+                require_name("label", name)
+            else:
+                with pytest.raises(UnusableText):
+                    require_name("label", name)
