@@ -266,7 +266,8 @@ class Client:
         return self._edit(filter=_conditions(filters), changes=changes, shift_seconds=shift_seconds, **more)
 
     def _edit(self, **wanted: object) -> EditAnswer:
-        return self._get(EditAnswer, "POST", "/v1/items/edit", json=_given(wanted), once=True)
+        headers = {"Idempotency-Key": uuid4().hex}  # so that it may be sent again where no answer came
+        return self._get(EditAnswer, "POST", "/v1/items/edit", json=_given(wanted), headers=headers)
 
     def undo_edit(self, batch_id: str, dry_run: bool = False) -> EditAnswer:
         """Take back an edit of many items, by its `batch_id`."""
