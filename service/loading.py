@@ -20,7 +20,6 @@ from service.bulk.import_work import import_work
 from service.bulk.sources import source_of
 from service.bulk.watching import Watcher, require_folders
 from service.classification import Classification
-from service.fields import Filter
 from service.gallery.decoders import Decoders
 from service.gallery.gallery import Gallery
 from service.gallery.imports import Imports
@@ -127,7 +126,7 @@ def announce(loaded: Loaded, settings: Settings, address: str) -> None:
     served = []
     if gallery is not None:
         by = {"torch": "torch", "onnx": "ONNX Runtime"}[gallery.embedder.runtime]
-        served.append(f"{counted(gallery.store.count(Filter()), 'item')} of model {gallery.model_id} (run by {by})")
+        served.append(f"{counted(gallery.index.items, 'item')} of model {gallery.model_id} (run by {by})")
     if classification is not None:
         served.append(
             f"{counted(len(classification.classes), 'class', 'classes')} of classifier {classification.model_id}"

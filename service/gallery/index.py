@@ -192,7 +192,10 @@ class LocalIndex:
         active = Models(self._database, self._space).active
         if active is None or active.model_id != self._model_id:
             return
-        rows, free = self._store.count(Filter()), free_memory()
+        try:
+            rows, free = self._store.count(Filter()), free_memory()
+        except ValueError:
+            return  # the database is damaged: a warning that needs that part is no reason not to serve the rest
         needed = self._engine.memory(rows, active.dimension)
         if free is not None and needed > free:
             text = "warning: %s rows of %d values take about %.1f GiB of memory, and %.1f are free: see REID_ROWS=disk"

@@ -16,8 +16,10 @@ from service.engines.memory import MemoryEngine
 from service.gallery.gallery import Gallery
 from service.gallery.index import LocalIndex
 from service.gallery.search import SearchOptions
+from service.loading import Loaded, announce
 from service.opening import open_gallery
 from service.records import Cause, Conflict, Details, Enrolled, Filter, ModelMismatch, NotFound, Upload
+from service.settings import Settings
 from service.storage.database import Database
 from service.storage.folder import GALLERY_FILE
 
@@ -277,12 +279,15 @@ def test_a_damaged_database_is_read_and_nothing_is_changed_or_swept(checkpoint, 
     with open_gallery(folder, checkpoint, "cpu") as gallery:
         gallery.inspected.result()
         assert gallery.store.page(EVERYTHING, 0, 1) == [first]
+        with caplog.at_level("INFO"):
+            announce(Loaded(None, gallery, None), Settings(checkpoint=checkpoint, gallery=folder), "here")
         for change in (lambda: gallery.enrol([upload(picture(9))]), lambda: gallery.delete([first.item_id])):
             with pytest.raises(
                 OSError, match="damaged .*nothing is changed; put back a backup, with reid-gallery rest"
             ):
                 change()
     assert "put back a backup" in caplog.text
+    assert f"3 items of model {gallery.model_id}" in caplog.text  # which `reid-serve` says, and goes on
     assert orphan.exists() and not (folder / "pictures" / "orphans").exists()
 
 
