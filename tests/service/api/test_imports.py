@@ -955,7 +955,9 @@ def test_whose_a_key_is_is_not_told_to_a_key_of_other_cameras(ask, done, gallery
     assert south.item.item_id in detail
 
 
-def test_what_a_killed_job_updated_can_be_taken_back_also_when_it_is_cancelled_then(ask, begun, gallery, picture):
+@pytest.fixture
+def killed_update(begun, gallery, picture):
+    """An import, and its work and job, of which a kill left 32 of 40 items with another label and no note of it."""
     gallery.enrol([Upload(f"{n}", picture(n), Details(label="old")) for n in range(40)])
     rows = [f"{number}.png,new" for number in range(40)]
     files = {"t.csv": table("path,label", *rows), **{f"{number}.png": picture(number) for number in range(40)}}
@@ -975,6 +977,11 @@ def test_what_a_killed_job_updated_can_be_taken_back_also_when_it_is_cancelled_t
     with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
         patched.setattr(import_work_module, "_note_edit", lambda *_: None)  # a process that is killed does no more
         work(job, killed)
+    return import_id, work, job
+
+
+def test_what_a_killed_job_updated_can_be_taken_back_also_when_it_is_cancelled_then(ask, gallery, killed_update):
+    import_id, work, job = killed_update
     Jobs(gallery.database, running=False).cancel(job.job_id)
     with JobRunner(Jobs(gallery.database), {"import": work}):
         assert ended(ask, import_id)["state"] == "cancelled"
@@ -1034,26 +1041,8 @@ def test_a_step_that_is_cut_short_is_told_of_and_taken_back_at_the_next_start(as
     assert times(gallery) == before
 
 
-def test_what_a_job_updated_is_told_of_also_where_the_next_start_fails(ask, begun, gallery, picture, monkeypatch):
-    gallery.enrol([Upload(f"{n}", picture(n), Details(label="old")) for n in range(40)])
-    rows = [f"{number}.png,new" for number in range(40)]
-    files = {"t.csv": table("path,label", *rows), **{f"{number}.png": picture(number) for number in range(40)}}
-    import_id = begun(files, update=True)
-    kept = Imports(gallery.database, 2**40, 2**30)
-    work = import_work(gallery, kept, 2**30)
-    Jobs(gallery.database).create("import", {"import_id": import_id})
-    job = Jobs(gallery.database, running=False).claim()
-
-    class Killed(BaseException):
-        pass
-
-    def killed(done, total):
-        if done:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(import_work_module, "_note_edit", lambda *_: None)  # a process that is killed does no more
-        work(job, killed)
+def test_what_a_job_updated_is_told_of_also_where_the_next_start_fails(killed_update, gallery, monkeypatch):
+    import_id, work, job = killed_update
 
     def full(*_):
         raise OSError("no space left")
@@ -1061,7 +1050,7 @@ def test_what_a_job_updated_is_told_of_also_where_the_next_start_fails(ask, begu
     monkeypatch.setattr(Imports, "count", full)
     with pytest.raises(OSError, match="no space left"):
         work(job, lambda *_: None)
-    assert [edit["items"] for edit in kept.get(import_id).edits] == [32]
+    assert [edit["items"] for edit in Imports(gallery.database, 2**40, 2**30).get(import_id).edits] == [32]
 
 
 def test_of_two_edits_at_once_both_can_be_taken_back(ask, done, gallery, monkeypatch):
