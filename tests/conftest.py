@@ -55,6 +55,11 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """At the end it is cleared away as always; nanobind would tell of what is left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _logs_as_before() -> Iterator[None]:
     """The loggers of this process, left as they were."""
