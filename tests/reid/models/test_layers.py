@@ -17,10 +17,9 @@ from reid.models.specs import BACKBONES
 from reid.training.losses import FgvcLoss, branch_losses, total_loss
 
 
-def sides(name, rows=4, columns=3):
-    """An image size (height, width) of so many patches."""
-    patch = 32 if "swin" in name else BACKBONES[name].patch  # of Swin's last stage
-    return rows * patch, columns * patch
+def sides(name):
+    """An image size (height, width): 4 x 3 patches, or 16 x 8 of Swin's, whose windows of 7 do not fit."""
+    return (64, 32) if "swin" in name else (4 * BACKBONES[name].patch, 3 * BACKBONES[name].patch)
 
 
 def build(name, method=None, **kwargs):
