@@ -287,22 +287,20 @@ def test_a_wrong_box_over_http_is_refused_alone_and_the_same_again(http, photo):
     assert other.status_code == 409
 
 
-@pytest.mark.parametrize(
-    ("said", "problem"),
-    [
+def test_what_are_no_boxes_is_told_of(http, gallery, photo, subtests):
+    for said, problem in [
         ({"boxes": []}, "at least 1 item"),
         ({"boxes": [[1, 2, 3]]}, "boxes"),
         ({"boxes": [["1", 2, 3, 4]]}, "boxes"),
         ({"boxes": [{"box": [1, 2, 3, 4], "camera": "gate"}]}, "camera"),
         ({"boxes": [[1, 2, 3, 4]], "key": "a"}, "a key is of one item: expected it with its box, not beside boxes"),
         ({"boxes": [[1, 2, 3, 4]] * 101}, "at most 100 items"),
-    ],
-)
-def test_what_are_no_boxes_is_told_of(http, gallery, photo, said, problem):
-    answer = post(http, photo, said)
-    assert answer.status_code == 422
-    assert problem in answer.json()["detail"]
-    assert gallery.worker.size() == 0
+    ]:
+        with subtests.test(problem):
+            answer = post(http, photo, said)
+            assert answer.status_code == 422
+            assert problem in answer.json()["detail"]
+            assert gallery.worker.size() == 0
 
 
 def test_no_more_items_in_a_request_than_may_wait_for_the_model(http, photo):

@@ -105,29 +105,28 @@ def test_one_image_and_nothing_else_is_a_query(client, gallery, picture):
     assert same["matches"][1:] == answer["matches"][1:]
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, {0, 1, 2, 3}),
-        ({"cameras": "north"}, {0, 1}),
-        ({"cameras": ["north", "south"]}, {0, 1, 2}),
-        ({"exclude_cameras": "north"}, {2, 3}),
-        ({"labels": "ada"}, {0, 2}),
-        ({"from": "2024-05-02T00:00:00Z"}, {1, 2}),
-        ({"to": "2024-05-02T00:00:00Z"}, {0}),
-        ({"from": "2024-05-02T01:00:00+01:00", "to": "2024-05-03T00:00:00Z"}, {1}),
-        ({"cameras": "nowhere"}, set()),
-        ({"exclude_labels": "ada"}, {1, 3}),
-        ({"sites": ["shore", "hill"], "viewpoints": "left"}, {0, 1}),
-        ({"exclude_sites": "shore", "exclude_origins": ["trap", "drone"]}, {3}),
-        ({"origins": "trap"}, {1, 2}),
-        ({"attributes.coat": "red"}, {0, 2}),
-        ({"attributes.coat": ["red", "blue"], "attributes.a.b ": "ö=&"}, {1}),
-        ({"attributes.age": "3"}, set()),
-        ({"exclude_attributes.coat": "red"}, {1, 3}),
-    ],
-)
-def test_filters_hold_for_queries_and_for_lists(client, picture, fields, expected):
+FILTERS = [
+    ({}, {0, 1, 2, 3}),
+    ({"cameras": "north"}, {0, 1}),
+    ({"cameras": ["north", "south"]}, {0, 1, 2}),
+    ({"exclude_cameras": "north"}, {2, 3}),
+    ({"labels": "ada"}, {0, 2}),
+    ({"from": "2024-05-02T00:00:00Z"}, {1, 2}),
+    ({"to": "2024-05-02T00:00:00Z"}, {0}),
+    ({"from": "2024-05-02T01:00:00+01:00", "to": "2024-05-03T00:00:00Z"}, {1}),
+    ({"cameras": "nowhere"}, set()),
+    ({"exclude_labels": "ada"}, {1, 3}),
+    ({"sites": ["shore", "hill"], "viewpoints": "left"}, {0, 1}),
+    ({"exclude_sites": "shore", "exclude_origins": ["trap", "drone"]}, {3}),
+    ({"origins": "trap"}, {1, 2}),
+    ({"attributes.coat": "red"}, {0, 2}),
+    ({"attributes.coat": ["red", "blue"], "attributes.a.b ": "ö=&"}, {1}),
+    ({"attributes.age": "3"}, set()),
+    ({"exclude_attributes.coat": "red"}, {1, 3}),
+]
+
+
+def test_filters_hold_for_queries_and_for_lists(client, picture, subtests):
     """The photo asked for is that of item 0, which a filter that is ignored would return."""
     said = [
         {
@@ -145,6 +144,12 @@ def test_filters_hold_for_queries_and_for_lists(client, picture, fields, expecte
     said[1] |= {"origin": "trap", "attributes": {"coat": "blue", "a.b ": "ö=&"}}
     said[2]["attributes"] = {"coat": "red"}
     ids = [item["item_id"] for item in enrol(client, *(picture(i) for i in range(4)), said=said)]
+    for fields, expected in FILTERS:
+        with subtests.test(fields=fields):
+            require_filtered(client, picture, said, ids, fields, expected)
+
+
+def require_filtered(client, picture, said, ids, fields, expected):
     answer = ask(client, picture(0), **fields)
     assert {ids.index(match["item_id"]) for match in answer["matches"]} == expected
     assert answer["candidates"] == len(expected)
@@ -293,36 +298,36 @@ def test_limits_of_body_file_and_count(client, picture):
     assert client.post("/query", files=files("image", *[picture(0)] * 4)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("data", "names", "field"),
-    [
-        ({"camera": "north"}, ["image"], "body.camera"),
-        ({"since": "2024-05-01T00:00:00Z"}, ["image"], "body.since"),
-        ({"top_k": "0"}, ["image"], "body.top_k"),
-        ({"min_score": "nan"}, ["image"], "body.min_score"),
-        ({"from": "2024-05-01T00:00:00"}, ["image"], "body.from"),
-        ({"from": "20240501"}, ["image"], "body.from"),
-        ({"from": "0001-01-01T00:00:00+14:00"}, ["image"], "body.from"),
-        ({"cameras": "x" * 201}, ["image"], "body.cameras.0"),
-        ({"item_id": "x"}, ["image"], "body"),
-        ({}, [], "body"),
-        ({"image": "text"}, [], "body.image.0"),
-    ],
-)
-def test_a_query_that_is_wrong_names_the_field(client, picture, data, names, field):
-    sent = [(name, ("a.png", picture(0))) for name in names]
-    problem = require_problem(client.post("/query", files=sent or None, data=data), 422, "invalid_request")
-    assert field in {error["field"] for error in problem["errors"]}
+WRONG_QUERIES = [
+    ({"camera": "north"}, ["image"], "body.camera"),
+    ({"since": "2024-05-01T00:00:00Z"}, ["image"], "body.since"),
+    ({"top_k": "0"}, ["image"], "body.top_k"),
+    ({"min_score": "nan"}, ["image"], "body.min_score"),
+    ({"from": "2024-05-01T00:00:00"}, ["image"], "body.from"),
+    ({"from": "20240501"}, ["image"], "body.from"),
+    ({"from": "0001-01-01T00:00:00+14:00"}, ["image"], "body.from"),
+    ({"cameras": "x" * 201}, ["image"], "body.cameras.0"),
+    ({"item_id": "x"}, ["image"], "body"),
+    ({}, [], "body"),
+    ({"image": "text"}, [], "body.image.0"),
+]
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    ["no json", "{}", "[]", '[{"colour": "red"}]', '[{"attributes": {"a": NaN}}]', '[{"camera": "\\ud800"}]'],
-)
-def test_metadata_that_is_wrong_is_refused_before_anything_is_enrolled(client, picture, metadata):
-    response = client.post("/v1/items", files=files("images", picture(0)), data={"metadata": metadata})
-    require_problem(response, 422, "invalid_request")
-    assert client.get("/v1/items").json() == {"items": [], "next_cursor": None}
+def test_a_query_that_is_wrong_names_the_field(client, picture, subtests):
+    for data, names, field in WRONG_QUERIES:
+        with subtests.test(data=data):
+            sent = [(name, ("a.png", picture(0))) for name in names]
+            problem = require_problem(client.post("/query", files=sent or None, data=data), 422, "invalid_request")
+            assert field in {error["field"] for error in problem["errors"]}
+
+
+def test_metadata_that_is_wrong_is_refused_before_anything_is_enrolled(client, picture, subtests):
+    wrong = ["no json", "{}", "[]", '[{"colour": "red"}]', '[{"attributes": {"a": NaN}}]', '[{"camera": "\\ud800"}]']
+    for metadata in wrong:
+        with subtests.test(metadata=metadata):
+            response = client.post("/v1/items", files=files("images", picture(0)), data={"metadata": metadata})
+            require_problem(response, 422, "invalid_request")
+            assert client.get("/v1/items").json() == {"items": [], "next_cursor": None}
 
 
 def test_a_filter_in_the_address_of_a_form_is_refused_and_not_ignored(client, picture):
@@ -406,31 +411,31 @@ def test_the_description_names_every_field_and_every_problem(client):
         assert name in description["components"]["schemas"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("expected", True), ("expected", "1"), ("expected", 1.0), ("dry_run", 0), ("dry_run", "no"), ("dry_run", None)],
-)
-def test_a_deletion_takes_no_value_of_another_type_for_what_it_may_mean(client, picture, field, value):
+def test_a_deletion_takes_no_value_of_another_type_for_what_it_may_mean(client, picture, subtests):
     enrol(client, picture(0))
-    response = client.post("/v1/items/delete", json={"filter": {}, "dry_run": False, "expected": 1, field: value})
-    problem = require_problem(response, 422, "invalid_request")
-    assert [error["field"] for error in problem["errors"]] == [f"body.{field}"]
-    assert len(client.get("/v1/items").json()["items"]) == 1
+    others = {"expected": [True, "1", 1.0], "dry_run": [0, "no", None]}
+    for field, value in ((field, value) for field, values in others.items() for value in values):
+        with subtests.test(field=field, value=value):
+            wanted = {"filter": {}, "dry_run": False, "expected": 1, field: value}
+            problem = require_problem(client.post("/v1/items/delete", json=wanted), 422, "invalid_request")
+            assert [error["field"] for error in problem["errors"]] == [f"body.{field}"]
+            assert len(client.get("/v1/items").json()["items"]) == 1
 
 
-@pytest.mark.parametrize("time", ["20240501", "2024", 20240501, 1714521600.5, True, "2024-05-01", "today", "2:3"])
-def test_a_time_is_written_out_and_no_number(client, picture, time):
+def test_a_time_is_written_out_and_no_number(client, picture, subtests):
     """Numbers would be seconds since 1970, so that 20240501 became a day in August 1970."""
     (item,) = enrol(client, picture(0))
-    change = client.patch(f"/v1/items/{item['item_id']}", json={"captured_at": time})
-    problem = require_problem(change, 422, "invalid_request")
-    assert "body.captured_at: " in problem["detail"] and "as 2025-03-01T09:30:00Z" in problem["detail"]
-    said = json.dumps([{"captured_at": time}])
-    response = client.post("/v1/items", files=files("images", picture(1)), data={"metadata": said})
-    require_problem(response, 422, "invalid_request")
-    wrong = client.post("/v1/items/delete", json={"filter": {"from": time}})
-    require_problem(wrong, 422, "invalid_request")
-    assert [one["captured_at"] for one in client.get("/v1/items").json()["items"]] == [None]
+    for time in ["20240501", "2024", 20240501, 1714521600.5, True, "2024-05-01", "today", "2:3"]:
+        with subtests.test(time=time):
+            change = client.patch(f"/v1/items/{item['item_id']}", json={"captured_at": time})
+            problem = require_problem(change, 422, "invalid_request")
+            assert "body.captured_at: " in problem["detail"] and "as 2025-03-01T09:30:00Z" in problem["detail"]
+            said = json.dumps([{"captured_at": time}])
+            response = client.post("/v1/items", files=files("images", picture(1)), data={"metadata": said})
+            require_problem(response, 422, "invalid_request")
+            wrong = client.post("/v1/items/delete", json={"filter": {"from": time}})
+            require_problem(wrong, 422, "invalid_request")
+            assert [one["captured_at"] for one in client.get("/v1/items").json()["items"]] == [None]
 
 
 def test_items_are_deleted_by_filter_after_a_dry_run(client, picture):
