@@ -32,6 +32,7 @@ from service.records import (
     UnusableBox,
     UnusableText,
 )
+from service.storage.inspection import RESTORE, DamagedDatabase
 from service.wire.schemas import FieldError, FileError, Problem
 
 log = logging.getLogger("reid")
@@ -188,7 +189,9 @@ def _plain(scope: Scope, status: int, detail: str, headers: Mapping[str, str] | 
 
 def _disk(request: Request, error: Exception) -> Response:
     log.error("request %s: %s", request.state.request_id, error)
-    detail = "the gallery cannot be read or written now; the log of the service says why"
+    damaged = isinstance(error, DamagedDatabase)
+    why = f"the gallery's database is damaged; {RESTORE}" if damaged else "the gallery cannot be read or written now"
+    detail = f"{why}; the log of the service says more"
     return problem(request.scope, HTTPStatus.SERVICE_UNAVAILABLE, "storage_failed", detail)
 
 

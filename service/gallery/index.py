@@ -31,6 +31,7 @@ from service.records import (
 )
 from service.storage.database import Database
 from service.storage.indexes import Indexes, Place
+from service.storage.inspection import DamagedDatabase
 from service.storage.models import Models
 from service.storage.store import ROWS_AT_ONCE, Store
 
@@ -194,8 +195,8 @@ class LocalIndex:
             return
         try:
             rows, free = self._store.count(Filter()), free_memory()
-        except ValueError:
-            return  # the database is damaged: a warning that needs that part is no reason not to serve the rest
+        except DamagedDatabase:
+            return  # a warning that needs the damaged part is no reason not to serve the rest
         needed = self._engine.memory(rows, active.dimension)
         if free is not None and needed > free:
             text = "warning: %s rows of %d values take about %.1f GiB of memory, and %.1f are free: see REID_ROWS=disk"

@@ -134,7 +134,7 @@ class Catalogue:
         return [dispute for of, pairs in by_identity.items() for dispute in self._split(of, pairs)]
 
     def _split(self, identity_id: str, pairs: list[tuple[str, str]]) -> list[Dispute]:
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             errors = reviewer_errors(connection)
             graph = connected(connection, [pairs[0][0]], errors)
         nodes = sorted(graph.nodes)

@@ -195,7 +195,7 @@ class Reviews:
                 with self._database.transaction() as connection:
                     return questions.lease(connection, caller.actor, gold), None
             for count in (1 + SPARE, MOST_LOOKED_AT):
-                with self._database.transaction() as connection:
+                with self._database.reading() as connection:
                     leased = questions.leased(connection)
                 found = self._visible(session, caller, session.questions(count, leased))
                 with self._database.transaction() as connection:
@@ -238,7 +238,7 @@ class Reviews:
     ) -> Change:
         if batch_id is not None and (known := self._identities.step(batch_id)):
             return known
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             asked = questions.find(connection, {one.question_id for one in given if one.question_id})
             answered = questions.answered(connection, asked)
         pairs = [self._pair(one, asked) for one in given]
@@ -299,7 +299,7 @@ class Reviews:
         known = [pair for pair, total in review.groups.totals.items() if abs(total) > GOLD_WEIGHT]
         for a, b in self._random.sample(known, min(len(known), 20)):
             one, other = session.scope.items[a], session.scope.items[b]
-            with self._database.transaction() as connection:
+            with self._database.reading() as connection:
                 said = [
                     held
                     for held in held_about(connection, [one.item_id])
@@ -338,7 +338,7 @@ class Reviews:
         """What an answer about a pair takes the place of: what its giver or the machine said, and time and place."""
         wanted = {pair_of(*pair) for pair in pairs}
         found: dict[tuple[str, str], list[Held]] = defaultdict(list)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             held = held_about(connection, {a for a, _ in wanted})
         for one in held:
             if one.pair in wanted and (one.basis in _UNASKED or (one.basis == "visual" and one.actor == actor)):

@@ -59,7 +59,7 @@ def _ids(store: Store, chosen: Filter) -> set[str]:
 
 def _joins(database: Database, known: set[str] | None) -> dict[str, tuple[str, str, datetime, float]]:
     """By item, who joined it to others of those that are known, on what basis, when, and how sure that is."""
-    with database.transaction() as connection:
+    with database.reading() as connection:
         errors = reviewer_errors(connection)
     decisions = Decisions(database)
     pairs: dict[tuple[str, str], list[Held]] = defaultdict(list)

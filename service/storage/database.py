@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Executable, Table, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.storage.copying import TABLES, last_numbers, read_rows, set_last_numbers
-from service.storage.inspection import RESTORE
+from service.storage.inspection import DamagedDatabase
 from service.storage.postgresql import WAIT, Postgresql
 from service.storage.sqlite import Sqlite
 from service.storage.tables import gallery, indexes
@@ -20,8 +20,8 @@ from service.storage.tables import gallery, indexes
 class Database:
     """The tables of a gallery, for several threads: one at a time writes, and readers do not wait for it.
 
-    Methods raise OSError, which names the file or the server, when that cannot be read or written now, and ValueError
-    when it is damaged, or for text that it cannot hold.
+    Methods raise OSError, which names the file or the server, when that cannot be read or written now, DamagedDatabase,
+    which is one, where it will not be before it is put back, and ValueError for text that it cannot hold.
     """
 
     def __init__(self, folder: Path, url: str | None = None, *, read_only: bool = False, beside: bool = False) -> None:
@@ -31,8 +31,8 @@ class Database:
         `postgresql+psycopg://user:password@host/database`, on a PostgreSQL server, and then other processes that see
         the same folder may have them open too. Who only reads a file may do so beside the process that has it, as may
         who is `beside` it and changes nothing but keys. Raises
-        OSError when the folder cannot be written, another process holds it or the server cannot be reached, and
-        ValueError when it is no gallery, one of a newer version, or damaged.
+        OSError when the folder cannot be written, another process holds it or the server cannot be reached,
+        DamagedDatabase, and ValueError when it is no gallery or one of a newer version.
         """
         self.folder = folder
         self.shared = url is not None
@@ -59,15 +59,17 @@ class Database:
 
     def read(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a query, as of one moment."""
-        with (
-            self._named_errors(),
-            self._home.reading() as connection,
-            connection.execute(statement, parameters) as found,
-        ):
+        with self.reading() as connection, connection.execute(statement, parameters) as found:
             assert found.cursor is not None
             return list(
                 found.cursor.fetchall()
             )  # the driver's own rows: 100,000 of them are what a search engine reads
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection whose statements each see what is committed by then; no writer waits for it."""
+        with self._named_errors(), self._home.reading() as connection:
+            yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -77,7 +79,7 @@ class Database:
         where a server was lost at the very end, they may be there all the same, as the message says.
         """
         if self.damage is not None:
-            raise OSError(f"{self.name}: damaged ({self.damage}), so that nothing is changed; {RESTORE}")
+            raise DamagedDatabase(f"{self.name}: damaged ({self.damage}), so that nothing is changed", self.damage)
         with self._writing, self._named_errors(), self._home.writing() as connection:
             yield connection
 
@@ -140,7 +142,7 @@ class Database:
         for table, rows in source._rows(progress):
             if table is not indexes:
                 connection.execute(insert(table), rows)
-        with source._named_errors(), source._home.reading() as other:
+        with source.reading() as other:
             set_last_numbers(connection, last_numbers(other))
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class Database:
             self._home.close()
 
     def _rows(self, progress: Callable[[int, int], None]) -> Iterator[tuple[Table, list[dict[str, Any]]]]:
-        with self._named_errors(), self._home.reading() as connection:
+        with self.reading() as connection:
             yield from read_rows(connection, progress)
 
     @contextmanager
@@ -160,6 +162,8 @@ class Database:
         except (SQLAlchemyError, sqlite3.Error) as error:
             if (named := self._home.named(error)) is None:
                 raise
+            if isinstance(named, DamagedDatabase):
+                self.damage = self.damage or named.found
             raise named from error
         except UnicodeEncodeError as error:
             raise ValueError(f"{error.object!r} is not valid Unicode") from error

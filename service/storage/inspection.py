@@ -2,6 +2,15 @@
 
 RESTORE = "put back a backup, with reid-gallery restore, and keep the damaged gallery for what is newer in it"
 
+
+class DamagedDatabase(OSError):
+    """Tables cannot be read, or must not be changed, for the damage that was `found`, as a sentence tells."""
+
+    def __init__(self, sentence: str, found: str) -> None:
+        super().__init__(f"{sentence}; {RESTORE}")
+        self.found = found
+
+
 # How many rows of one table lack those of the next that they stand on; none in a sound gallery.
 CROSS_CHECKS = {
     "photos without an item": """

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -12,6 +13,7 @@ from service.fields import microseconds, time_from
 from service.records import NOBODY, Cause, Conflict, Job, JobState, NotFound
 from service.storage.columns import json_text, now
 from service.storage.database import Database
+from service.storage.inspection import DamagedDatabase
 from service.storage.tables import jobs, operations
 from service.storage.transaction import Transaction
 
@@ -49,7 +51,8 @@ class Jobs:
         """
         self._database = database
         if running and not database.shared:
-            with database.transaction() as connection:
+            # Of a damaged gallery, what can be read is served all the same, and no job is run.
+            with suppress(DamagedDatabase), database.transaction() as connection:
                 connection.execute(update(jobs).values(leased_until=None))
 
     def create(self, kind: str, parameters: Mapping[str, Any], cause: Cause = NOBODY) -> Job:

@@ -17,7 +17,7 @@ from service.records import UnusableText
 from service.storage import sqlite
 from service.storage.copying import last_numbers, read_rows, set_last_numbers
 from service.storage.folder import as_its_folder, make_folder
-from service.storage.inspection import CROSS_CHECKS, RESTORE
+from service.storage.inspection import CROSS_CHECKS, DamagedDatabase
 from service.storage.migrations.postgresql import is_newest, migrate
 from service.storage.tables import gallery
 
@@ -164,7 +164,8 @@ class Postgresql:
             return None
         state = getattr(error.orig, "sqlstate", None)
         if state in _DAMAGED:
-            return ValueError(f"{self.name}: damaged ({_reason(error)}); {RESTORE}")
+            found = _reason(error)
+            return DamagedDatabase(f"{self.name}: damaged ({found})", found)
         if state == _TOO_LONG:
             return UnusableText(f"a text is too long for an index of PostgreSQL ({_reason(error)})")
         if isinstance(error, DataError) and (wrong := _with_nul(error.params)):

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 1000
 class Queries:
     """The query log, which threads may share: nothing in it can be changed but by an erasure, and the oldest go.
 
-    Every method raises OSError when the file cannot be read or written, and ValueError when it is damaged.
+    Every method raises OSError when the file cannot be read or written, DamagedDatabase among them.
     """
 
     def __init__(self, database: Database) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from service.storage.folder import GALLERY_FILE, as_its_folder, connect_to_read, hold, require_gallery
-from service.storage.inspection import CROSS_CHECKS, RESTORE
+from service.storage.inspection import CROSS_CHECKS, DamagedDatabase
 from service.storage.migrations.sqlite import migrate, require_newest
 
 PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
@@ -123,7 +123,7 @@ def _named(error: Exception, path: Path) -> Exception | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
     if code in _DAMAGED:
-        return ValueError(f"{path}: damaged, or not a gallery ({cause}); {RESTORE}")
+        return DamagedDatabase(f"{path}: damaged, or not a gallery ({cause})", str(cause))
     if code in _UNUSABLE:
         return OSError(f"{path}: cannot be read or written ({cause}); nothing was changed")
     return None

@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import Any, Literal, Self
 
 from service.records import NOBODY, Cause, Conflict, Job, NotServed
+from service.storage.inspection import DamagedDatabase
 from service.storage.jobs import LEASE, Jobs
 
 log = logging.getLogger("reid")
@@ -148,5 +149,5 @@ class JobRunner:
                 return self.jobs.end(job.job_id, state, result, error)
             except OSError as away:
                 log.error("job %s: %s", job.job_id, away)
-                if self._closing.wait(PAUSE):
+                if isinstance(away, DamagedDatabase) or self._closing.wait(PAUSE):
                     return

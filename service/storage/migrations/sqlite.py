@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from service.storage.folder import connect_to_read
-from service.storage.inspection import RESTORE
+from service.storage.inspection import DamagedDatabase
 from service.storage.migrations.steps import LOG_UPGRADE, newest_version, steps_after, upgrade_entry
 
 APPLICATION_ID = 0x52654944  # "ReID": marks the file as a gallery and nothing else
@@ -15,8 +15,8 @@ APPLICATION_ID = 0x52654944  # "ReID": marks the file as a gallery and nothing e
 def migrate(connection: sqlite3.Connection, path: Path, complaints: Callable[[], list[str]] = lambda: []) -> None:
     """Bring the gallery in `path` to the newest version in one transaction; an empty database becomes a gallery.
 
-    Raises ValueError for a database that is no gallery, for one of a newer version, and for an older one that has
-    `complaints`, which are asked for only where something is to be done; all are left as they are.
+    Raises ValueError for a database that is no gallery and for one of a newer version, and DamagedDatabase for an older
+    one that has `complaints`, which are asked for only where something is to be done; all are left as they are.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -27,7 +27,8 @@ def migrate(connection: sqlite3.Connection, path: Path, complaints: Callable[[],
     if not steps:
         return
     if version and (found := complaints()):
-        raise ValueError(f"{path}: damaged ({'; '.join(found)}), so that it is not upgraded; {RESTORE}")
+        damage = "; ".join(found)
+        raise DamagedDatabase(f"{path}: damaged ({damage}), so that it is not upgraded", damage)
     try:
         connection.executescript(f"BEGIN IMMEDIATE; {''.join(step.sqlite for step in steps)}")
         if version:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.records import Medium, NewItem
 from service.storage.database import Database
+from service.storage.inspection import DamagedDatabase
 from service.storage.migrations.sqlite import APPLICATION_ID
 from service.storage.migrations.steps import STEPS
 from service.storage.models import Models
@@ -96,7 +97,7 @@ def test_a_second_owner_is_refused_until_the_first_closes(folder):
 def test_a_failed_opening_lets_go_of_the_folder(tmp_path):
     (tmp_path / "gallery.db").write_bytes(b"no database" * 100)
     for _ in range(2):
-        with pytest.raises(ValueError, match="damaged, or not a gallery"):
+        with pytest.raises(DamagedDatabase, match="damaged, or not a gallery"):
             Database(tmp_path)
 
 
@@ -185,7 +186,7 @@ def damage(path, how):
 def test_a_damaged_file_is_named_and_left_alone(folder, how):
     path = folder / "gallery.db"
     damaged = damage(path, how)
-    with pytest.raises(ValueError, match="damaged, or not a gallery") as refused, Database(folder) as database:
+    with pytest.raises(DamagedDatabase, match="damaged, or not a gallery") as refused, Database(folder) as database:
         database.read(TARGETS)
     assert one_line(refused, path)
     assert path.read_bytes() == damaged

@@ -22,6 +22,7 @@ from service.storage import tables
 from service.storage.database import Database
 from service.storage.decisions import Decisions
 from service.storage.identities import Identities
+from service.storage.inspection import DamagedDatabase
 from service.storage.jobs import Jobs
 from service.storage.keys import Keys
 from service.storage.migrations import steps
@@ -349,7 +350,7 @@ def test_a_damaged_gallery_is_not_upgraded(of_version):
     data = bytearray(path.read_bytes())
     data[(page - 1) * size : page * size] = b"\xff" * size
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="damaged .*not upgraded; put back a backup"):
+    with pytest.raises(DamagedDatabase, match="damaged .*not upgraded; put back a backup"):
         stored.open()
     assert stored.found_version == 4
     assert path.read_bytes() == data
