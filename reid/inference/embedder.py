@@ -1,6 +1,7 @@
 """Images to embeddings: one facade for evaluation and for search, so that what is measured is what is served."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from math import isfinite
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from reid.device import inference_precision
 from reid.distributed.world import ALONE, World
 from reid.inference.checkpoint import Checkpoint
 from reid.inference.exported import ExportedModel
+from reid.inference.lanes import Lanes
 from reid.inference.predictor import Model, Picture, Predictor, has_glca, open_model
 from reid.inference.pretrained import ModelSource
 from reid.inference.side_info import SideInfo
@@ -113,6 +115,11 @@ class Embedder(Predictor):
         """E, the numbers in an embedding."""
         return self.model.embedding_size(self.features)
 
+    @cached_property
+    def _lanes(self) -> Lanes | None:
+        """None where the model has its own way to share out a batch."""
+        return Lanes() if self.device.type == "cpu" and self.runtime == "torch" else None
+
     def embed(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Paths, PIL images or RGB uint8 arrays (height, width, 3) to unit embeddings (n, E) float32.
 
@@ -139,10 +146,11 @@ class Embedder(Predictor):
     def embed_prepared(self, images: Tensor) -> np.ndarray:
         """Pictures by `prepare` (n, 3, height, width) to unit embeddings (n, E) float32, as `embed` gives them.
 
-        So a service can prepare beside the thread of the model.
+        So a service can prepare beside the thread of the model. On a CPU, torch computes large batches in parts.
         """
         rows = [np.empty((0, self.size), np.float32)]
-        rows += [self._embed(part) for part in (images.split(self.batch_size) if len(images) else ())]
+        for batch in images.split(self.batch_size) if len(images) else ():
+            rows += [self._embed(batch)] if self._lanes is None else self._lanes.map(self._embed, batch)
         return np.concatenate(rows)
 
     def embed_samples(
