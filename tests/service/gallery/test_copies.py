@@ -158,3 +158,12 @@ def test_damage_behind_the_header_costs_no_more_than_a_new_file():
             damaged[chance.integers(12, len(data))] = chance.integers(256)
             copy = copy_of(bytes(damaged), image, AS_SHOWN)
             assert np.array_equal(np.asarray(decode(copy)), np.asarray(image))
+
+
+def test_a_file_without_metadata_is_not_read_again(monkeypatch):
+    data = encode("JPEG")
+    image = decode(data, STORED)
+    monkeypatch.setattr("service.gallery.copies.decode", lambda *_: pytest.fail("decoded again"))
+    assert copy_of(data, image, STORED) == data
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):
+        copy_of(encode("JPEG", exif=exif()), image, STORED)
