@@ -306,6 +306,14 @@ def test_a_runtime_that_is_none_is_refused(checkpoint, tmp_path, monkeypatch, ca
     assert expected in capsys.readouterr().err
 
 
+def test_an_index_of_milvus_that_is_not_offered_is_refused(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REID_MILVUS_INDEX", "diskann")  # which a server may take, and never finish
+    assert main(["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]) == 2
+    shown = capsys.readouterr().err
+    expected = "milvus_index (REID_MILVUS_INDEX): input should be 'flat', 'hnsw', 'ivf' or 'auto'"
+    assert shown == f"reid-serve: error: {expected}\n"
+
+
 def test_a_setting_that_does_not_exist_is_named_with_the_near_one(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REID_REQUIRE_KEY", "true")
     assert main(["--checkpoint", str(checkpoint), "--gallery", str(tmp_path / "gallery")]) == 2
