@@ -35,6 +35,18 @@ def available() -> bool:
     return find_spec("faiss") is not None
 
 
+def products_of_one(vectors: Vectors, places: Places, query: Vectors) -> Vectors:
+    """The products (M,) of a query (1, E) and the vectors (N, E) at some places (M,), which are not copied."""
+    faiss = import_module("faiss")
+    # FAISS multiplies as many queries at once as there are threads: each takes a part of the rows.
+    threads = min(faiss.omp_get_max_threads(), len(places))
+    queries, parts = np.repeat(query, threads, axis=0), np.resize(places, (threads, -(-len(places) // threads)))
+    products = np.empty(parts.shape, np.float32)
+    pointers = map(faiss.swig_ptr, (products, queries, vectors, parts))
+    faiss.fvec_inner_products_by_idx(*pointers, query.size, *parts.shape)
+    return products.ravel()[: len(places)]
+
+
 class Compressed:
     """The rows of a matrix, each by its place, from 0 to N without gaps."""
 
@@ -182,7 +194,7 @@ class Compressed:
         return codes.reshape(shard.ntotal, shard.code_size)
 
     def _parameters(self, passing: Mask) -> Any:
-        selector = self._faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))
+        selector = self._faiss.IDSelectorBitmap(np.packbits(np.ascontiguousarray(passing), bitorder="little"))
         return self._faiss.SearchParameters(sel=selector)
 
 

@@ -7,7 +7,7 @@ its probes, and what it finds there is scored again with the float32 rows, as by
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -139,7 +139,7 @@ class IvfEngine(MemoryEngine):
         own = self._facts["number"][places].tolist()
         return [{hit.number for hit in answer.hits} - {number} for answer, number in zip(answers, own, strict=True)]
 
-    def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Candidates:
+    def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Iterable[Candidates]:
         """The rows of the probed lists that may be among the `count` best of those `passing` (N,), or all such rows."""
         if not self._index:
             return super()._candidates(queries, passing, count)
@@ -151,7 +151,7 @@ class IvfEngine(MemoryEngine):
         found = None
         if probes <= WORTH * share * self._index.nlist:
             found = self._probe(queries, passing, count, probes)
-        return found or super()._candidates(queries, passing, count)
+        return [found] if found else super()._candidates(queries, passing, count)
 
     def _probe(self, queries: torch.Tensor, passing: Mask, count: int, probes: int) -> Candidates | None:
         """Search so many lists for queries (B, E); None if they hold fewer than `count` rows that pass."""

@@ -5,8 +5,10 @@ where a row lies in the matrix: removals change it, while the row keeps its numb
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from heapq import merge
 from importlib import import_module
+from itertools import islice
 from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from service.engines.compressed import Compressed, available
+from service.engines.compressed import Compressed, available, products_of_one
 from service.engines.inputs import UNKNOWN_TIME, checked_queries, checked_rows
 from service.engines.snapshot import BLOCK_ROWS, Full, Places, Saved, Unread, Writing, blocks_of
 from service.fields import FIELDS, Among, Fact, Filter
@@ -25,13 +27,17 @@ from service.records import Found, Hit, Row, Vectors
 Mask = npt.NDArray[np.bool_]
 
 TILE_VALUES = 2**21  # of rows gathered and multiplied at a time: 8 MiB, which a processor's cache holds
-SPREAD = 2  # rows multiplied for one that passes, before gathering those is faster: 1.3 for 64 queries, 3 for one
+SPREAD = 2  # rows multiplied for one that passes, before gathering those is faster: 1.3 for 64 queries
+FEW_QUERIES = range(5, 32)  # with which BLAS is faster the other way round, where rows are long
+LONG_ROW = 640
 KNN_VALUES = 2**27  # of rows gathered for FAISS at a time: 512 MiB of the GPU
+QUERIES_AT_ONCE = 256
 BLOCK_VALUES = 2**25  # products held at a time: 128 MiB
 GROUP = 32  # rows that are kept or left out together, by the best of them
 CROWDED = 4  # groups, of which one is kept
 PAIR_VALUES = 2**18  # of rows scored again at a time
 COMPRESSED_ROWS = 5_000  # that pass, from which on it is faster to look at compressed rows first
+SPARSE = 64  # values of rows that pass, for each row that there is, from which on it is, too
 COMPRESSED_QUERIES = 4  # asked one after the other
 COMPRESSED_COUNT = 1000
 MOST_SKIPPED = 255  # searches that go by where rows crowd, before the compressed ones are tried again
@@ -279,9 +285,9 @@ class MemoryEngine:
             return [Found((), 0)] * len(queries)
         best = min(count, rows)
         found: list[Found] = []
-        for block in torch.from_numpy(queries).to(self._device).split(max(1, BLOCK_VALUES // rows)):
-            hits = self._rank(block, self._candidates(block, passing, best), best)
-            found += [Found(those, rows) for those in hits]
+        for block in torch.from_numpy(queries).to(self._device).split(QUERIES_AT_ONCE):
+            parts = [self._rank(block, some, best) for some in self._candidates(block, passing, best)]
+            found += [Found(_best(hits, best), rows) for hits in zip(*parts, strict=True)]
         return found
 
     def _reserve(self, rows: int, size: int) -> None:
@@ -303,7 +309,9 @@ class MemoryEngine:
         for one in chosen.conditions():
             values = facts[one.field.name]
             if isinstance(one, Among):
-                among = self._codes[one.field].having(one.attribute, one.texts)[values]
+                having = self._codes[one.field].having(one.attribute, one.texts)
+                codes = np.flatnonzero(having)
+                among = values == codes[0] if len(codes) == 1 else having[values]  # which takes ten times as long
                 passing &= ~among if one.excluded else among
                 continue
             if one.since is not None:
@@ -312,20 +320,27 @@ class MemoryEngine:
                 passing &= (values < one.until) & (values != UNKNOWN_TIME)
         return passing
 
-    def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Candidates:
-        """All rows that may be among the `count` best of those `passing` (N,), for queries (B, E)."""
+    def _candidates(self, queries: torch.Tensor, passing: Mask, count: int) -> Iterable[Candidates]:
+        """All rows that may be among the `count` best of those `passing` (N,), for queries (B, E), some at a time."""
         places = np.flatnonzero(passing)
         found = self._neighbours(queries, places, count) if self._faiss else None
-        return found or self._closest(queries, passing, len(places), count) or self._products(queries, places, count)
+        found = found or self._closest(queries, passing, len(places), count)
+        if found:
+            return [found]
+        self._read(places)
+        parts = _parts(len(places), BLOCK_VALUES, len(queries))
+        return (self._products(queries, places[part], count) for part in parts)
 
     def _closest(self, queries: torch.Tensor, passing: Mask, rows: int, count: int) -> Candidates | None:
         """Have the compressed rows tell which of `rows` that are `passing` (N,) may be among the `count` best.
 
-        None where multiplying all of them is faster: for many queries or few rows, and where many rows are so close to
-        the best that they cannot tell.
+        None where multiplying all of them is faster: for many queries, few rows or, in memory, few of those that there
+        are, and where many rows are so close to the best that they cannot tell.
         """
         worthwhile = rows >= COMPRESSED_ROWS and 0 < len(queries) <= COMPRESSED_QUERIES and count <= COMPRESSED_COUNT
-        if not (self._compresses and worthwhile):
+        in_memory = self._folder is None and self._unread is None
+        sparse = in_memory and rows < len(passing) and rows * queries.shape[1] < SPARSE * len(passing)
+        if not (self._compresses and worthwhile) or sparse:
             return None
         if self._skipped < min(2**self._crowded - 1, MOST_SKIPPED):
             self._skipped += 1
@@ -360,23 +375,25 @@ class MemoryEngine:
 
     def _products(self, queries: torch.Tensor, places: Places, count: int) -> Candidates:
         """Multiply queries (B, E) with the rows at `places` (M,), rising, and leave out those that are too far."""
-        self._read(places)
-        # A lone query is asked twice: with one vector BLAS takes another routine, which is half as fast.
-        asked = queries if len(queries) > 1 else queries.repeat(2, 1)
         groups = -(-len(places) // GROUP)
-        products = torch.empty(groups * GROUP, len(asked), device=self._device)
+        products = torch.empty(groups * GROUP, len(queries), device=self._device)
         products[len(places) :] = -torch.inf
-        for part in _parts(len(places), TILE_VALUES, queries.shape[1]):
-            products[: len(places)][part] = _multiply(self._vectors, places[part], asked)
+        if len(queries) == 1 and self._compresses:
+            products[: len(places), 0] = torch.from_numpy(
+                products_of_one(self._vectors.numpy(), places, queries.numpy())
+            )
+        else:
+            for part in _parts(len(places), TILE_VALUES, queries.shape[1]):
+                products[: len(places)][part] = _multiply(self._vectors, places[part], queries)
         error = _error(queries)
-        grouped = products.clamp_(-1, 1).view(groups, GROUP, -1)[..., : len(queries)]
+        grouped = products.clamp_(-1, 1).view(groups, GROUP, -1)
         best = grouped.amax(dim=1).T.contiguous()
         # The best of `count` groups are as many rows, so that no row further below is among the best.
         least = least_product(best, min(count, groups), error) if groups >= count else best.amin(dim=1, keepdim=True)
         query, group = (best >= least).nonzero(as_tuple=True)
         all_places = torch.from_numpy(places).to(self._device)
         if len(query) > best.numel() // CROWDED:  # a copy of what is kept would be as large as all there is
-            return Candidates(products[: len(places), : len(queries)].T, all_places.expand(len(queries), -1), error)
+            return Candidates(products[: len(places)].T, all_places.expand(len(queries), -1), error)
         sizes = torch.bincount(query, minlength=len(queries))
         position = torch.arange(len(query), device=self._device) - (sizes.cumsum(0) - sizes)[query]
         kept = torch.full((len(queries), int(sizes.max()), GROUP), -torch.inf, device=self._device)
@@ -416,6 +433,7 @@ class MemoryEngine:
     def _rank(self, queries: torch.Tensor, candidates: Candidates, count: int) -> list[tuple[Hit, ...]]:
         """Score the candidates that may be among the `count` best of each query, and sort them."""
         products, places, error = candidates
+        count = min(count, products.shape[1])
         query, column = (products >= least_product(products, count, error)).nonzero(as_tuple=True)
         place = places[query, column]
         scores = np.empty(len(place))
@@ -482,6 +500,11 @@ def least_product(products: torch.Tensor, count: int, error: float) -> torch.Ten
     return products.topk(count, dim=1).values[:, -1:] - 2 * error
 
 
+def _best(parts: Sequence[Sequence[Hit]], count: int) -> tuple[Hit, ...]:
+    """The `count` best of the hits of some parts, each of them sorted."""
+    return tuple(islice(merge(*parts, key=lambda hit: (-hit.score, hit.number)), count))
+
+
 def _error(queries: torch.Tensor) -> float:
     """The most by which a matrix product of queries (B, E) and rows, all of unit length, is off.
 
@@ -496,9 +519,16 @@ def _multiply(matrix: torch.Tensor, places: Places, queries: torch.Tensor) -> to
     """The products (M, B) of the rows at rising places (M,) with queries (B, E)."""
     first, last = int(places[0]), int(places[-1])
     if last - first + 1 > SPREAD * len(places):
-        return _rows(matrix, places) @ queries.T
-    products = matrix[first : last + 1] @ queries.T
-    return _rows(products, places - first)
+        return _product(_rows(matrix, places), queries)
+    return _rows(_product(matrix[first : last + 1], queries), places - first)
+
+
+def _product(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    if len(queries) == 1:  # asked twice: with one vector BLAS takes another routine, which is half as fast
+        return (rows @ queries.repeat(2, 1).T)[:, :1]
+    if len(queries) in FEW_QUERIES and queries.shape[1] >= LONG_ROW:
+        return (queries @ rows.T).T
+    return rows @ queries.T
 
 
 def _rows(matrix: torch.Tensor, places: Places) -> torch.Tensor:

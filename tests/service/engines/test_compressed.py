@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.engines import compressed, memory
-from service.engines.compressed import Compressed
+from service.engines.compressed import Compressed, products_of_one
 from service.engines.memory import MemoryEngine
 from service.fields import Filter
 from service.records import Row
@@ -41,6 +41,13 @@ def require_best(found, vectors, query, count, passing=None):
     assert (np.diff(found) > 0).all()
     worst = np.sort(exact)[-count]
     assert set(np.flatnonzero(exact >= worst)) <= set(found.tolist())
+
+
+@pytest.mark.parametrize("places", [[7], [0, 2999], range(3000), range(1, 3000, 7)])
+def test_rows_are_multiplied_where_they_lie(places):
+    vectors, query = drawn(3000), drawn(1, seed=2)
+    found = products_of_one(vectors, np.array(places), query)
+    np.testing.assert_allclose(found, scores(vectors[places], query[0]), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [48, 41, 3])  # FAISS multiplies multiples of 16 another way
@@ -108,6 +115,7 @@ def test_where_rows_crowd_nothing_is_told(monkeypatch):
 def eager(monkeypatch):
     """An engine that asks compressed rows, of few rows already, and what it asked them."""
     monkeypatch.setattr(memory, "COMPRESSED_ROWS", 50)
+    monkeypatch.setattr(memory, "SPARSE", 10)
     asked = []
     candidates = Compressed.candidates
 
@@ -122,7 +130,8 @@ def eager(monkeypatch):
 def test_the_engine_asks_them_where_that_is_faster(eager):
     engine, asked = eager
     vectors = drawn(300)
-    engine.upsert([Row(number, vector, {"camera": str(number % 3)}) for number, vector in enumerate(vectors)])
+    facts = [{"camera": str(number % 3), "site": str(number % 5)} for number in range(300)]
+    engine.upsert([Row(number, vector, facts[number]) for number, vector in enumerate(vectors)])
     queries = drawn(5, seed=3)
     for count, few, chosen in ((3, 1, Filter()), (3, 4, Filter(cameras={"1"})), (300, 1, Filter())):
         for answer, query in zip(engine.search(queries[:few], count, chosen), queries, strict=False):
@@ -131,6 +140,7 @@ def test_the_engine_asks_them_where_that_is_faster(eager):
             assert [hit.number for hit in answer.hits] == expected
     assert asked == [3, 3, 3, 3, 3, 300]
     engine.search(queries, 3, Filter())  # five at once are multiplied
+    engine.search(queries[:1], 3, Filter(sites={"1"}))  # so are a few of those that there are
     engine.remove(range(260))
     engine.search(queries[:1], 3, Filter())  # so are few rows
     assert len(asked) == 6

@@ -124,12 +124,15 @@ def engine(request, monkeypatch):
     changes = {memory: {}, ivf: {}, compressed: {}}
     if "compressed" in request.param:
         pytest.importorskip("faiss")
-        changes[memory] = {name: 10**9 for name in ("COMPRESSED_QUERIES", "COMPRESSED_COUNT")} | {"COMPRESSED_ROWS": 1}
+        changes[memory] = {name: 10**9 for name in ("COMPRESSED_QUERIES", "COMPRESSED_COUNT")} | {
+            "COMPRESSED_ROWS": 1,
+            "SPARSE": 0,
+        }
         changes[compressed] = {"SPARE": 1, "MOST_CANDIDATES": 10**9, "PART_VALUES": 84, "ROWS_A_THREAD": 1}
     if "pieces" in request.param:
         changes[memory] = PIECES
     if "gathering" in request.param:
-        changes[memory] = {"SPREAD": 0}
+        changes[memory] = {"SPREAD": 0, "LONG_ROW": 1}
     if "lists" in request.param:
         changes[ivf] = ALL_LISTS
     for module, constants in changes.items():
