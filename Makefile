@@ -64,7 +64,7 @@ test-docker: install
 
 test-slow: install
 	@echo "Slow tests ..."
-	@$(BIN)/pytest -m slow --timeout=1800
+	@$(BIN)/pytest -m 'slow and not gpu' --timeout=1800
 
 COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header
