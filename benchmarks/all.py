@@ -199,7 +199,8 @@ def service(sizes: Sizes) -> Iterator[Figure]:
                 rows = [*bench.queries(1000, [CLIENTS], photos, with_naive=False), *bench.enrolment()]
         for what, name in (("service", f"queries of {CLIENTS} clients"), ("enrol over HTTP", "enrolment over HTTP")):
             row = next(row for row in rows if row["what"] == what)
-            note = f"{row['rate']:.0f} of {row['forward']:.0f} images/s"
+            note = f"{row['rate']:.0f} of {row['forward']:.0f} images/s; {row['of_as_one']:.2f} x of a batch as one, "
+            note += f"{row['asking']:.1%} of the processors for the clients"
             yield Figure(f"{name} over the model's own rate, {backbone}", row["of_forward"], least=least, note=note)
 
 

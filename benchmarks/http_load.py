@@ -16,11 +16,15 @@ ANSWER_BYTES = 2**20  # the longest head of an answer
 
 @dataclass
 class Load:
-    """What clients saw: seconds of each answer, what came instead of good ones, and seconds from first to last."""
+    """What clients saw: seconds of each answer, what came instead of good ones, and seconds from first to last.
+
+    `processor` are the seconds of a processor that they took themselves.
+    """
 
     latencies: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    processor: float = 0.0
 
 
 def multipart(address: str, path: str, name: str, files: Sequence[bytes]) -> bytes:
@@ -44,9 +48,9 @@ def drive(address: str, requests: Iterator[bytes], clients: int, *, status: int 
     async def crowd() -> None:
         await asyncio.gather(*(_client(address, requests, status, load) for _ in range(clients)))
 
-    begun = time.perf_counter()
+    begun, spent = time.perf_counter(), time.process_time()
     asyncio.run(crowd())
-    load.seconds = time.perf_counter() - begun
+    load.seconds, load.processor = time.perf_counter() - begun, time.process_time() - spent
     return load
 
 

@@ -61,13 +61,13 @@ class Part:
         return made
 
 
-def draw(count: int) -> Iterator[bytes]:
-    """JPEGs of a camera's size: shapes, with texture of every size down to the pixel."""
-    width, height = DRAWN
+def draw(count: int, size: tuple[int, int] = DRAWN) -> Iterator[bytes]:
+    """JPEGs of (width, height), by default a camera's: shapes, with texture of every size down to the pixel."""
+    width, height = size
     for number in range(count):
         chance = np.random.default_rng(number)
         shown = chance.integers(0, 256, (12, 16, 3)).astype(np.uint8)
-        values = np.asarray(Image.fromarray(shown).resize(DRAWN, Image.Resampling.BICUBIC)).astype(np.float32)
+        values = np.asarray(Image.fromarray(shown).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
         for cell in (1, 3, 9):
             texture = chance.normal(0, NOISE, (-(-height // cell), -(-width // cell), 1)).astype(np.float32)
             values += texture.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]

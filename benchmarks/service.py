@@ -4,9 +4,11 @@
 
 `reid-serve` runs in a process of its own on a gallery of made-up vectors, and this process asks it over HTTP, with
 distinct JPEGs of 256x128 pixels. The model alone, in a third process with as many threads, embeds batches of 32 that
-were prepared before; it is measured before and after each load, and the ratio is to the mean of both. A load ends when
-every request that was sent is answered, so that no batch is counted in part. A million rows of ViT-S take 3 GiB of
-memory and 5 GiB of disk where TMPDIR says.
+were prepared before; it is measured before and after each load, and the ratio is to the mean of both. `forward` is its
+rate as a gallery runs it, on a CPU in parts (`reid.inference.lanes`), `as one` that of a batch as torch shares it out,
+and `asking` the share of the processors that the clients took of the service. A load ends when every request that was
+sent is answered, so that no batch is counted in part. A million rows of ViT-S take 3 GiB of memory and 5 GiB of disk
+where TMPDIR says.
 
 Without a checkpoint, the model is a ViT-S for 256x128 pixels with random weights: what is measured does not depend on
 them. REID_ENGINE=faiss-ivf and the like are passed on to the service.
@@ -18,6 +20,7 @@ import io
 import itertools
 import json
 import math
+import os
 import platform
 import re
 import subprocess
@@ -31,13 +34,13 @@ from http.client import HTTPConnection
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.http_load import drive, multipart
+from benchmarks.http_load import Load, drive, multipart
 from reid.config import load_config
 from reid.data.preprocessing import Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
@@ -69,16 +72,19 @@ COLUMNS = {
     "p99": "{:>9.1f}",
     "forward": "{:>9.1f}",
     "of_forward": "{:>7.2f}",
+    "as_one": "{:>9.1f}",
+    "of_as_one": "{:>7.2f}",
+    "asking": "{:>8.1%}",
 }
 
 
-def make_checkpoint(folder: Path, backbone: str) -> Path:
-    """A run folder of DCAL with random weights."""
+def make_checkpoint(folder: Path, backbone: str, size: tuple[int, int] = SIZE) -> Path:
+    """A run folder of DCAL with random weights, for images of (height, width)."""
     torch.manual_seed(0)
-    model, _ = build_dcal(backbone, SIZE, 2)
+    model, _ = build_dcal(backbone, size, 2)
     options = {"model.backbone": backbone, "model.method": "dcal", "data.root": "images.csv"}
-    config = load_config("csv", None, {**options, "data.image_size": "x".join(map(str, SIZE))})
-    preprocessing = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    config = load_config("csv", None, {**options, "data.image_size": "x".join(map(str, size))})
+    preprocessing = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     save_model(folder / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b"), {}, 1))
     return folder
 
@@ -123,15 +129,27 @@ def _served_model(checkpoint: Path, device: str) -> Embedder:
         return gallery.embedder
 
 
-def forward_rate(checkpoint: Path, device: str, seconds: float) -> float:
-    """Images a second of the model alone, as a gallery runs it."""
+class Forward(NamedTuple):
+    """Images a second of the model alone: as a gallery runs it, and of each batch as one, in turn."""
+
+    rate: float
+    as_one: float
+
+
+def forward_rate(checkpoint: Path, device: str, seconds: float) -> Forward:
+    """What the model does alone within some seconds."""
     embedder = _served_model(checkpoint, device)
     images = torch.stack([embedder.prepare(Image.open(io.BytesIO(photo))) for photo in make_photos(0, BATCH)])
-    batches, begun = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begun) < seconds:
-        embedder.embed_prepared(images)
+    spent, batches = [0.0, 0.0], 0
+    while sum(spent) < seconds:
+        for place, work in enumerate((embedder.embed_prepared, embedder.forward)):
+            begun = time.perf_counter()
+            work(images)
+            if embedder.device.type == "cuda":
+                torch.cuda.synchronize()
+            spent[place] += time.perf_counter() - begun
         batches += 1
-    return BATCH * batches / spent
+    return Forward(*(BATCH * batches / one for one in spent))
 
 
 def enrol_rate(checkpoint: Path, device: str, folder: Path, photos: Path) -> float:
@@ -182,7 +200,7 @@ def query(address: str, photos: list[bytes], clients: int, seconds: float) -> Ro
         raise RuntimeError(f"no query was answered: {dict(load.errors)}")
     p50, p95, p99 = (1000 * np.percentile(load.latencies, [50, 95, 99])).tolist()
     rate = len(load.latencies) / load.seconds
-    return {"clients": clients, "rate": rate, "p50": p50, "p95": p95, "p99": p99, "errors": dict(load.errors)}
+    return {"clients": clients, "rate": rate, "p50": p50, "p95": p95, "p99": p99, **_of(load)}
 
 
 def enrol_over_http(address: str, photos: list[bytes]) -> Row:
@@ -190,14 +208,20 @@ def enrol_over_http(address: str, photos: list[bytes]) -> Row:
     starts = range(0, len(photos), FILES)
     requests = [multipart(address, "/v1/items", "images", photos[start : start + FILES]) for start in starts]
     load = drive(address, iter(requests), ENROLLING_CLIENTS, status=201)
-    return {"rate": FILES * len(load.latencies) / load.seconds, "errors": dict(load.errors)}
+    return {"rate": FILES * len(load.latencies) / load.seconds, **_of(load)}
+
+
+def _of(load: Load) -> Row:
+    return {"asking": load.processor / load.seconds / (os.cpu_count() or 1), "errors": dict(load.errors)}
 
 
 class Bench:
     """All measurements of one model; `found` collects them."""
 
-    def __init__(self, checkpoint: Path, device: str, seconds: float, work: Path, forward: Callable[[], float]) -> None:
-        """`forward` gives the rate of the model alone at this moment."""
+    def __init__(
+        self, checkpoint: Path, device: str, seconds: float, work: Path, forward: Callable[[], Forward]
+    ) -> None:
+        """`forward` gives the rates of the model alone at this moment."""
         self.model = (checkpoint, device)
         self.seconds = seconds
         self.work = work
@@ -205,11 +229,11 @@ class Bench:
         self.found: list[Row] = []
 
     def beside_forward(self, what: dict[str, Any], measure: Callable[[], Row]) -> Row:
-        """What is measured, with the forward rate around it and the ratio to that."""
+        """What is measured, with the rates of the model around it and the ratios to them."""
         before = self.forward()
         row = {**what, **measure()}
-        row["forward"] = (before + self.forward()) / 2
-        row["of_forward"] = row["rate"] / row["forward"]
+        row["forward"], row["as_one"] = (sum(pair) / 2 for pair in zip(before, self.forward(), strict=True))
+        row |= {f"of_{name}": row["rate"] / row[name] for name in ("forward", "as_one")}
         self.found.append(row)
         return row
 
@@ -243,7 +267,7 @@ class Bench:
 
     def enrolment(self) -> Iterator[Row]:
         """Enrol the same photos in two empty galleries, over HTTP and by `reid-enrol`."""
-        requests = max(2 * ENROLLING_CLIENTS, math.ceil(self.forward() * self.seconds / FILES))
+        requests = max(2 * ENROLLING_CLIENTS, math.ceil(self.forward().rate * self.seconds / FILES))
         photos = list(make_photos(QUERY_PHOTOS, requests * FILES))
         with TemporaryDirectory(dir=self.work) as folder, self.serving(Path(folder) / "gallery") as address:
             wait_until_ready(address)
@@ -301,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
         machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
         print(f"{model}, {machine}, torch {torch.__version__}; rates in images a second, latencies in milliseconds")
         print(f"{'':<16}{'rows':>9}{'start s':>9}{'clients':>9}{'rate':>9}{'p50':>9}{'p95':>9}{'p99':>9}", end="")
-        print(f"{'forward':>9}{'ratio':>7}{'errors':>8}")
+        print(f"{'forward':>9}{'ratio':>7}{'as one':>9}{'ratio':>7}{'asking':>8}{'errors':>8}")
         photos = list(make_photos(0, QUERY_PHOTOS))
         for rows in options.rows:
             for row in bench.queries(rows, options.clients, photos, with_naive=rows == options.rows[0]):

@@ -131,7 +131,20 @@ def test_service_answers_every_request(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())["measured"]
     assert [row["what"] for row in found] == ["service", "service", "naive", "enrol over HTTP", "reid-enrol"]
     assert not any(row.get("errors") for row in found)
-    assert all(row["of_forward"] == row["rate"] / row["forward"] for row in found)
+    for model in ("forward", "as_one"):
+        assert all(row[f"of_{model}"] == row["rate"] / row[model] for row in found)
+    assert all(0 < row["asking"] < 1 for row in found if row["what"] != "reid-enrol")
+
+
+def test_stages_add_up_to_all_of_the_processor_time():
+    few = ("--models", "vit_tiny:32x16", "--megapixels", 0.3, "--seconds", 0.5, "--photos", 8)
+    rows = [line.split("|")[1:-1] for line in run("benchmarks.stages", *few).splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in rows[0]][1:] == ["query, 0.3 MP", "enrolment, 0.3 MP"]
+    told = {row[0].strip(): [float(cell or 0) for cell in map(str.strip, row[1:])] for row in rows[2:]}
+    whole = told.pop("all")
+    np.testing.assert_allclose(np.sum(list(told.values()), axis=0), whole, atol=0.01 * len(told))
+    assert all(queried > 0 for queried, _ in (told["model"], told["decode"], told["query log, with fsync"]))
+    assert told["query log, with fsync"][1] == 0 == told["copies, with fsync"][0]
 
 
 def test_naming_counts_questions_of_every_method_on_anybodys_vectors(tmp_path):
