@@ -92,7 +92,7 @@ class MemoryEngine:
         self._placed: dict[int, int] | None = {}  # None until somebody asks for `_places`
         self._vectors = torch.empty(0, 0, device=self._device)  # (capacity, E)
         self._unread: Unread | None = None  # vectors that a file has yet
-        self._facts = np.empty(0, FACTS)  # (capacity,)
+        self._facts = _columns(0)  # (capacity,) each
         self._codes = {field: _Codes() for field in FIELDS if field.kind != "time"}
         self._compressed: Compressed | None = None
 
@@ -154,7 +154,8 @@ class MemoryEngine:
         self._rows = len(known_places)
         self._read(np.array(places))
         self._vectors[places] = torch.from_numpy(vectors).to(self._device)
-        self._facts[places] = facts
+        for name, column in self._facts.items():
+            column[places] = facts[name]
         self._changed.update(place // BLOCK_ROWS for place in places)
         if self._compressed:
             self._compressed.write(np.array(places), vectors)
@@ -172,7 +173,8 @@ class MemoryEngine:
         self._read(np.concatenate([freed, last]))
         for part in _parts(len(freed), TILE_VALUES, self._vectors.shape[1]):
             self._vectors[freed[part]] = self._vectors[last[part]]
-        self._facts[freed] = self._facts[last]
+        for column in self._facts.values():
+            column[freed] = column[last]
         self._places.update(zip(self._facts["number"][freed].tolist(), freed.tolist(), strict=True))
         self._changed.update((freed // BLOCK_ROWS).tolist(), [rows // BLOCK_ROWS])
         if self._compressed:
@@ -229,7 +231,10 @@ class MemoryEngine:
         rest = {} if self._compressed is None else self._compressed.rest
         for field, codes in self._codes.items():
             rest[VALUES.format(field=field.name)] = np.frombuffer(codes.kept(), np.uint8)
-        writing.finish(len(self), about, rest | {"facts": self._facts[: len(self)]})
+        facts = np.empty(len(self), FACTS)
+        for name, column in self._facts.items():
+            facts[name] = column[: len(self)]
+        writing.finish(len(self), about, rest | {"facts": facts})
 
     def restore(self, saved: Saved) -> None:
         """Have the rows of a file in the place of those that there are, of which vectors may be read when needed.
@@ -243,8 +248,9 @@ class MemoryEngine:
         for field in self._codes:
             self._codes[field] = _Codes(saved.rest[VALUES.format(field=field.name)].tobytes())
         self._rows, self._placed = saved.rows, None
-        self._facts = np.empty(len(saved.vectors), FACTS)
-        self._facts[: saved.rows] = facts
+        self._facts = _columns(len(saved.vectors))
+        for name, column in self._facts.items():
+            column[: saved.rows] = facts[name]
         self._unread = saved.unread
         if self._device.type != "cpu":
             self._read()
@@ -292,22 +298,24 @@ class MemoryEngine:
 
     def _reserve(self, rows: int, size: int) -> None:
         """Make room for `rows`, twice as much as there was, so that adding one by one copies little."""
-        if rows <= len(self._facts):
+        room = len(self._facts["number"])
+        if rows <= room:
             return
-        capacity, held = max(rows, 2 * len(self._facts)), len(self)
+        capacity, held = max(rows, 2 * room), len(self)
         self._read()
-        facts = np.empty(capacity, FACTS)
+        facts = _columns(capacity)
         vectors = torch.from_numpy(self.allocate(capacity, size)).to(self._device)
         if held:
-            vectors[:held], facts[:held] = self._vectors[:held], self._facts[:held]
+            vectors[:held] = self._vectors[:held]
+            for name, column in facts.items():
+                column[:held] = self._facts[name][:held]
         self._vectors, self._facts = vectors, facts
 
     def _passing(self, chosen: Filter) -> Mask:
         """Which rows (N,) pass the filter."""
-        facts = self._facts[: len(self)]
-        passing = np.ones(len(facts), bool)
+        passing = np.ones(len(self), bool)
         for one in chosen.conditions():
-            values = facts[one.field.name]
+            values = self._facts[one.field.name][: len(self)]
             if isinstance(one, Among):
                 having = self._codes[one.field].having(one.attribute, one.texts)
                 codes = np.flatnonzero(having)
@@ -489,6 +497,11 @@ class _Codes:
         mask = np.zeros(len(self._codes), bool)
         mask[[code for text in texts for code in self._having.get((attribute, text), ())]] = True
         return mask
+
+
+def _columns(rows: int) -> dict[str, npt.NDArray[Any]]:
+    """Room for what rows are filtered by, each field by itself: of a filter, few are read."""
+    return {name: np.empty(rows, FACTS[name]) for name in FACTS.names or ()}
 
 
 def least_product(products: torch.Tensor, count: int, error: float) -> torch.Tensor:
