@@ -444,18 +444,18 @@ class MemoryEngine:
         count = min(count, products.shape[1])
         query, column = (products >= least_product(products, count, error)).nonzero(as_tuple=True)
         place = places[query, column]
-        scores = np.empty(len(place))
+        scores, exact = np.empty(len(place)), queries.double()
         for part in _parts(len(place), PAIR_VALUES, queries.shape[1]):
-            asked = queries.index_select(0, query[part]).cpu().numpy()
-            rows = self._vectors.index_select(0, place[part]).cpu().numpy()
-            # Not a matrix product, which rounds a row differently at another place. The sum along a row does not.
-            scores[part] = np.multiply(asked, rows, dtype=np.float64).sum(axis=1)
+            asked, rows = exact.index_select(0, query[part]), self._vectors.index_select(0, place[part])
+            # Not a matrix product, which rounds a row differently at another place. NumPy's sum along a row does not.
+            scores[part] = asked.mul_(rows).cpu().numpy().sum(axis=1)
         scores = scores.clip(-1, 1)
         numbers, owners = self._facts["number"][place.cpu().numpy()], query.cpu().numpy()
         order = np.lexsort((numbers, -scores, owners))
-        starts = np.searchsorted(owners, np.arange(len(queries)))
-        best = [order[start : start + count] for start in starts]
-        return [tuple(map(Hit, numbers[some].tolist(), scores[some].tolist())) for some in best]
+        # Each query has `count` of them at least.
+        best = order[np.arange(len(order)) - np.searchsorted(owners, owners) < count]
+        hits = list(map(Hit, numbers[best].tolist(), scores[best].tolist()))
+        return [tuple(hits[start : start + count]) for start in range(0, len(hits), count)]
 
 
 class _Codes:
