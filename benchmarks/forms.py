@@ -207,9 +207,13 @@ class Inputs:
     samples: list[list[Sample]]
 
 
+def precision(device: torch.device) -> Literal["bfloat16", "float32"]:
+    """What products are computed in: float32 on a CPU that would emulate bfloat16, some 70 times slower."""
+    return "float32" if emulates(torch.bfloat16, device) else "bfloat16"
+
+
 def mixed(device: torch.device) -> torch.autocast:
-    """Products in bfloat16, or in float32 on a CPU that would emulate it, some 70 times slower."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=not emulates(torch.bfloat16, device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bfloat16")
 
 
 @torch.no_grad()
@@ -379,6 +383,7 @@ def run(plan: list[Run], data: Path, network: Network, folder: Path, sets: Mappi
         model, loss = train(chosen, FORMS[form], inputs, network, steps, seed)
         found = measure(chosen, model, inputs, network.device)
         row = {"form": form, "steps": steps, "seed": seed, "rate": rate, "cross_entropy": round(loss, 4)}
+        row["precision"] = precision(network.device)
         row |= {
             "seconds": round(time.monotonic() - begun, 1),
             "processor_seconds": round(time.process_time() - work, 1),
@@ -447,18 +452,22 @@ def tables(folder: Path, root: Path, sets: Mapping[str, Set]) -> str:
             f"| {' | '.join(COLUMNS)} |",
             f"|{' --- |' * len(COLUMNS)}",
         ]
-        for form, steps in sorted(found, key=lambda key: (key[1], list(FORMS).index(key[0]))):
+        known = [*FORMS, *sorted({form for form, _ in found} - FORMS.keys())]  # and those that are no longer there
+        for form, steps in sorted(found, key=lambda key: (key[1], known.index(key[0]))):
             by_seed = found[form, steps]
             for part in [part for part in ("all", "sa") if part in next(iter(by_seed.values()))["values"]]:
                 others = [found.get(other, {}) for other in _compared_with(form, steps)]
                 gains = [_gain(other, by_seed, part, groups) for other in others]
                 compared += sum(gain != "" for gain in gains)
                 means = [100 * values(row, part)[~np.isnan(values(row, part))].mean() for row in by_seed.values()]
-                each = ", ".join(f"{mean:.1f}" for mean in means)
+                marks = ["*" if row["precision"] == "float32" else "" for row in by_seed.values()]
+                each = ", ".join(f"{mean:.1f}{mark}" for mean, mark in zip(means, marks, strict=True))
                 seconds = np.mean([row["processor_seconds"] for row in by_seed.values()])
                 cells = (form, steps, part, f"{np.mean(means):.2f}", each, *gains, f"{seconds:.0f}")
                 text.append(f"| {' | '.join(map(str, cells))} |")
         text.append("")
+    if any("*" in line for line in text):
+        text.append("Seeds with * were computed in float32, the others in bfloat16.")
     text.append(f"{compared} comparisons stand here; where nothing has an effect, one interval in twenty leaves 0 out.")
     return "\n".join(text)
 

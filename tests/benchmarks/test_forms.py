@@ -1,6 +1,8 @@
 """The study of DCAL's forms: what is drawn, how gains are judged, and that nothing runs twice."""
 
 import csv
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,3 +118,14 @@ def test_a_run_is_never_repeated(objects, tmp_path, monkeypatch, capsys):
     forms.main()
     assert capsys.readouterr().out == shown
     assert (tmp_path / "runs.md").read_text() == shown
+    file = tmp_path / "runs" / "eth80.jsonl"
+    runs = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {run["precision"] for run in runs} == {forms.precision(torch.device("cpu"))}
+    # Of another machine, and of a form that was taken out since:
+    runs = [run | {"precision": "float32" if run["seed"] else "bfloat16"} for run in runs]
+    runs += [run | {"form": "tried"} for run in runs if run["form"] == "dcal"]
+    file.write_text("".join(f"{json.dumps(run)}\n" for run in runs))
+    forms.main()
+    cells = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    assert [row[1].strip() for row in cells] == ["baseline", "dcal", "dcal", "tried", "tried", "baseline"]
+    assert all(re.fullmatch(r" \d+\.\d, \d+\.\d\* ", row[5]) for row in cells)
