@@ -12,6 +12,9 @@ most draws get there. The ways without questions have their best setting, which 
 
 Two published methods stand beside: `local_clusterings` (`naming_lca`), and `nested_sampling` (`naming_nested`), which
 tells no groups, but a number; its interval is that after one answer for each item.
+
+`likely` is of ours at B-cubed 0.90: how likely items that are not settled are said to be of a known group, by classes
+of that probability, and how many of them are.
 """
 
 import argparse
@@ -52,6 +55,7 @@ MOST_QUESTIONS = 8  # times the items
 ALL_PAIRS = 3000  # items up to which the methods that go through pairs are given all of them
 FEWER_PAIRS = 100
 STATUS_EVERY = 25
+CHANCES = (0.05, 0.25, 0.5, 0.75, 0.9, 1.0)  # of suggestions, to tell how often each is right
 SPEED_ANSWERS = 40
 
 
@@ -95,6 +99,7 @@ class Run:
     lost: int = 0
     warned: int | None = None
     within: bool = True
+    likely: list[tuple[float, bool]] | None = None  # suggestions there: their probability, and whether they are right
 
     def reach(self, labels: Integers, truth: Integers, asked: int) -> bool:
         """Note levels reached now; true once all are."""
@@ -142,6 +147,7 @@ def ours(case: Case, error: float, seed: int, budget: float) -> Run:
         if LEVELS[0] in run.questions and run.held is None:
             status = review.status()
             run.held, run.width = status.low <= number <= status.high, (status.high - status.low) / number
+            run.likely = suggestions(review, truth)
         if run.warned is None and asked - checked >= STATUS_EVERY:
             checked = asked
             run.warned = asked if review.status().weak else None
@@ -150,6 +156,16 @@ def ours(case: Case, error: float, seed: int, budget: float) -> Run:
     run.within = run.wrong <= budget * run.joins
     run.lost = lost_silently(review, truth)
     return run.end(review.groups.label, truth)
+
+
+def suggestions(review: Review, truth: Integers) -> list[tuple[float, bool]]:
+    """How likely each item that is not settled is said to be of a known group, and whether most of that are its own."""
+    other, chance = review.likely()
+    found = []
+    for item in np.nonzero(chance)[0]:
+        theirs = truth[review.groups.label == review.groups.label[other[item]]]
+        found.append((float(chance[item]), 2 * np.count_nonzero(theirs == truth[item]) > len(theirs)))
+    return found
 
 
 def lost_silently(review: Review, truth: Integers) -> int:
@@ -358,8 +374,21 @@ def summary(runs: list[Run]) -> dict[str, Any]:
         "lost_silently": max(run.lost for run in runs),
         "warned": len(warned),
         "warned_at": statistics.median(warned) if warned else None,
+        "likely": by_chance([one for run in runs for one in run.likely or ()]),
         "draws": len(runs),
     }
+
+
+def by_chance(told: list[tuple[float, bool]]) -> list[dict[str, float]]:
+    """Of the suggestions (probability, right) of each class: how many, their mean probability, the share right."""
+    chance, right = np.array([one for one, _ in told]), np.array([one for _, one in told], float)
+    place, found = np.digitize(chance, CHANCES[1:-1]), []
+    for number in np.unique(place):
+        of = place == number
+        found.append(
+            {"items": int(of.sum()), "probability": float(chance[of].mean()), "right": float(right[of].mean())}
+        )
+    return found
 
 
 def measure(case: Case, cut: bool, options: argparse.Namespace) -> dict[str, Any]:
@@ -438,6 +467,10 @@ def table(name: str, found: dict[str, Any]) -> str:
             else:
                 cells += ["", "", "", *(held if seen["width"] is not None else ["", ""]), "", ""]
             lines.append("| " + " | ".join(cells) + " |")
+    for error, methods in found["errors"].items():
+        if classes := methods.get("ours", {}).get("likely"):
+            said = [f"{one['items']} at {one['probability']:.2f}, {one['right']:.2f} right" for one in classes]
+            lines += ["", f"suggestions at .90, reviewer {100 * float(error):g} %: {'; '.join(said)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -296,10 +296,17 @@ class Client:
         return self._send("POST", "/v1/attention", data=wanted, files=[("image", _file(image))]).content
 
     def catalogue(
-        self, form: Literal["table", "wildbook"] = "table", species: str | None = None, **filters: Unpack[Filters]
+        self,
+        form: Literal["table", "wildbook"] = "table",
+        species: str | None = None,
+        likely: bool = False,
+        **filters: Unpack[Filters],
     ) -> str:
-        """Who is who among the items that pass, as CSV; `wildbook` is the sheet of its bulk import, of a species."""
-        wanted = {**_given({"format": form, "species": species}), **_conditions(filters)}
+        """Who is who among the items that pass, as CSV; `wildbook` is the sheet of its bulk import, of a species.
+
+        A table with `likely` also tells whom items may be found to show that the review has not settled yet.
+        """
+        wanted = {**_given({"format": form, "species": species, "likely": likely}), **_conditions(filters)}
         return self._send("GET", "/v1/catalogue", params=wanted).content.decode("utf-8-sig")
 
     def days(self, named: bool | None = None, **filters: Unpack[Filters]) -> dict[date, int]:

@@ -129,6 +129,11 @@ def _add_catalogue(
     catalogue.add_argument(
         "--only", metavar="FIELD=VALUE", action="append", default=[], help="as cameras=gate; may be given again"
     )
+    catalogue.add_argument(
+        "--likely",
+        action="store_true",
+        help="tell in the table whom unsettled photos may be found to show; takes about as long as suggest",
+    )
     catalogue.set_defaults(run=_catalogue)
 
 
@@ -138,6 +143,8 @@ def _catalogue(arguments: argparse.Namespace) -> None:
         raise cli.UsageError(f"--as {kind} needs --species, as 'Tragelaphus angasii'")
     if kind in ("camtrap-dp", "secr", "marked") and arguments.deployments is None:
         raise cli.UsageError(f"--as {kind} needs --deployments, a table of where cameras stood and when")
+    if arguments.likely and kind != "table":
+        raise cli.UsageError(f"--likely with --as {kind}: expected --as table, since nobody is named by a suggestion")
     with arguments.open_database(arguments.gallery, beside=True) as database:
         from service.review.deployments import (
             read_deployments,
@@ -147,6 +154,7 @@ def _catalogue(arguments: argparse.Namespace) -> None:
         )
         from service.review.histories import histories, write_marked, write_secr
         from service.review.packages import write_package
+        from service.review.reviews import likely
         from service.review.rows import sightings
         from service.review.scope import read_conditions
         from service.review.sheets import write_table, write_wildbook
@@ -156,7 +164,8 @@ def _catalogue(arguments: argparse.Namespace) -> None:
             length = None if Path(arguments.occasion).is_file() else read_length(arguments.occasion)
         except ValueError as error:
             raise cli.UsageError(str(error)) from error
-        rows, left_out = sightings(database, chosen), 0
+        suggested = likely(database) if arguments.likely else {}
+        rows, left_out = sightings(database, chosen, likely=suggested), 0
         if kind in ("table", "wildbook"):
             output.parent.mkdir(parents=True, exist_ok=True)
             # Excel needs a mark at the beginning, which Wildbook takes for a part of the first heading.

@@ -15,6 +15,7 @@ from reid.naming.probability import Odds
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
 
 DRAWS = 200
 WIDENED = 2.5  # times the interval of the draws, whose joins are wrong together rather than each for itself
@@ -73,6 +74,27 @@ def staying(pairs: Pairs, probability: Floats) -> Floats:
     joins = np.bincount(source, probability[pair], len(pairs.sizes))
     stay: Floats = np.maximum(1 - joins, 0.0)
     return stay
+
+
+def likeliest(pairs: Pairs, probability: Floats, named: Booleans) -> tuple[Integers, Floats]:
+    """The known group that each group, by its label (N,), is likeliest of: their pair, -1 for none, and the chance.
+
+    Known is a group of two items or with a name; `named` (N,) has the labels of the latter. Those without a name are of
+    those with one, and otherwise smaller ones of larger ones.
+    """
+    size = pairs.sizes + np.where(named, pairs.sizes.sum(), 0)
+    left, right = size[pairs.left], size[pairs.right]
+    ahead = (left > right) | ((left == right) & (pairs.left < pairs.right))
+    source, target = np.where(ahead, [pairs.right, pairs.left], [pairs.left, pairs.right])
+    order, rank = ranked(source, -probability)
+    top = order[rank < CHANCES]
+    total = np.bincount(source[top], probability[top], len(size))  # above 1 where several are likely: one can be right
+    known = top[size[target[top]] > 1]
+    best, chance = np.full(len(size), -1), np.zeros(len(size))
+    first = known[::-1]  # by falling probability, so that the likeliest of each is written last
+    best[source[first]] = first
+    chance[source[first]] = probability[first] / np.maximum(total[source[first]], 1.0)
+    return best, chance
 
 
 def interval(

@@ -316,6 +316,21 @@ class Review:
         self._refresh()
         return (1 - estimates.staying(self.pairs, self.probability) > OPEN)[self.groups.label]
 
+    def likely(self) -> tuple[Integers, Floats]:
+        """Of the known group that each item (N,) may be found to be of: its nearest item, -1 for none, and how likely.
+
+        Groups of two items are known, and those with a name. Decided is nothing by that.
+        """
+        self._refresh()
+        label = self.groups.label
+        best, chance = estimates.likeliest(self.pairs, self.probability, naming.bearing(self._names, label))
+        chance[(best < 0) | (chance <= OPEN)] = 0
+        nearest = np.full(self.count, -1)
+        for group in np.nonzero(chance)[0]:
+            one, other = self._ends(best[group])
+            nearest[group] = other if label[one] == group else one
+        return nearest[label], chance[label]
+
 
 def _pair(decision: Decision) -> Pair:
     return min(decision.a, decision.b), max(decision.a, decision.b)

@@ -58,6 +58,7 @@ def create_app(
     A classifier may be served beside the gallery. `reviews` are those whose jobs the runner does.
     """
     keys = Keys(gallery.database, settings.admin_secret)
+    reviews = reviews or Reviews(gallery.database, gallery.worker.publish)
     app = _app("Re-ID gallery", "Find the same person, vehicle or animal again.", keys.find, gallery.metrics, settings)
     app.include_router(queries(gallery, settings, calibration))
     app.include_router(without_classifier() if classification is None else classes(classification, settings))
@@ -69,9 +70,9 @@ def create_app(
     app.include_router(subjects(gallery, settings))
     app.include_router(shortlists(gallery))
     app.include_router(imports(gallery, settings, runner))
-    app.include_router(review(gallery, runner, reviews or Reviews(gallery.database, gallery.worker.publish)))
+    app.include_router(review(gallery, runner, reviews))
     app.include_router(identities_router(gallery))
-    app.include_router(catalogue(gallery))
+    app.include_router(catalogue(gallery, reviews))
     app.include_router(keys_router(keys))
     app.include_router(audit(gallery.store, gallery.queries))
     app.include_router(jobs(runner, gallery.model_id))

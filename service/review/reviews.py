@@ -135,9 +135,7 @@ class Reviews:
         Raises Conflict where none was started, and ReviewLoading while it is made ready: after a start of the service,
         or by another process.
         """
-        job = self._jobs.last_done(KIND)
-        if job is None:
-            raise Conflict("no review was started: POST /v1/review/start, or reid-gallery suggest")
+        job = _last_started(self._jobs)
         if self._session is None or self._job_id != job.job_id:
             if self._failed is None:
                 self._load(job)
@@ -285,6 +283,11 @@ class Reviews:
         result["machine_joins"] = counts.get("machine", 0)
         return result
 
+    def likely(self) -> dict[str, tuple[str, float]]:
+        """By item, an item of the individual that it may be found to be, and how likely that is."""
+        found: dict[str, tuple[str, float]] = self._with_session(Session.likely)
+        return found
+
     def _visible(self, session: Session, caller: Caller, asked: Sequence[Question]) -> list[Question]:
         """Questions about items that the caller sees and that are there: a session learns of deletions later."""
         known = session.scope.items
@@ -362,6 +365,17 @@ def suggest(database: Database, plan: Plan, progress: Progress, cause: Cause) ->
         raise
     jobs.end(job.job_id, "done", result)
     return result
+
+
+def likely(database: Database) -> dict[str, tuple[str, float]]:
+    """What `Reviews.likely` tells, where no service runs; raises Conflict where no review was started."""
+    return Session(database, Plan.of(_last_started(Jobs(database, running=False)).parameters)).likely()
+
+
+def _last_started(jobs: Jobs) -> Job:
+    if (job := jobs.last_done(KIND)) is None:
+        raise Conflict("no review was started: POST /v1/review/start, or reid-gallery suggest")
+    return job
 
 
 def told(status: Status) -> dict[str, Any]:

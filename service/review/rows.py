@@ -3,8 +3,9 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from service.fields import Filter
@@ -22,6 +23,8 @@ class Sighting(NamedTuple):
 
     `individual` is its name, or the id of an identity without one; `decided_by`, `basis` and `decided_at` are of the
     weightiest decision that joins the item to others, and `certainty`, in [0, 1], is what all about that pair say.
+    `likely` is the individual that it may be found to be, and `likely_probability` how likely that is: a suggestion, by
+    which it shows nobody yet.
     """
 
     item: Item
@@ -30,23 +33,46 @@ class Sighting(NamedTuple):
     basis: str | None = None
     decided_at: datetime | None = None
     certainty: float | None = None
+    likely: str | None = None
+    likely_probability: float | None = None
 
 
-def sightings(database: Database, chosen: Filter, seen: Filter = EVERYTHING) -> Iterator[Sighting]:
+def sightings(
+    database: Database,
+    chosen: Filter,
+    seen: Filter = EVERYTHING,
+    likely: Mapping[str, tuple[str, float]] = MappingProxyType({}),
+) -> Iterator[Sighting]:
     """All items that pass a filter, in the order of their enrolment.
 
     Nothing is told of decisions about items that do not pass `seen`, which are those that somebody may know of.
+    `likely` has, by item, another one of the individual that it may be found to be, and how likely that is.
     """
     store, after = Store(database), 0
-    joined = _joins(database, None if seen == EVERYTHING else _ids(store, seen))
+    known = None if seen == EVERYTHING else _ids(store, seen)
+    joined, suggested = _joins(database, known), _individuals(store, known, likely)
     while page := store.page(chosen, after, AT_ONCE):
         for item in page:
-            individual = item.details.label or item.identity_id
-            if individual is None or (best := joined.get(item.item_id)) is None:
-                yield Sighting(item, individual)
-            else:
-                yield Sighting(item, individual, *best)
+            individual = _individual(item)
+            best = None if individual is None else joined.get(item.item_id)
+            row = Sighting(item, individual, *(best or ()))
+            other, probability = suggested.get(item.item_id, (None, None))
+            # One that was joined to it meanwhile needs no suggestion.
+            yield row if other in (None, individual) else row._replace(likely=other, likely_probability=probability)
         after = page[-1].number
+
+
+def _individual(item: Item) -> str | None:
+    return item.details.label or item.identity_id
+
+
+def _individuals(
+    store: Store, known: set[str] | None, likely: Mapping[str, tuple[str, float]]
+) -> dict[str, tuple[str, float]]:
+    """By item, the individual of that item of those known which is given for it."""
+    wanted = {other for other, _ in likely.values() if known is None or other in known}
+    shown = {item.item_id: individual for item in store.find(wanted) if (individual := _individual(item)) is not None}
+    return {one: (shown[other], probability) for one, (other, probability) in likely.items() if other in shown}
 
 
 def _ids(store: Store, chosen: Filter) -> set[str]:

@@ -160,6 +160,12 @@ class Session:
         groups = self.review.groups
         return [self.scope.items[one].item_id for one in sorted(groups.members(int(groups.label[place])))]
 
+    def likely(self) -> dict[str, tuple[str, float]]:
+        """By item, the nearest item of the known group that it may be found to be of, and how likely that is."""
+        other, chance = self.review.likely()
+        ids = [one.item_id for one in self.scope.items]
+        return {ids[place]: (ids[other[place]], float(chance[place])) for place in np.nonzero(chance)[0]}
+
     def score(self, a: int, b: int) -> float:
         """The cosine of two items, by their places."""
         return float(self.scope.vectors[a] @ self.scope.vectors[b])

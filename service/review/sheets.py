@@ -16,7 +16,8 @@ from service.storage.store import Store
 
 TABLE = (
     *("item_id", "source", "sha256", "box", "key", "individual", "name", "identity_id", "decided_by", "basis"),
-    *("decided_at", "certainty", "camera", "site", "captured_at", "latitude", "longitude", "viewpoint", "attributes"),
+    *("decided_at", "certainty", "likely", "likely_probability", "camera", "site", "captured_at", "latitude"),
+    *("longitude", "viewpoint", "attributes"),
 )
 WILDBOOK = (
     *("Encounter.mediaAsset0", "Encounter.genus", "Encounter.specificEpithet", "Encounter.year", "Encounter.month"),
@@ -62,6 +63,8 @@ def write_table(file: TextIO, rows: Iterable[Sighting]) -> int:
                     "basis": row.basis,
                     "decided_at": row.decided_at and row.decided_at.isoformat(),
                     "certainty": None if row.certainty is None else f"{row.certainty:.4f}",
+                    "likely": row.likely,
+                    "likely_probability": None if row.likely is None else f"{row.likely_probability:.4f}",
                     "captured_at": details.captured_at and details.captured_at.isoformat(),
                     "attributes": attributes_text(item),
                 }

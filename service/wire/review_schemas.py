@@ -317,13 +317,19 @@ class IdentityChanges(Strict):
 
 
 class CatalogueQuery(Wanted):
-    """Which items of the catalogue, and how they are written; `species` is genus and epithet, which Wildbook needs."""
+    """Which items of the catalogue, and how they are written; `species` is genus and epithet, which Wildbook needs.
+
+    `likely` has the table tell the individual that each item may be found to be, beside whom it shows.
+    """
 
     format: Literal["table", "wildbook"] = "table"
     species: Name | None = None
+    likely: bool = False
 
     @model_validator(mode="after")
     def _require_species(self) -> Self:
+        if self.format == "wildbook" and self.likely:
+            raise ValueError("likely is of format table: Wildbook would take a suggestion for a name")
         if self.format == "wildbook" and len((self.species or "").split(" ", 1)) < 2:
             raise ValueError("format wildbook needs species, genus and epithet, as 'Tragelaphus angasii'")
         return self

@@ -13,6 +13,7 @@ import timm
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.naming import by_chance
 from reid.models.specs import BACKBONES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +165,11 @@ def test_naming_counts_questions_of_every_method_on_anybodys_vectors(tmp_path):
     assert 0 < found["ours"]["questions"]["0.90"] <= found["ours"]["questions"]["0.95"] < 60
     assert found["errors"]["0.05"].keys() == asking
     assert 0 < found["local_clusterings"]["questions"]["0.95"] < 200
+    likely = found["ours"]["likely"]
+    assert all(0 < one["items"] <= 2 * 48 and 0 <= one["right"] <= 1 for one in likely)
+    assert [one["probability"] for one in likely] == sorted(one["probability"] for one in likely)
+    told = [one["ours"]["likely"] for one in found["errors"].values()]
+    assert table.count("suggestions at .90, reviewer ") == sum(map(bool, told))
     nested = found["nested_sampling"]
     assert nested["questions"]["0.90"] is None and nested["coverage"] == 1 and 0 < nested["width"] < 1
 
@@ -184,3 +190,13 @@ def test_ingest_ranks_what_was_decoded_smaller(tmp_path):
     told = run("benchmarks.ingest", "--table", tmp_path / "images.csv", "--weights", weights, "--size", "32x32")
     assert "decoded smaller: 63." in told or "decoded smaller: 64.0 times fewer pixels" in told
     assert "of 3 photos at least 0.999" in told and "read in full: mAP" in told and "scaled: mAP" in told
+
+
+def test_naming_tells_how_often_suggestions_are_right_by_how_likely_they_are_called():
+    told = [(0.1, False), (0.2, True), (0.95, True), (1.0, True), (0.6, True)]
+    assert by_chance(told) == [
+        {"items": 2, "probability": pytest.approx(0.15), "right": 0.5},
+        {"items": 1, "probability": 0.6, "right": 1},
+        {"items": 2, "probability": pytest.approx(0.975), "right": 1},
+    ]
+    assert by_chance([]) == []

@@ -122,3 +122,19 @@ def test_joins_that_would_connect_different_names_are_all_left_out():
     assert agreeing(names, np.array([0, 1, 2, 3, 3, 5, 3, 7]), a, b).tolist() == [False, False, True, True, True]
     by_group = np.array([0, 1, 1, 3, 4, 5, 6, 7])  # 1 and 2 are one by other answers
     assert agreeing(names, by_group, a[:1], b[:1]).tolist() == [False]
+
+
+def test_who_has_no_name_is_likely_somebody_named_and_not_the_other_way_round():
+    vectors, truth, joins = named_groups(photos=6)
+    vectors += 2 * np.random.default_rng(1).normal(size=(LOOK_ALIKES, 24)).astype(np.float32)[truth]
+    parts = [one for one in joins if one.b - one.a < 4]  # of six photos two stay alone,
+    names = np.where(np.arange(len(truth)) % 6 == 5, truth, -1)  # of which one has the name
+    review = start(vectors, parts, names)
+    other, chance = review.likely()
+    named = names >= 0
+    assert (other[named] == -1).all() and (chance[named] == 0).all()
+    found = (np.arange(len(truth)) % 6 < 4) & (other >= 0)
+    assert found.sum() > len(truth) / 2
+    assert named[other[found]].mean() > 0.9
+    nameless, _ = start(vectors, parts, None).likely()
+    assert (nameless[named] >= 0).any()

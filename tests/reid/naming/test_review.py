@@ -290,3 +290,29 @@ def test_the_interval_of_another_seed_is_drawn_by_other_numbers():
     work(worked, truth, 80)
     again = [start(vectors, seed=seed, decisions=worked.groups.decisions).status() for seed in range(5)]
     assert len({(status.low, status.high) for status in again}) > 1
+
+
+def test_an_item_is_likely_of_the_known_group_that_going_through_all_pairs_finds_and_that_decides_nothing():
+    vectors, truth = world()
+    review = start(vectors)
+    work(review, truth, 70)
+    label, decided = review.groups.label.copy(), list(review.groups.decisions)
+    other, chance = review.likely()
+    sizes = np.bincount(label)
+    pairs = list(zip(review.pairs.left.tolist(), review.pairs.right.tolist(), review.probability, strict=True))
+    expected = {}
+    for group in np.unique(label).tolist():
+        found = [(p, a + b - group) for a, b, p in pairs if group in (a, b)]
+        larger = sorted(((p, mate) for p, mate in found if (sizes[mate], group) > (sizes[group], mate)), reverse=True)
+        total = max(sum(p for p, _ in larger[:10]), 1)
+        known = [(p / total, mate) for p, mate in larger[:10] if sizes[mate] > 1]
+        if known and known[0][0] > 0.05:
+            expected[group] = known[0]
+    assert len(expected) > 10
+    assert {int(one) for one in label[other >= 0]} == expected.keys()
+    for item, group in enumerate(label.tolist()):
+        p, mate = expected.get(group, (0.0, None))
+        assert chance[item] == pytest.approx(p)
+        assert other[item] == -1 if mate is None else label[other[item]] == mate
+    assert (truth[other] == truth)[other >= 0].mean() > 0.5
+    assert review.groups.decisions == decided and (review.groups.label == label).all()

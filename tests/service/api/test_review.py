@@ -64,7 +64,7 @@ class Site:
         problems.install(self.app)
         self.app.include_router(review(gallery, self.runner, self.reviews))
         self.app.include_router(identities_router(gallery))
-        self.app.include_router(catalogue(gallery))
+        self.app.include_router(catalogue(gallery, self.reviews))
         self.app.include_router(jobs(self.runner, "m"))
 
     def enrol(self, photos):
@@ -475,6 +475,44 @@ def test_the_catalogue_is_told_as_far_as_a_key_may_know(site):
     assert (named["Encounter.genus"], named["MarkedIndividual.individualID"]) == ("Tragelaphus", "Åsa")
     refused = ada.get("/v1/catalogue", params={"format": "wildbook", "species": "nyala"})
     assert refused.status_code == 422 and "genus and epithet" in refused.json()["detail"]
+
+
+def test_the_catalogue_suggests_whom_unsettled_items_may_be_found_to_show_and_names_nobody_by_it(site):
+    site.enrol([*pictures(), *pictures(10, 500, camera="yard")])
+    ada, keeper = site.client("ada"), site.client("keeper", ("read",), ["gate"])
+
+    def table(client, **wanted):
+        answer = client.get("/v1/catalogue", params=wanted)
+        assert answer.status_code == 200, answer.text
+        return list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
+
+    refused = ada.get("/v1/catalogue", params={"likely": True})
+    assert refused.status_code == 409 and "no review was started" in refused.json()["detail"]
+    site.start(ada, error=0)
+    for _ in range(30):
+        decide(ada, site.true_answer(ada.get("/v1/review/next").json()["question"]))
+    without, rows = table(ada), table(ada, likely=True)
+    told = [row for row in rows if row["likely"]]
+    assert told and not any(row["likely"] or row["likely_probability"] for row in without)
+    assert [row | {"likely": "", "likely_probability": ""} for row in rows] == without
+    known = {row["individual"] for row in rows} - {""}
+    for row in told:
+        assert row["likely"] in known - {row["individual"]}
+        assert 0.05 < float(row["likely_probability"]) <= 1
+    assert all(row["individual"] or row["decided_by"] == "" for row in told)
+    # A key for some cameras hears of individuals that have photos there alone.
+    seen = table(keeper, likely=True)
+    theirs = {row["individual"] for row in seen} - {""}
+    assert {row["likely"] for row in seen} - {""} <= theirs
+    # What is answered meanwhile needs no suggestion.
+    first = max(told, key=lambda row: float(row["likely_probability"]))
+    of_them = next(row["item_id"] for row in rows if row["individual"] == first["likely"])
+    decide(ada, {"a": first["item_id"], "b": of_them, "answer": "same"})
+    [now] = [row for row in table(ada, likely=True) if row["item_id"] == first["item_id"]]
+    assert now["individual"] and now["likely"] != now["individual"]
+    wildbook = {"format": "wildbook", "species": "Tragelaphus angasii", "likely": True}
+    refused = ada.get("/v1/catalogue", params=wildbook)
+    assert refused.status_code == 422 and "likely is of format table" in refused.json()["detail"]
 
 
 def test_who_starts_a_review_may_watch_it_and_nobody_else_but_an_admin(site):

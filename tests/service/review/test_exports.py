@@ -127,6 +127,40 @@ def test_the_table_tells_who_decided_and_how_sure_it_is(folder, tmp_path):
     assert [row["captured_at"][:10] for row in rows[:2]] == ["2025-03-01", "2025-03-09"]
 
 
+def test_a_table_with_suggestions_names_nobody_by_them(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    truth = np.repeat(np.arange(8), 6)
+    vectors = (random.normal(size=(8, 16))[truth] + 0.4 * random.normal(size=(48, 16))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def gallery(name, labels):
+        with Database(tmp_path / name) as database:
+            Models(database).bind("m", 16, {})
+            shown = zip(vectors, labels, strict=True)
+            new = [
+                NewItem(Medium(f"{n:064x}", 40, 40, f"{n}.jpg"), vector, Details(label=label))
+                for n, (vector, label) in enumerate(shown)
+            ]
+            Store(database).enrol(new)
+        return tmp_path / name
+
+    folder = gallery("gallery", [f"N{who}" if n % 6 < 3 else None for n, who in enumerate(truth)])
+    common = ["catalogue", "--gallery", str(folder), "--output", str(tmp_path / "x"), "--likely"]
+    assert main(common) == 1 and "no review was started" in capsys.readouterr().err
+    assert main([*common, "--as", "wildbook", "--species", "a b"]) == 2
+    assert "--likely with --as wildbook: expected --as table" in capsys.readouterr().err
+    assert main(["suggest", "--gallery", str(folder), "--error", "0"]) == 0
+    plain, table = (write(folder, "table", tmp_path / f"{n}.csv", *more) for n, more in ((0, ()), (1, ["--likely"])))
+    rows = read(table)
+    assert [row | {"likely": "", "likely_probability": ""} for row in rows] == read(plain)
+    told = {n: row["likely"] for n, row in enumerate(rows) if row["likely"]}
+    assert len(told) > 12 and all(n % 6 >= 3 for n in told), "those without a name, and no others"
+    assert np.mean([who == f"N{truth[n]}" for n, who in told.items()]) > 0.8
+    other = gallery("other", [None] * 48)
+    assert main(["name", "--gallery", str(other), str(table)]) == 0
+    assert groups(other) == groups(folder) != []
+
+
 def test_a_package_is_valid_under_the_published_schemas(folder, deployments, tmp_path, capsys):
     package = write(
         folder, "camtrap-dp", tmp_path / "package", "--deployments", deployments, "--species", "Tragelaphus angasii"
