@@ -2,7 +2,8 @@
 
 The best of many photos scores higher than the best of few by chance alone. So the odds of an identity weigh its best
 cosine, their mean, and how many photos it has, by weights learned from identities that are known: one
-photo of each is held out and asked for among the others, once with its own identity there and once without.
+photo of each is held out and asked for among the others, once with its own identity there and once without. Half of
+the identities then show fewer photos than they have: where all have as many, nothing else tells what a number is worth.
 
 N photos of E values, K identities in question.
 """
@@ -74,9 +75,13 @@ def learn_identity_odds(vectors: Vectors, identities: Integers, seed: int = 0) -
     right: list[int] = []  # the place of the right identity among those in question, -1 for none
     while len(right) < 2 * min(MOST_QUERIES, int(counts.sum())):
         held_out = starts + rng.integers(0, counts)
+        draw = rng.random(len(vectors))
+        draw[held_out] = 2.0
+        share = np.maximum(2 * rng.random(len(starts)), np.minimum.reduceat(draw, starts)).clip(max=1.0)
+        hidden = draw > np.repeat(share, counts)  # the held out ones, and never all others
         for own in rng.permutation(len(starts))[:MOST_QUERIES]:
             scores = vectors @ vectors[held_out[own]]
-            scores[held_out] = HELD_OUT
+            scores[hidden] = HELD_OUT
             ranked = np.argsort(-np.maximum.reduceat(scores, starts))[: CANDIDATES + 1]
             for candidates in (ranked[:CANDIDATES], ranked[ranked != own][:CANDIDATES]):
                 groups = (scores[starts[one] : starts[one] + counts[one]] for one in candidates)
@@ -86,6 +91,12 @@ def learn_identity_odds(vectors: Vectors, identities: Integers, seed: int = 0) -
 
 
 def _fit(asked: Sequence[Floats], right: Sequence[int]) -> Floats:
+    # In units of their spread: cosines of some networks differ in the third digit, and the search would end too early.
+    every = np.concatenate(asked)
+    middle, spread = every.mean(axis=0), every.std(axis=0)
+    middle[0], spread = 0.0, np.where(spread > 0, spread, 1.0)
+    asked = [(one - middle) / spread for one in asked]
+
     def loss(weights: Floats) -> tuple[float, Floats]:
         total, slope = RIDGE * float(weights @ weights), 2 * RIDGE * weights
         for one, answer in zip(asked, right, strict=True):
@@ -98,7 +109,8 @@ def _fit(asked: Sequence[Floats], right: Sequence[int]) -> Floats:
                 total -= float(np.log(max(1 - chances.sum(), 1e-300)))
         return total, slope
 
-    weights: Floats = minimize(loss, np.array([-5.0, 8.0, 0.0, 0.0, 0.0, 0.0]), jac=True, method="L-BFGS-B").x
+    weights: Floats = minimize(loss, np.array([-2.0, 1.0, 0.0, 0.0, 0.0, 0.0]), jac=True, method="L-BFGS-B").x / spread
+    weights[0] -= weights[1:] @ middle[1:]
     return weights
 
 

@@ -66,6 +66,35 @@ def test_the_evidence_is_calibrated_however_many_photos_an_identity_has():
     assert max(plain) / min(plain) > 1.5 * max(ratios) / min(ratios), (plain, ratios)
 
 
+@pytest.mark.parametrize("narrow", [1.0, 0.02])
+def test_where_all_have_as_many_photos_their_chances_hold_and_a_single_one_of_nobody_is_no_favourite(narrow):
+    """And where all cosines are alike but for the third digit, as those of a network that learned little."""
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=(40, 24))
+    shown = np.repeat(np.arange(40), 12)
+
+    def seen(who):
+        given = who + 1.3 * rng.normal(size=(len(who), 24))
+        given = narrow * given / np.linalg.norm(given, axis=1, keepdims=True)
+        given = np.hstack([given, np.sqrt(1 - narrow**2) * np.ones((len(given), 1))])
+        return given.astype(np.float32)
+
+    vectors, others = seen(means[shown]), seen(rng.normal(size=(60, 24)))
+    odds = learn_identity_odds(vectors, shown)
+    told = []
+    for who in rng.integers(0, 40, 600):
+        there = rng.random() < 0.5
+        query = seen(means[[who]] if there else rng.normal(size=(1, 24)))[0]
+        groups = [vectors[shown == one] @ query for one in range(40)] + [[one @ query] for one in others]
+        best = np.argsort([-max(group) for group in groups])[:CANDIDATES]
+        chances = odds.probabilities([groups[one] for one in best])
+        told += [(p, there and one == who, one >= 40) for p, one in zip(chances, best, strict=True)]
+    told = np.array(told, float)
+    single = told[:, 2] > 0
+    assert single.sum() > 600 and told[single, 0].mean() < 0.2
+    assert told[~single, 0].mean() == pytest.approx(told[~single, 1].mean(), rel=0.3)
+
+
 def test_without_the_subject_hardly_anybody_is_probable():
     odds = IdentityOdds(np.array([-6.0, 10.0, 2.0, -0.5, 0.0, 0.0]), 100)
     far, near = odds.probabilities([[0.1, 0.0], [0.9, 0.8]])
