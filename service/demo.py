@@ -24,11 +24,16 @@ log = logging.getLogger("reid")
 HOST = "127.0.0.1"
 SECONDS_TO_START = 300
 SECONDS_TO_STOP = 60
-SHOWN = 3  # matches
+SHOWN = 3  # vehicles
+LEARNED = (
+    "A probability weighs all photos of a vehicle, by odds learned from those of the gallery. It is for a photo that\n"
+    "shows one of these vehicles as likely as not: others get a share of what is left."
+)
+TOO_FEW = "Probabilities take a gallery of 40 photos of 10 vehicles with several photos each, to learn from."
 
 
 def search(dataset: ReidDataset, checkpoint: Path, gallery: Path, device: str = "auto") -> str:
-    """Enrol the toy gallery, ask a service for the vehicle on the first query photo, and tell what it found.
+    """Enrol the toy gallery, ask a service which vehicle the first query photo shows, and tell what it found.
 
     Photos that are enrolled already stay. Raises what opening a gallery raises, and ChildProcessError for a service
     that does not start, answer or stop well.
@@ -43,13 +48,16 @@ def search(dataset: ReidDataset, checkpoint: Path, gallery: Path, device: str = 
     query = dataset.query[0]
     with _service(checkpoint, gallery, device) as address:
         matches = _ask(address, query.path)
-    right = "the right vehicle" if matches[0]["label"] == str(query.identity) else "another vehicle"
+    right = "the right vehicle" if matches[0]["label"] == str(query.identity) else "another one"
+    chances = [match["identity_probability"] for match in matches]
+    known = None not in chances
     return "\n".join(
         [
             f"Vehicle {query.identity}, asked for with {shlex.join(_curl(query.path, address))}",
-            f"{'match':<10}{'vehicle':>8}{'score':>10}{'probability':>13}",
+            f"{'vehicle':<16}{'probability':>11}{'score':>10}",
             *(_row(match) for match in matches),
-            f"The best match is {right}.",
+            *([f"{'others, or none':<16}{_percent(1 - sum(chances)):>11}"] if known else []),
+            f"The first is {right}. {LEARNED if known else TOO_FEW}",
         ]
     )
 
@@ -92,7 +100,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: str) -> None:
 
 def _ask(address: str, photo: Path) -> list[dict[str, Any]]:
     with photo.open("rb") as file:
-        answer = httpx2.post(f"{address}/query", files={"image": file}, data={"top_k": SHOWN}, timeout=60)
+        wanted = {"group_by": "identity", "top_k": SHOWN}
+        answer = httpx2.post(f"{address}/query", files={"image": file}, data=wanted, timeout=60)
     if not answer.is_success:
         raise ChildProcessError(f"reid-serve answered {answer.status_code}: {answer.text}")
     matches: list[dict[str, Any]] = answer.json()["matches"]
@@ -100,12 +109,15 @@ def _ask(address: str, photo: Path) -> list[dict[str, Any]]:
 
 
 def _curl(photo: Path, address: str) -> list[str]:
-    return ["curl", "-F", f"image=@{photo}", f"{address}/query"]
+    return ["curl", "-F", f"image=@{photo}", "-F", "group_by=identity", f"{address}/query"]
 
 
 def _row(match: dict[str, Any]) -> str:
-    probability = "-" if match["probability"] is None else f"{100 * match['probability']:.0f} %"
-    return f"{match['rank']:<10}{match['label'] or '-':>8}{match['score']:10.6f}{probability:>13}"
+    return f"{match['label'] or 'no name':<16}{_percent(match['identity_probability']):>11}{match['score']:10.6f}"
+
+
+def _percent(probability: float | None) -> str:
+    return "-" if probability is None else f"{100 * probability:.0f} %"
 
 
 def _command(arguments: argparse.Namespace) -> None:

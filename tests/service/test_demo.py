@@ -13,8 +13,7 @@ from service.demo import main, search
 from service.opening import open_gallery
 from service.records import Filter
 
-MATCH = {"rank": 1, "label": "3", "score": 0.98765, "probability": None}
-RIGHT = "The best match is the right vehicle."
+MATCH = {"label": "3", "score": 0.98765, "identity_probability": None}
 
 
 @pytest.fixture
@@ -26,23 +25,36 @@ def dataset(tmp_path):
 def test_a_query_is_answered_by_a_service(dataset, checkpoint, tmp_path):
     lines = search(dataset, checkpoint, tmp_path / "gallery", "cpu").splitlines()
     photo, vehicle = dataset.query[0].path, dataset.query[0].identity
-    assert re.fullmatch(
-        rf"Vehicle {vehicle}, asked for with curl -F image=@{photo} http://127.0.0.1:\d+/query", lines[0]
-    )
+    asked_by = rf"curl -F image=@{photo} -F group_by=identity http://127.0.0.1:\d+/query"
+    assert re.fullmatch(rf"Vehicle {vehicle}, asked for with {asked_by}", lines[0])
     with open_gallery(tmp_path / "gallery", checkpoint, "cpu") as gallery:  # the service let go of it
-        items = {item.medium.source: item for item in gallery.store.page(Filter(), 0, 1000)}
+        items = {item.number: item for item in gallery.store.page(Filter(), 0, 1000)}
         vectors = {row.number: row.vector for row in gallery.store.rows(gallery.model_id)}
         asked = gallery.embedder.embed([photo])[0]
     assert len(items) == len(dataset.gallery)
-    scores = {item.details.label or "-": 0.0 for item in items.values()}
-    ranked = sorted(items.values(), key=lambda item: -float(vectors[item.number] @ asked))[:3]
-    for line, item in zip(lines[2:5], ranked, strict=True):
-        rank, label, score, probability = line.split()
-        assert (rank, probability) == (str(ranked.index(item) + 1), "-")
-        assert label in scores
-        assert float(score) == pytest.approx(float(vectors[item.number] @ asked), abs=6e-4)
-    right = ranked[0].details.label == str(vehicle)
-    assert lines[5:] == [f"The best match is {'the right vehicle' if right else 'another vehicle'}."]
+    best: dict[str | int, tuple[float, str]] = {}  # of each vehicle, and each photo of nobody
+    for number, item in items.items():
+        name, score = item.details.label, float(vectors[number] @ asked)
+        best[name or number] = max(best.get(name or number, (-1.0, "")), (score, name or "no name"))
+    ranked = sorted(best.values(), reverse=True)[:3]
+    for line, (score, name) in zip(lines[2:5], ranked, strict=True):
+        assert re.split(r"\s{2,}", line)[:2] == [name, "-"]
+        assert float(line.split()[-1]) == pytest.approx(score, abs=6e-4)
+    assert lines[5:] == [
+        f"The first is {'the right vehicle' if ranked[0][1] == str(vehicle) else 'another one'}. {demo_module.TOO_FEW}"
+    ]
+
+
+@pytest.mark.slow
+def test_of_enough_vehicles_each_has_a_probability_and_the_rest_is_told(checkpoint, tmp_path):
+    root = generate(tmp_path / "many", identities=48, cameras=2, images_per_camera=3, size=32)
+    dataset = load_dataset("toy", root)
+    answer = search(dataset, checkpoint, tmp_path / "gallery", "cpu")
+    lines = answer.splitlines()
+    chances = [int(re.search(r"(\d+) %", line)[1]) for line in lines[2:6]]
+    assert lines[5].startswith("others, or none") and sum(chances) == pytest.approx(100, abs=2)
+    assert chances[:3] == sorted(chances[:3], reverse=True)
+    assert answer.endswith(demo_module.LEARNED)
 
 
 def test_given_again_it_enrols_nothing(dataset, checkpoint, tmp_path, caplog, monkeypatch):
@@ -56,14 +68,17 @@ def test_given_again_it_enrols_nothing(dataset, checkpoint, tmp_path, caplog, mo
 
 
 @pytest.mark.parametrize(
-    ("label", "probability", "expected"),
-    [(None, None, ["1 - 0.987650 -", "The best match is another vehicle."]), ("3", 0.5, ["1 3 0.987650 50 %", RIGHT])],
+    ("label", "chance", "told"),
+    [
+        (None, None, f"no name - 0.987650\nThe first is another one. {demo_module.TOO_FEW}"),
+        ("3", 0.5, f"3 50 % 0.987650\nothers, or none 50 %\nThe first is the right vehicle. {demo_module.LEARNED}"),
+    ],
 )
-def test_what_is_told_of_a_match(dataset, checkpoint, tmp_path, monkeypatch, label, probability, expected):
+def test_what_is_told_of_a_match(dataset, checkpoint, tmp_path, monkeypatch, label, chance, told):
     monkeypatch.setattr(demo_module, "_service", lambda *_: nullcontext("http://nowhere"))
-    monkeypatch.setattr(demo_module, "_ask", lambda *_: [MATCH | {"label": label, "probability": probability}])
+    monkeypatch.setattr(demo_module, "_ask", lambda *_: [MATCH | {"label": label, "identity_probability": chance}])
     lines = search(dataset, checkpoint, tmp_path / "gallery", "cpu").splitlines()
-    assert [" ".join(line.split()) for line in lines[2:]] == expected
+    assert "\n".join(" ".join(line.split()) for line in lines[2:]) == told
 
 
 @pytest.mark.parametrize(
@@ -132,4 +147,4 @@ def test_the_command_trains_asks_and_says_what_is_next(dataset, tmp_path, monkey
     )
     assert "\nwhat was found\n" in shown
     assert f"  reid-serve --checkpoint {output}/dcal --gallery {output}/gallery\n" in shown
-    assert f"  curl -F image=@{dataset.query[0].path} http://localhost:8000/query\n" in shown
+    assert f"  curl -F image=@{dataset.query[0].path} -F group_by=identity http://localhost:8000/query\n" in shown
