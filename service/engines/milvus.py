@@ -258,8 +258,9 @@ class MilvusEngine:
         if self._kind()[0] != "FLAT" and candidates <= MOST_FETCHED:
             # A graph of which few rows pass may lead to fewer than there are.
             short = [i for i, those in enumerate(hits) if len(those) < min(count, candidates)]
-            for i, those in zip(short, self._best_of_all(queries[short], count, expression), strict=True):
-                hits[i] = those
+            if short:  # for none, all rows would be fetched, too
+                for i, those in zip(short, self._best_of_all(queries[short], count, expression), strict=True):
+                    hits[i] = those
         # The two were not read at one moment; where fewer than `count` were found, they are all there are.
         return [Found(those, max(candidates, count) if len(those) == count else len(those)) for those in hits]
 

@@ -206,6 +206,26 @@ def test_names_are_told_apart_and_nothing_of_them_ends_a_string():
     assert [milvus._decoded(text) for text in encoded] == [None, *NAMES]
 
 
+@pytest.mark.parametrize(("led_to", "fetched"), [(4, 0), (3, 1)])
+def test_rows_are_fetched_only_where_an_index_led_to_too_few(monkeypatch, led_to, fetched):
+    engine, exact, rows = MilvusEngine("http://127.0.0.1:9", "gallery", 8, index="hnsw"), MemoryEngine(), make_rows(4)
+    exact.upsert(rows)
+    queries = make_vectors(3, seed=1)
+    right = exact.search(queries, 9, EVERYTHING)
+    asked = []
+
+    def pages(*options):
+        asked.append(options)
+        return [[{"number": row.number, "vector": row.vector} for row in rows]]
+
+    monkeypatch.setattr(engine, "_made", ("HNSW", 0))
+    monkeypatch.setattr(engine, "_count", lambda expression: 4)
+    monkeypatch.setattr(engine, "_best", lambda *options: [right[0].hits[:led_to], *(one.hits for one in right[1:])])
+    monkeypatch.setattr(engine, "_pages", pages)
+    assert engine.search(queries, 9, EVERYTHING) == right
+    assert len(asked) == fetched
+
+
 # ---- on servers ----
 
 
@@ -342,7 +362,7 @@ def test_weaker_consistency_finds_the_rows_in_the_end(open_engine, consistency):
 @pytest.mark.milvus
 def test_the_benchmark_finds_what_memory_finds(server, capsys):
     assert benchmark.main(["--uri", server.uri, "--rows", "300", "--dim", "8", "--rounds", "1"]) == 0
-    assert "answers of Strong: those of memory, all" in capsys.readouterr().out
+    assert "answers of flat, Strong: those of memory, all" in capsys.readouterr().out
 
 
 @pytest.mark.milvus
