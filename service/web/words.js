@@ -352,7 +352,7 @@ export const individuals = {
   tools: "Take the table home, or add somebody",
   table: "Take the table home",
   format: "As",
-  formats: { table: "Table (CSV)", wildbook: "Wildbook's sheet" },
+  formats: { table: "Table (CSV)", likely: "Table with whom open photos may show", wildbook: "Wildbook's sheet" },
   species: "Species (genus and epithet)",
   download: "Download",
   alike: (names) => `Spelt alike: ${names.join(", ")}`,

@@ -15,5 +15,5 @@ export const merge = (identityId, body) => json("POST", path(identityId, "/merge
 export const split = (identityId, body) => json("POST", path(identityId, "/split"), { body });
 export const unmerge = (identityId, body) => json("POST", path(identityId, "/unmerge"), { body });
 
-/** Where the catalogue is as a table; `wanted` is `format` and, for Wildbook, `species`. */
+/** Where the catalogue is as a table; `wanted` is `format`, `likely` and, for Wildbook, `species`. */
 export const catalogueUrl = (wanted) => `${ROOT}/v1/catalogue?${new URLSearchParams(wanted)}`;

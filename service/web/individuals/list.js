@@ -1,6 +1,7 @@
 /** The individuals of the gallery, to find one of them, and to take the table home. */
 
 import * as api from "../api/identities.js";
+import { status } from "../api/review.js";
 import { thumbnailUrl } from "../api.js";
 import { written } from "../dom.js";
 import { count, timeThere } from "../format.js";
@@ -110,7 +111,13 @@ function New() {
 function Table() {
   const [format, choose] = useState("table");
   const [species, name] = useState("");
-  const known = format === "table" || species.trim().includes(" ");
+  const [problem, refuse] = useState(null);
+  const wanted = asked(format, species.trim());
+  useEffect(() => {
+    refuse(null);
+    // Without a review nobody is likely; who may not ask how it stands has one for all that is known here.
+    if (format === "likely") status().catch((error) => error.status === 409 && refuse(error.message));
+  }, [format]);
   return html`
     <fieldset class="row">
       <legend>${words.table}</legend>
@@ -122,9 +129,14 @@ function Table() {
       </label>
       ${format === "wildbook" ? html`<label>${words.species} <input value=${species}
         onInput=${(event) => name(event.target.value)} placeholder="Tragelaphus angasii" /></label>` : null}
-      ${known ? html`<a class="button" download
-        href=${api.catalogueUrl(format === "table" ? { format } : { format, species: species.trim() })}>${words.download}</a>`
-        : null}
+      ${wanted && !problem ? html`<a class="button" download href=${api.catalogueUrl(wanted)}>${words.download}</a>` : null}
+      <span class="problem" role="alert">${problem}</span>
     </fieldset>
   `;
+}
+
+/** What to ask the catalogue for; null while the name of the species is not whole. */
+function asked(format, species) {
+  if (format === "wildbook") return species.includes(" ") ? { format, species } : null;
+  return format === "likely" ? { format: "table", likely: "true" } : { format };
 }

@@ -1,11 +1,13 @@
 """Individuals: found, renamed, merged, split and taken home, in a real browser."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.service.web.acting import ADMIN, expect
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -134,6 +136,26 @@ def test_the_table_is_taken_home(client, open_page, herd):
     with tab.expect_download() as loading:
         tab.get_by_role("link", name="Download").click()
     assert "Encounter.genus" in Path(loading.value.path()).read_text()
+
+
+def test_the_table_suggests_once_there_is_a_review(client, open_page, herd, refused):
+    refused.add(409)
+    tab = open_page(client, "/#/individuals")
+    tab.get_by_text("Take the table home, or add somebody").click()
+    kinds, link = tab.locator(".tools select"), tab.get_by_role("link", name="Download")
+    kinds.select_option("Table with whom open photos may show")
+    expect(tab.get_by_role("alert").filter(has_text="no review was started")).to_be_visible()
+    expect(link).to_have_count(0)
+    started = client.post("/v1/review/start", json={})
+    wait_until(lambda: client.get(started.headers["location"]).json()["state"] == "done")
+    wait_until(lambda: client.get("/v1/review/status").status_code == 200)
+    kinds.select_option("Table (CSV)")
+    kinds.select_option("Table with whom open photos may show")
+    expect(link).to_have_attribute("href", re.compile("likely=true"))
+    with tab.expect_download() as loading:
+        link.click()
+    rows = csv.DictReader(Path(loading.value.path()).read_text(encoding="utf-8-sig").splitlines())
+    assert len(list(rows)) == len(herd)
 
 
 def test_who_may_only_read_changes_nothing(serve, open_page, herd, ids, refused):
