@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import timm
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks import search
 from benchmarks.naming import by_chance
 from reid.models.specs import BACKBONES
 
@@ -116,7 +118,37 @@ def test_evaluate_agrees_with_the_usual_way():
 
 
 def test_search_is_exact_beside_its_rivals():
-    assert "largest difference" in run("benchmarks.search", "--rows", 1000, "--dim", 16, "--rounds", 1)
+    table = run("benchmarks.search", "--rows", 1000, "--dim", 16, "--rounds", 1)
+    assert "free: in one process" in table and "largest difference" in table
+
+
+def test_search_gives_each_rival_a_process_where_memory_is_short(monkeypatch, capsys, tmp_path):
+    command = ["--rows", "1000", "--dim", "128", "--rounds", "1", "--json", str(tmp_path / "rows.json")]
+    assert search.main(command) == 0
+    together = json.loads((tmp_path / "rows.json").read_text())
+    capsys.readouterr()
+    monkeypatch.setattr(search, "free_memory", lambda: 2**20)
+    assert search.main(command) == 0
+    told = capsys.readouterr().out
+    assert "1000 rows of 128: all at once need 0.0 GiB, 0.0 free: one process after another" in told
+    assert all(re.search(rf"\n{name}: ([\d.]+ ){{9}}ms; at most [\d,]+ MiB; ", told) for name in search.WAYS)
+    apart = json.loads((tmp_path / "rows.json").read_text())
+    assert [row.keys() for row in apart] == [row.keys() for row in together]
+    same = ("rows", "dimension", "k", "queries", "filter")
+    assert [[row[key] for key in same] for row in apart] == [[row[key] for key in same] for row in together]
+
+
+def test_search_finds_in_a_file_what_it_finds_in_memory(tmp_path):
+    with open(tmp_path / "vectors", "wb") as file:
+        queries, cameras = search.draw(file, 1000, 128)
+    cases, _ = search.alone("engine", str(tmp_path / "vectors"), cameras, queries, 1)
+    vectors = np.fromfile(tmp_path / "vectors", np.float32).reshape(1000, 128)
+    products = queries @ vectors.T
+    passing = {"none": cameras >= 0, "1 of 15 cameras": cameras == 0, "all but 1 of 15": cameras != 0}
+    assert [(filtered, count) for filtered, count, *_ in cases] == [(key, n) for key in passing for n in search.BATCHES]
+    for filtered, count, _, scores in cases:
+        best = -np.sort(-products[:count, passing[filtered]])[:, : search.COUNT]
+        np.testing.assert_allclose(scores["engine"], best, atol=1e-5)
 
 
 def test_rerank_prints_its_stages():
