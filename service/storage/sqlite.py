@@ -15,6 +15,7 @@ from service.storage.migrations.sqlite import migrate, require_newest
 
 PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
 COMPLAINTS = 5  # told of a damaged file
+CACHE_KIB = 65_536  # of pages, for whoever writes: ids are drawn by chance, so that rows touch indexes all over
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _UNUSABLE = {
@@ -147,6 +148,7 @@ def open_file(path: Path) -> Connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             migrate(connection, path, lambda: complaints(path, threading.Event()))
             connection.execute("PRAGMA journal_mode = WAL")  # after the check: it writes to the file
             opened.pop_all()
