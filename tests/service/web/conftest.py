@@ -127,7 +127,7 @@ def refused():
 @pytest.fixture
 def open_page(chromium, refused):
     """A function that opens the page of a client in a new browser profile."""
-    contexts, problems, statuses, unstarted = [], [], set(), set()
+    contexts, problems, statuses, unstarted, deleted = [], [], set(), set(), []
 
     def log(message):
         if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
@@ -136,6 +136,8 @@ def open_page(chromium, refused):
     def note(answer):
         if answer.status == 409 and answer.url.endswith(("/v1/review/status", "/preview")):
             unstarted.add(answer.status)  # how Home learns that there is no review yet, and a look that all has begun
+        elif answer.status == 404 and answer.url.startswith(tuple(deleted)):
+            return  # a picture on its way when its item was deleted
         elif answer.status >= 400:
             statuses.add(answer.status)
 
@@ -151,6 +153,7 @@ def open_page(chromium, refused):
         tab.on("response", note)
         home = str(client.base_url).rstrip("/")
         tab.on("request", lambda asked: None if asked.url.startswith((home, "blob:")) else problems.append(asked.url))
+        tab.on("request", lambda asked: deleted.append(asked.url) if asked.method == "DELETE" else None)
         if clock:
             tab.clock.install()
         tab.goto(home + path)
