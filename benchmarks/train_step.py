@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import image_size, seconds
-from reid.device import choose_precision
+from reid.device import choose_precision, keep_freed_memory
 from reid.models.dcal import build_dcal
 from reid.models.options import DcalOptions
 from reid.models.specs import BACKBONES
@@ -129,6 +129,7 @@ def matrix_rate(device: str, precision: torch.dtype) -> float:
 
 def peak_mib(arguments: argparse.Namespace, name: str) -> float:
     """Peak memory of three steps beyond what was held before them; meant for a process of its own."""
+    keep_freed_memory()
     step = STEPS[name](arguments, *batch(arguments))
     before = resident_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which a child inherits from its parent
@@ -169,6 +170,7 @@ def compare(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything the table shows."""
+    keep_freed_memory()
     times, counted = compare(arguments)
     precision = choose_precision("auto", torch.device(arguments.device))
     return {

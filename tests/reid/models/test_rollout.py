@@ -35,6 +35,12 @@ def test_class_row_is_the_full_products_row_and_sums_to_one(count):
     assert row.dtype == torch.float32
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_so_many_images_at_a_time_as_the_cache_holds_give_the_same_row(at_once, monkeypatch):
+    monkeypatch.setattr("reid.models.layers.CACHED", at_once * 4 * 3 * 7**2)
+    torch.testing.assert_close(class_row(looks(batch=5)).double(), full_matrix(looks(batch=5))[:, 0])
+
+
 def test_class_row_takes_no_gradient_and_half_precision():
     halved = [(layer, query.bfloat16().requires_grad_(), key.bfloat16()) for layer, query, key in looks()]
     row = class_row(halved)
