@@ -154,6 +154,7 @@ def peak_elsewhere(name: str) -> float:
 
 def compare(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Seconds of each step in rounds in turn, and the operations of each."""
+    keep_freed_memory()
     images, labels = batch(arguments)
     wanted = {name: make for name, make in STEPS.items() if name != "checkpointed" or arguments.checkpointing}
     steps = {name: make(arguments, images, labels) for name, make in wanted.items()}
@@ -170,7 +171,6 @@ def compare(arguments: argparse.Namespace) -> tuple[dict[str, list[float]], dict
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything the table shows."""
-    keep_freed_memory()
     times, counted = compare(arguments)
     precision = choose_precision("auto", torch.device(arguments.device))
     return {
