@@ -114,7 +114,7 @@ def measure(
 
     Beside it are the views of each photo, read in full and scaled, and the photos' sizes in bytes.
     """
-    enough = Decoding(enough=(SPARE * height, SPARE * width))
+    enough = Decoding.for_model(height, width)
     in_full = enough.in_full
     names = ("in full", "scaled", "resize", "resize scaled", "copy", "lossless", "former", "unscaled", "now")
     parts = {name: Part() for name in names}
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="FILE", help="of a data set, of which mAP is computed both ways")
     arguments = parser.parse_args()
     height, width = map(int, arguments.size.split("x"))
-    enough = Decoding(enough=(SPARE * height, SPARE * width))
+    enough = Decoding.for_model(height, width)
     network = None
     if arguments.weights:
         network = Pretrained(backbone=arguments.backbone, weights=arguments.weights, image_size=(height, width))

@@ -42,7 +42,7 @@ from PIL import Image
 
 from benchmarks.http_load import Load, drive, multipart
 from reid.config import load_config
-from reid.data.preprocessing import Preprocessing
+from reid.data.preprocessing import Decoding, Preprocessing
 from reid.inference.checkpoint import Checkpoint, save_model
 from reid.inference.embedder import Embedder
 from reid.models.dcal import build_dcal
@@ -84,7 +84,8 @@ def make_checkpoint(folder: Path, backbone: str, size: tuple[int, int] = SIZE) -
     model, _ = build_dcal(backbone, size, 2)
     options = {"model.backbone": backbone, "model.method": "dcal", "data.root": "images.csv"}
     config = load_config("csv", None, {**options, "data.image_size": "x".join(map(str, size))})
-    preprocessing = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    how = Decoding.for_model(*size)
+    preprocessing = Preprocessing(size, (0.5,) * 3, (0.5,) * 3, profiles=how.profiles, enough=how.enough)
     save_model(folder / "model.safetensors", model, Checkpoint(config, preprocessing, ("a", "b"), {}, 1))
     return folder
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-SPARE = 6  # times what a model is given a side is enough to decode; `benchmarks.ingest` shows what that changes
+SPARE = 5  # times what a model is given a side is enough to decode; `benchmarks.ingest` shows what that changes
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,11 @@ class Decoding:
 
     profiles: bool = True
     enough: tuple[int, int] | None = None
+
+    @classmethod
+    def for_model(cls, height: int, width: int) -> "Decoding":
+        """How pictures are decoded for a model that is trained now and is given so many pixels."""
+        return cls(enough=(SPARE * height, SPARE * width))
 
     @property
     def in_full(self) -> "Decoding":

@@ -10,7 +10,7 @@ import torch
 
 from reid.config import Config, ConfigError, TrainOptions
 from reid.data.loaders import EpochSampler, TrainingLoader, Transform, worker_count
-from reid.data.preprocessing import SPARE, Decoding, Preprocessing
+from reid.data.preprocessing import Decoding, Preprocessing
 from reid.data.samples import Sample
 from reid.device import keep_freed_memory
 from reid.distributed.world import World
@@ -77,8 +77,7 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
     if not resume:
         log.info("%s", report)
     loss = plan.build_loss(model)
-    height, width = plan.resize or image_size
-    how = Decoding(enough=(SPARE * height, SPARE * width))
+    how = Decoding.for_model(*(plan.resize or image_size))
     if resume:
         how = world.on_main(lambda: saved_decoding(output / STATE_FILE))
     preprocessing = Preprocessing(image_size, *normalisation(model.backbone), plan.resize, how.profiles, how.enough)

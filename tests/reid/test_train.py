@@ -189,7 +189,7 @@ def test_a_run_goes_on_decoding_as_it_began(photos, tiny, tmp_path, monkeypatch,
         train(config, tmp_path, device="cpu")
     monkeypatch.undo()
     saved = state(tmp_path)
-    expected = Decoding(enough=(96, 96))
+    expected = Decoding(enough=(80, 80))
     assert Decoding(**saved["decoding"]) == expected
     if earlier:
         del saved["decoding"]
