@@ -15,6 +15,7 @@ from service.gallery.copies import copy_of, lossless
 from service.records import Region, UnusableBox
 
 THUMBNAIL_SIDE = 256  # pixels
+GAP = 1.2  # times the thumbnail's size, from which it is resized with care; what is larger is averaged
 SMALL_SIDE = 160  # of one for a grid, on a screen that has one pixel where others have two
 SHOWN_SIDE = 1024  # of a picture with the model's attention over it; the model sees less, and people need no more
 
@@ -75,7 +76,7 @@ def _scale(want: Want, how: Decoding) -> Decoding:
         case "shown":
             return how.at_least(SHOWN_SIDE)
         case "thumbnail":
-            return how.at_least(2 * THUMBNAIL_SIDE)
+            return how.at_least(round(GAP * THUMBNAIL_SIDE))
         case "picture":
             return how.in_full
 
@@ -110,7 +111,7 @@ def smaller(thumbnail: bytes) -> bytes:
 
 def _jpeg(image: Image.Image, side: int) -> bytes:
     written = io.BytesIO()
-    _small(image, side, reducing_gap=1.2).save(written, "JPEG", quality=85)  # of what is so small nobody sees it
+    _small(image, side, reducing_gap=GAP).save(written, "JPEG", quality=85)
     return written.getvalue()
 
 

@@ -92,7 +92,7 @@ def test_the_whole_is_decoded_as_small_as_each_may_have_it(monkeypatch):
     view, thumbnail, shown = rendered.parts[0]
     assert view.size == (8, 8) and shown.size == (1024, 410)
     assert Image.open(io.BytesIO(thumbnail)).size == (256, 102)
-    assert asked[:3] == [(32, 32), (512, 512), (1024, 1024)]
+    assert asked[:3] == [(32, 32), (307, 307), (1024, 1024)]
     assert rendered.copy == copy_of(data, decode(data), AS_SHOWN)
     asked.clear()
     render(
