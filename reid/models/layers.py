@@ -74,10 +74,11 @@ class Layer:
         T' may count tokens in front of the block's own, which it does not touch.
         """
         before, own = row.split([row.shape[1] - key.shape[1], key.shape[1]], dim=1)
-        images, tokens, heads, _ = query.shape
-        # On a CPU, maps that leave its cache before they are used take twice the time.
-        at_once = max(1, CACHED // (4 * heads * tokens**2)) if query.device.type == "cpu" else images
-        parts = zip(*(part.split(at_once) for part in (own.unsqueeze(1), query, key)), strict=True)
+        parts = [(own.unsqueeze(1), query, key)]
+        # On a CPU, maps that leave its cache before they are used take twice the time. A graph has no number of images.
+        if query.device.type == "cpu" and not torch.compiler.is_compiling():
+            at_once = max(1, CACHED // (4 * query.shape[2] * query.shape[1] ** 2))
+            parts = list(zip(*(part.split(at_once) for part in parts[0]), strict=True))
         drawn = torch.cat([shares @ self.mean_attention(query, key) for shares, query, key in parts]).squeeze(1)
         return torch.cat([before, 0.5 * own + 0.5 * drawn], dim=1)
 
