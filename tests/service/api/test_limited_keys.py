@@ -43,7 +43,8 @@ def form(data, *said):
 
 
 def says_nothing_of(south, text):
-    return not any(secret in text for secret in (south.item_id, "south", "secret-place", "ada"))
+    # As words, for ids in hexadecimal may have the letters of a name.
+    return not any(re.search(rf"\b{secret}\b", text) for secret in (south.item_id, "south", "secret-place", "ada"))
 
 
 def test_a_photo_of_another_camera_is_refused_without_a_word_of_it(ask, south, picture):
