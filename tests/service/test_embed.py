@@ -221,6 +221,7 @@ def test_shares_are_disjoint_and_whole_for_any_number_of_processes(folder, run, 
     assert len(made) == 6
 
 
+@pytest.mark.slow
 def test_two_processes_make_what_one_makes(folder, run, checkpoint, tmp_path):
     """The second process is there first, and waits for the list of the first."""
     options = ["--checkpoint", checkpoint, "--output", tmp_path / "features", "--device", "cpu", "--shard-size", SHARD]

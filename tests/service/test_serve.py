@@ -80,6 +80,7 @@ def test_a_query_is_answered_and_a_signal_ends_it_well(start, picture, sent):
     assert again["matches"] == answer["matches"]
 
 
+@pytest.mark.slow
 def test_a_classifier_alone_and_beside_the_gallery(start, start_alone, classifier, picture):
     process, address = start_alone()
     answer = post(f"{address}/v1/classify", files={"image": ("a.png", picture(1))}).json()
@@ -96,6 +97,7 @@ def test_a_classifier_alone_and_beside_the_gallery(start, start_alone, classifie
     assert (process.returncode, rest) == (0, "stopped\n")
 
 
+@pytest.mark.slow
 def test_what_was_answered_survives_a_kill(start, picture):
     process, address = start()
     photo = {"images": ("a.png", picture(1))}
@@ -218,6 +220,7 @@ def test_elsewhere_a_classifier_alone_needs_the_admin_key(classifier, start_alon
     assert post(f"{address}/v1/classify", files=sent, headers={"X-API-Key": "a" * 40}).status_code == 200
 
 
+@pytest.mark.slow
 def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_path):
     """The same weights with other features are another model."""
     process, address = start()
@@ -249,6 +252,7 @@ def test_another_model_serves_after_a_reindex(start, checkpoint, picture, tmp_pa
     assert answer["candidates"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["toy", "msmt17"])
 def test_the_toy_model_is_named_as_such(start, checkpoint, tmp_path, dataset):
     run = shutil.copytree(checkpoint, tmp_path / dataset)
@@ -280,6 +284,7 @@ def test_the_export_of_a_model_serves_its_gallery(start, checkpoint, picture, tm
     assert shown.status_code == 200
 
 
+@pytest.mark.slow
 def test_a_gallery_made_by_one_runtime_is_searched_by_the_other(start, checkpoint, picture, tmp_path):
     pytest.importorskip("onnxscript")
     run = shutil.copytree(checkpoint, tmp_path / "run")

@@ -58,6 +58,7 @@ def contents(folder):
     return kept
 
 
+@pytest.mark.slow
 def test_every_answer_is_that_of_some_moment(serve, checkpoint, picture):
     """32 clients query while 4 enrol and 2 delete; a photo is enrolled once and may then be deleted."""
     sent = [picture(n) for n in range(200)]

@@ -306,6 +306,7 @@ def open_jobs(address):
     return [job for job in found if job["state"] in ("queued", "running")]
 
 
+@pytest.mark.slow
 def test_a_kill_under_load_loses_nothing(checkpoint, other_model, picture, tmp_path):
     kill_rounds(tmp_path / "gallery", [checkpoint, other_model], picture, rounds=2, seed=1)
 
@@ -315,6 +316,7 @@ def test_many_kills_under_load_lose_nothing(checkpoint, other_model, picture, tm
     kill_rounds(tmp_path / "gallery", [checkpoint, other_model], picture, rounds=15, seed=2)
 
 
+@pytest.mark.slow
 def test_a_signal_under_load_loses_nothing(checkpoint, picture, tmp_path):
     """The clients take care that each answer is good or a refusal; the gallery is compared with what they know."""
     clients, draw = make_clients(5, picture, 3), random.Random(3)

@@ -158,6 +158,7 @@ def test_processes_train_the_parameters_of_one_process_on_the_same_batches(photo
     assert abs(alone[-1]["loss"] - alone[0]["loss"]) > 0.01, "too little was trained to differ"
 
 
+@pytest.mark.slow
 def test_categories_are_trained_alike_too(tmp_path, tiny, monkeypatch):
     kinds = write_classes(tmp_path / "kinds")
     options = {name: value for name, value in tiny.items() if name.split(".")[1] not in ("pad", "images_per_identity")}
@@ -186,6 +187,7 @@ def stop_in(rank, call, argv):
     return main(argv)
 
 
+@pytest.mark.slow
 def test_a_stop_of_one_process_stops_all_after_the_same_step_and_the_resumed_run_is_exact(photos, tiny, tmp_path):
     options = {**tiny, "model.drop_path": 0.3, "data.root": str(photos)}
     done(together(tmp_path, options, "--output", str(tmp_path / "whole")))
@@ -204,6 +206,7 @@ def test_a_stop_of_one_process_stops_all_after_the_same_step_and_the_resumed_run
     assert not torch.equal(*streams[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2, 1), (1, 2), (2, 4)], ids=str)
 def test_a_run_goes_on_with_another_number_of_processes(photos, tiny, tmp_path, monkeypatch, sizes):
     """Partners are those of two processes throughout, so that one run can be compared with another."""
@@ -234,6 +237,7 @@ def test_a_run_goes_on_with_another_number_of_processes(photos, tiny, tmp_path, 
     assert_alike(tmp_path / "whole", tmp_path / "halves")
 
 
+@pytest.mark.slow
 def test_one_process_writes_and_speaks(photos, tiny, tmp_path):
     run = done(together(tmp_path, {**tiny, "data.root": str(photos)}, "--output", str(tmp_path / "run")))
     assert run.text("out")[1] == run.text("err")[1] == ""
@@ -247,6 +251,7 @@ def test_one_process_writes_and_speaks(photos, tiny, tmp_path):
     assert len(files) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (3, 5))])
 def test_an_evaluation_by_several_processes_is_that_of_one(write_photos, save_run, tmp_path, size):
     """To the last bit, because the batches are the same; 5 queries are fewer batches than processes."""
@@ -271,6 +276,7 @@ def test_an_evaluation_by_several_processes_is_that_of_one(write_photos, save_ru
     assert set(run.text("out")[1:] + run.text("err")[1:]) == {""}
 
 
+@pytest.mark.slow
 def test_categories_are_evaluated_alike_too(save_run, tmp_path):
     kinds = write_classes(tmp_path / "kinds")
     checkpoint = save_run(tmp_path / "run", "fgvc")
@@ -284,6 +290,7 @@ def test_categories_are_evaluated_alike_too(save_run, tmp_path):
     assert "top-1" in run.text("out")[0] and run.text("out")[1] == ""
 
 
+@pytest.mark.slow
 def test_what_cannot_be_evaluated_is_told_once(write_photos, save_run, tmp_path):
     photos = write_photos(tmp_path / "photos")
     checkpoint = save_run(tmp_path / "run", "reid")
@@ -302,6 +309,7 @@ def wait_for(file):
     wait_until(file.exists, f"no {file}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "victim"), [(2, 0), (2, 1), (3, 1)])
 def test_the_others_end_and_one_tells_when_a_process_is_killed(photos, tiny, tmp_path, size, victim):
     options = {**tiny, "data.root": str(photos), "train.batch_size": 4 * size, "train.epochs": 5000}
@@ -408,6 +416,7 @@ def test_a_connection_that_timed_out_with_all_there_is_one_sentence_with_the_adv
             raise lost
 
 
+@pytest.mark.slow
 def test_an_image_that_one_process_cannot_read_is_told_once(photos, tiny, tmp_path):
     labels = [row.split(",")[2] for row in photos.read_text().splitlines()[1:] if ",train," in row]
     second = next(PKSampler([int(label[-1]) for label in labels], p=4, k=2).epoch(0))[1]
@@ -422,6 +431,7 @@ def test_an_image_that_one_process_cannot_read_is_told_once(photos, tiny, tmp_pa
     assert "the image is damaged" in run.text("err")[1], "the process that was to read it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "flags", "message"),
     [
@@ -442,6 +452,7 @@ def test_what_is_wrong_is_told_once(photos, tiny, tmp_path, changes, flags, mess
     assert "Traceback" not in "".join(run.text("err"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_told_once(photos, tiny, tmp_path):
     run = together(tmp_path, {**tiny, "data.root": str(photos)}, "--device", "cuda")

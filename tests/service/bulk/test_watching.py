@@ -160,6 +160,7 @@ def test_a_folder_that_cannot_be_read_is_told_once(watched, folder, picture, cap
     assert len(caplog.messages) == 2
 
 
+@pytest.mark.slow
 def test_by_the_command_and_by_the_service(command, serve, folder, picture, tmp_path):
     process = command("service.enrol", "--watch", str(folder))
     (folder / "a.png").write_bytes(picture(1))
