@@ -56,6 +56,7 @@ SIZE = (256, 128)
 BATCH = 32  # the service's own
 FILES = 32  # in a request that enrols
 ENROLLING_CLIENTS = 4
+WARM_UP = 2.0  # seconds of queries that are not counted
 QUERY_PHOTOS = 256
 ROWS_AT_ONCE = 10_000
 CAMERAS, PER_IDENTITY = 12, 20
@@ -259,10 +260,12 @@ class Bench:
             with self.serving(Path(folder)) as address:
                 wait_until_ready(address)
                 what = {"what": "service", "rows": rows, "start": time.perf_counter() - begun}
+                query(address, photos, max(clients), WARM_UP)  # threads begin, and caches fill
                 for count in clients:
                     yield self.beside_forward(what, partial(query, address, photos, count, self.seconds))
                 if with_naive:
                     with self.naive(vectors) as other:
+                        query(other, photos, max(clients), WARM_UP)
                         measure = partial(query, other, photos, max(clients), self.seconds)
                         yield self.beside_forward({"what": "naive", "rows": len(vectors)}, measure)
 
