@@ -4,7 +4,8 @@
     python -m benchmarks.forms --data ../shared/data --weights deit_small.safetensors --gpu
 
 Augmentations of each image, and what frozen blocks make of them, are computed once, so that a run is little but its
-steps. With --gpu no block is frozen, images have 224 x 224 pixels, and the backbone is DeiT-Small.
+steps. With --frozen 0 none is frozen, which asks for another --rate. With --gpu none is, images have 224 x 224 pixels,
+and the backbone is DeiT-Small.
 
 A run is a row of --runs/SET.jsonl; one that is there is not repeated, so the same command can be given again. What runs
 is given as SET:FORMS:STEPS:SEEDS, by default PLAN or GPU_PLAN; with :RATES the baseline is tried on a third of the
@@ -501,6 +502,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds eth80, nyala and cub30")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--frozen", type=int, help="blocks that are not trained; default: 8, 0 with --gpu")
+    parser.add_argument("--rate", type=float, help="of learning, in the place of that of the recipe")
     parser.add_argument("--backbone", help="default: vit_tiny, deit_small with --gpu")
     parser.add_argument("--runs", type=Path, help="default: runs/forms, runs/forms-gpu with --gpu")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -509,11 +512,13 @@ def main() -> None:
     arguments = parser.parse_args()
     gpu = arguments.gpu
     sets = ON_A_GPU if gpu else SETS
+    if arguments.rate is not None:
+        sets = {name: replace(chosen, rate=arguments.rate) for name, chosen in sets.items()}
     folder = arguments.runs or Path("runs/forms-gpu" if gpu else "runs/forms")
     network = Network(
         arguments.backbone or ("deit_small" if gpu else "vit_tiny"),
         arguments.weights,
-        0 if gpu else FROZEN,
+        arguments.frozen if arguments.frozen is not None else 0 if gpu else FROZEN,
         torch.device("cuda" if gpu else "cpu"),
     )
     if not arguments.table_only:
