@@ -502,7 +502,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds eth80, nyala and cub30")
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--frozen", type=int, help="blocks that are not trained; default: 8, 0 with --gpu")
+    parser.add_argument(
+        "--frozen", type=int, choices=range(12), metavar="0...11", help="blocks not trained (8, or 0 with --gpu)"
+    )
     parser.add_argument("--rate", type=float, help="of learning, in the place of that of the recipe")
     parser.add_argument("--backbone", help="default: vit_tiny, deit_small with --gpu")
     parser.add_argument("--runs", type=Path, help="default: runs/forms, runs/forms-gpu with --gpu")
@@ -518,15 +520,16 @@ def main() -> None:
     network = Network(
         arguments.backbone or ("deit_small" if gpu else "vit_tiny"),
         arguments.weights,
-        arguments.frozen if arguments.frozen is not None else 0 if gpu else FROZEN,
+        (0 if gpu else FROZEN) if arguments.frozen is None else arguments.frozen,
         torch.device("cuda" if gpu else "cpu"),
     )
     if not arguments.table_only:
         plan = [one for text in arguments.plan or (GPU_PLAN if gpu else PLAN) for one in parse(text)]
         run(plan, arguments.data, network, folder, sets)
     machine = torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU"
+    rate = "" if arguments.rate is None else f", rate {arguments.rate:g}"
     heading = (
-        f"{network.backbone}, {network.frozen} blocks frozen, on {machine}, torch {torch.__version__}, Python "
+        f"{network.backbone}, {network.frozen} blocks frozen{rate}, on {machine}, torch {torch.__version__}, Python "
         f"{platform.python_version()}, {date.today()}"
     )
     text = f"{heading}\n\n{tables(folder, arguments.data, sets)}"
@@ -534,7 +537,7 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / f"{folder.name}.md").write_text(text + "\n")
     kept = {name: rows(folder / f"{name}.jsonl") for name in sets}
-    (arguments.results / f"{folder.name}.json").write_text(json.dumps(kept) + "\n")
+    (arguments.results / f"{folder.name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

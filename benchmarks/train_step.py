@@ -27,12 +27,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbones import image_size, seconds
-from reid.device import choose_precision, keep_freed_memory
+from reid.device import choose_precision
 from reid.models.dcal import build_dcal
 from reid.models.options import DcalOptions
 from reid.models.specs import BACKBONES
 from reid.training.loop import draw_partners
 from reid.training.losses import ReidLoss, batch_hard_triplet, branch_losses, total_loss
+from reid.training.runs import keep_freed_memory
 
 CLASSES = 751  # Market-1501's training identities
 

@@ -1,6 +1,5 @@
 """Where to compute, in which precision, and how much memory it took."""
 
-import ctypes
 import logging
 import re
 import sys
@@ -13,7 +12,6 @@ import torch
 log = logging.getLogger("reid")
 
 CPU_FLAGS = Path("/proc/cpuinfo")
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -91,18 +89,6 @@ def _matrix_rate(dtype: torch.dtype, side: int = 192) -> float:
         _ = matrix @ matrix
         times.append(perf_counter() - began)
     return 2 * side**3 / min(times)
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees, for what is allocated next; of glibc, elsewhere nothing.
-
-    A step of training frees what the next one takes again. Tensors above 32 MiB are otherwise given back to the system
-    each time, and cleared page by page when they return.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)  # none
 
 
 def peak_memory_mib(device: torch.device) -> float:

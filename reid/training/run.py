@@ -12,7 +12,6 @@ from reid.config import Config, ConfigError, TrainOptions
 from reid.data.loaders import EpochSampler, TrainingLoader, Transform, worker_count
 from reid.data.preprocessing import Decoding, Preprocessing
 from reid.data.samples import Sample
-from reid.device import keep_freed_memory
 from reid.distributed.world import World
 from reid.files import write_text
 from reid.inference.checkpoint import NO_SIDE_INFO, Checkpoint, build_model, save_model
@@ -68,8 +67,6 @@ def run(plan: Plan, output: Path, *, device: torch.device, resume: bool, world: 
     """
     config, options = plan.config, plan.train
     image_size = config.data.image_size
-    if device.type == "cpu":
-        keep_freed_memory()
     torch.manual_seed(options.seed)
     weights = "none" if resume else config.model.weights
     model, report = build_model(config, image_size, len(plan.classes), weights, len(plan.side_info))

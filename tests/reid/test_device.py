@@ -1,7 +1,4 @@
-import json
 import logging
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -43,27 +40,3 @@ def test_what_is_no_linux_tells_nothing_against_it(cpu, tmp_path):
     (tmp_path / "cpuinfo").unlink()
     device._cpu_has_bfloat16.cache_clear()
     assert inference_precision("bfloat16", CPU) == torch.bfloat16
-
-
-FAULTS = """
-import json, resource, torch
-from reid.device import keep_freed_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):
-        torch.ones(16 << 20)  # 64 MiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-before = faults()
-keep_freed_memory()
-faults()
-print(json.dumps([before, faults()]))
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-def test_memory_that_is_kept_is_not_cleared_anew_for_each_large_tensor():
-    done = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
-    usual, kept = json.loads(done.stdout)
-    assert kept < usual / 8
