@@ -351,8 +351,7 @@ class Key:
         return Caller(self.key_id, self.scopes, self.cameras)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """An item found: its number and its cosine similarity to the query, in [-1, 1]."""
 
     number: int

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.engines.memory import Candidates, Mask, MemoryEngine, least_product
+from service.engines.memory import Candidates, Mask, MemoryEngine, least_product, nearest
 from service.engines.snapshot import Places, Saved
 from service.fields import Filter
 from service.records import Row
@@ -168,7 +168,7 @@ class IvfEngine(MemoryEngine):
             products = torch.from_numpy(np.where(places < 0, -np.inf, found.clip(-1, 1)))
             # More rows as good as the last may have been left out: a crowd of photos that are nearly equal.
             if wanted >= len(passing) or (products[:, -1:] < least_product(products, count, FLOAT16_ERROR)).all():
-                return Candidates(products, torch.from_numpy(places), FLOAT16_ERROR)
+                return nearest(products, torch.from_numpy(places), count, FLOAT16_ERROR)
             wanted *= 8
 
 

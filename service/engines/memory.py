@@ -34,7 +34,7 @@ KNN_VALUES = 2**27  # of rows gathered for FAISS at a time: 512 MiB of the GPU
 QUERIES_AT_ONCE = 256
 BLOCK_VALUES = 2**25  # products held at a time: 128 MiB
 GROUP = 32  # rows that are kept or left out together, by the best of them
-CROWDED = 4  # groups, of which one is kept
+CROWDED = 8  # groups, of which one is kept
 PAIR_VALUES = 2**18  # of rows scored again at a time
 COMPRESSED_ROWS = 5_000  # that pass, from which on it is faster to look at compressed rows first
 SPARSE = 64  # values of rows that pass, for each row that there is, from which on it is, too
@@ -52,14 +52,13 @@ ROUNDING = {"tf32": 2.0**-9, "bf16": 2.0**-6}  # of products with factors cut to
 
 
 class Candidates(NamedTuple):
-    """What may be among the best: products (B, C) in [-1, 1], or -inf for no row, and the rows' places (B, C).
+    """Rows that may be among the best: for each, which query it is for (P,), rising, and its place (P,).
 
-    A product is off from the row's score by at most `error`, and every row left out is known to be no better.
+    Every row left out is known to be no better than enough of these.
     """
 
-    products: torch.Tensor
-    places: torch.Tensor
-    error: float
+    query: torch.Tensor
+    place: torch.Tensor
 
 
 class MemoryEngine:
@@ -361,12 +360,12 @@ class MemoryEngine:
             return None
         self._crowded = 0
         places = [torch.from_numpy(some) for some in found if some is not None]
-        columns = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
-        products = torch.full(columns.shape, -torch.inf)
-        for row, (some, query) in enumerate(zip(places, queries, strict=True)):
+        products = []
+        for some, query in zip(places, queries, strict=True):
             self._read(some.numpy())
-            products[row, : len(some)] = (self._vectors[some] @ query).clamp_(-1, 1)
-        return Candidates(products, columns, _error(queries))
+            products.append((self._vectors[some] @ query).clamp_(-1, 1))
+        query = torch.arange(len(places)).repeat_interleave(torch.tensor([len(some) for some in places]))
+        return nearest_pairs(torch.cat(products), query, torch.cat(places), count, _error(queries))
 
     def _prepare(self) -> None:
         """Make what searches of all rows need, before the first of them."""
@@ -395,21 +394,17 @@ class MemoryEngine:
                 products[: len(places)][part] = _multiply(self._vectors, places[part], queries)
         error = _error(queries)
         grouped = products.clamp_(-1, 1).view(groups, GROUP, -1)
-        best = grouped.amax(dim=1).T.contiguous()
-        # The best of `count` groups are as many rows, so that no row further below is among the best.
-        least = least_product(best, min(count, groups), error) if groups >= count else best.amin(dim=1, keepdim=True)
-        query, group = (best >= least).nonzero(as_tuple=True)
         all_places = torch.from_numpy(places).to(self._device)
-        if len(query) > best.numel() // CROWDED:  # a copy of what is kept would be as large as all there is
-            return Candidates(products[: len(places)].T, all_places.expand(len(queries), -1), error)
-        sizes = torch.bincount(query, minlength=len(queries))
-        position = torch.arange(len(query), device=self._device) - (sizes.cumsum(0) - sizes)[query]
-        kept = torch.full((len(queries), int(sizes.max()), GROUP), -torch.inf, device=self._device)
-        columns = torch.zeros(kept.shape, dtype=torch.int64, device=self._device)
-        kept[query, position] = grouped[group, :, query]
-        columns[query, position] = group[:, None] * GROUP + torch.arange(GROUP, device=self._device)
-        columns = columns.flatten(1).clamp_(max=len(places) - 1)
-        return Candidates(kept.flatten(1), all_places[columns], error)
+        if groups >= count:
+            best = grouped.amax(dim=1).T.contiguous()
+            # The best of `count` groups are as many rows, so that no row further below is among the best.
+            least = least_product(best, count, error)
+            query, group = (best >= least).nonzero(as_tuple=True)
+            if len(query) <= best.numel() // CROWDED:
+                rows = grouped[group, :, query]
+                pair, row = (rows >= least[query]).nonzero(as_tuple=True)
+                return nearest_pairs(rows[pair, row], query[pair], all_places[group[pair] * GROUP + row], count, error)
+        return nearest(products[: len(places)].T, all_places.expand(len(queries), -1), count, error)
 
     def _neighbours(self, queries: torch.Tensor, places: Places, count: int) -> Candidates | None:
         """Have FAISS find the best rows for queries (B, E) on the GPU: as `_products`, without rows that are too far.
@@ -423,27 +418,24 @@ class MemoryEngine:
         products, columns, left_out = [], [], [torch.full((len(queries), 1), -torch.inf, device=self._device)]
         for part in _parts(len(places), KNN_VALUES, queries.shape[1]):
             tile = places[part]
-            rows, nearest = _rows(self._vectors, tile), min(wanted, len(tile))
+            rows, closest = _rows(self._vectors, tile), min(wanted, len(tile))
             device, metric = rows.get_device(), self._faiss.METRIC_INNER_PRODUCT
             with torch.cuda.device(device):  # FAISS takes the stream of the current device, not that of `device`
                 best, indices = self._faiss.knn_gpu(
-                    self._resources, queries, rows, nearest, metric=metric, device=device
+                    self._resources, queries, rows, closest, metric=metric, device=device
                 )
             products.append(best.clamp_(-1, 1))
             columns.append(torch.from_numpy(tile).to(self._device)[indices])
-            if nearest < len(tile):
+            if closest < len(tile):
                 left_out.append(best[:, -1:])  # the others of this tile are no better
         joined, error = torch.cat(products, dim=1), _error(queries)
         if (torch.cat(left_out, dim=1).amax(dim=1, keepdim=True) >= least_product(joined, count, error)).any():
             return None
-        return Candidates(joined, torch.cat(columns, dim=1), error)
+        return nearest(joined, torch.cat(columns, dim=1), count, error)
 
     def _rank(self, queries: torch.Tensor, candidates: Candidates, count: int) -> list[tuple[Hit, ...]]:
         """Score the candidates that may be among the `count` best of each query, and sort them."""
-        products, places, error = candidates
-        count = min(count, products.shape[1])
-        query, column = (products >= least_product(products, count, error)).nonzero(as_tuple=True)
-        place = places[query, column]
+        query, place = candidates
         scores, exact = np.empty(len(place)), queries.double()
         for part in _parts(len(place), PAIR_VALUES, queries.shape[1]):
             asked, rows = exact.index_select(0, query[part]), self._vectors.index_select(0, place[part])
@@ -452,10 +444,10 @@ class MemoryEngine:
         scores = scores.clip(-1, 1)
         numbers, owners = self._facts["number"][place.cpu().numpy()], query.cpu().numpy()
         order = np.lexsort((numbers, -scores, owners))
-        # Each query has `count` of them at least.
         best = order[np.arange(len(order)) - np.searchsorted(owners, owners) < count]
         hits = list(map(Hit, numbers[best].tolist(), scores[best].tolist()))
-        return [tuple(hits[start : start + count]) for start in range(0, len(hits), count)]
+        each = len(hits) // len(queries)  # `count`, or all rows of a part that are fewer
+        return [tuple(hits[start : start + each]) for start in range(0, len(hits), each)]
 
 
 class _Codes:
@@ -513,8 +505,29 @@ def least_product(products: torch.Tensor, count: int, error: float) -> torch.Ten
     return products.topk(count, dim=1).values[:, -1:] - 2 * error
 
 
-def _best(parts: Sequence[Sequence[Hit]], count: int) -> tuple[Hit, ...]:
-    """The `count` best of the hits of some parts, each of them sorted."""
+def nearest(products: torch.Tensor, places: torch.Tensor, count: int, error: float) -> Candidates:
+    """The rows at `places` (B, C) that may be among the `count` best, by products (B, C) off by at most `error`."""
+    least = least_product(products, min(count, products.shape[1]), error)
+    query, column = (products >= least).nonzero(as_tuple=True)
+    return Candidates(query, places[query, column])
+
+
+def nearest_pairs(
+    products: torch.Tensor, query: torch.Tensor, places: torch.Tensor, count: int, error: float
+) -> Candidates:
+    """As `nearest`, of as many rows for a query (P,), rising, as there are for it: `count` or more."""
+    order = products.argsort(descending=True)
+    order = order[query[order].argsort(stable=True)]
+    query, products = query[order], products[order]
+    ends = torch.searchsorted(query, query) + count - 1
+    kept = products >= products[ends] - 2 * error
+    return Candidates(query[kept], places[order[kept]])
+
+
+def _best(parts: Sequence[tuple[Hit, ...]], count: int) -> tuple[Hit, ...]:
+    """The `count` best of the hits of some parts, each of which has its own `count` best, sorted."""
+    if len(parts) == 1:
+        return parts[0]
     return tuple(islice(merge(*parts, key=lambda hit: (-hit.score, hit.number)), count))
 
 
