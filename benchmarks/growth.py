@@ -32,6 +32,7 @@ from service.gallery.index import Index, LocalIndex
 from service.opening import server_index
 from service.records import Details, EngineName, Filter, Medium, NewItem, Vectors
 from service.settings import Backend
+from service.settling import settle
 from service.storage.database import Database
 from service.storage.models import Models
 from service.storage.store import Store
@@ -64,13 +65,16 @@ def fill(folder: Path, rows: int, size: int) -> tuple[Row, Vectors, Vectors]:
     """Make a gallery; returns how that went, queries (64, E), and the scores (64, 10) of the best rows for them."""
     query, gallery = make_sides(EXACT, rows, size)
     vectors, cameras = gallery.features.numpy(), gallery.cameras.astype(str)
+    settle()  # as `reid-enrol --features` and `reid-serve` do
     with Database(folder) as database:
         Models(database).bind(MODEL, size, {})
-        store, begun = Store(database), time.perf_counter()
+        store, seconds = Store(database), 0.0
         for start in range(0, rows, AT_ONCE):
             stop = min(start + AT_ONCE, rows)
-            store.enrol([_item(i, vectors[i], cameras[i], gallery.ids[i]) for i in range(start, stop)])
-        seconds = time.perf_counter() - begun
+            new = [_item(i, vectors[i], cameras[i], gallery.ids[i]) for i in range(start, stop)]
+            begun = time.perf_counter()
+            store.enrol(new)
+            seconds += time.perf_counter() - begun
     disk = sum(path.stat().st_size for path in folder.iterdir())
     best = (query.features @ gallery.features.T).topk(COUNT, dim=1).values.numpy()
     return {"rows": rows, "enrolled_per_s": rows / seconds, "disk_mib": disk / 2**20}, query.features.numpy(), best

@@ -16,6 +16,7 @@ from service.bulk.sources import Source
 from service.fields import Filter
 from service.records import Cameras
 from service.settings import Backend, load
+from service.settling import settle
 from service.storage.folder import require_free
 
 log = logging.getLogger("reid")
@@ -41,6 +42,7 @@ def _command(arguments: argparse.Namespace) -> int:
             )
         from service.bulk.enrolling import enrol_features, told  # here, since torch comes with it
 
+        settle()
         counts, size = enrol_features(
             arguments.gallery,
             features,

@@ -22,6 +22,7 @@ from service.api.crowded import Crowded
 from service.api.proxies import Proxied
 from service.api.starting import Starting
 from service.settings import Settings
+from service.settling import settle
 
 log = logging.getLogger("reid")
 
@@ -102,6 +103,7 @@ def serve(settings: Settings) -> None:
         from service.loading import announce, load_app  # here, since it brings torch, which takes seconds
 
         with load_app(settings, starting.tell) as loaded:
+            settle()
             starting.app, server.give_up = loaded.app, loaded.give_up
             announce(loaded, settings, f"http://{f'[{host}]' if ':' in host else host}:{port}")
             # In turns, for a signal that comes just before the wait for good would not be seen until the next one.

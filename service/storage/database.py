@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Executable, Table, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.storage.copying import TABLES, last_numbers, read_rows, set_last_numbers
+from service.storage.driver import fetch_rows
 from service.storage.inspection import DamagedDatabase
 from service.storage.postgresql import WAIT, Postgresql
 from service.storage.sqlite import Sqlite
@@ -59,11 +60,8 @@ class Database:
 
     def read(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """The rows of a query, as of one moment."""
-        with self.reading() as connection, connection.execute(statement, parameters) as found:
-            assert found.cursor is not None
-            return list(
-                found.cursor.fetchall()
-            )  # the driver's own rows: 100,000 of them are what a search engine reads
+        with self.reading() as connection:
+            return fetch_rows(connection, statement, parameters)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

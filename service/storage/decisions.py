@@ -17,7 +17,7 @@ from service.fields import time_from
 from service.records import Decision
 from service.storage.columns import json_text, portions
 from service.storage.database import Database
-from service.storage.inserting import insert_rows
+from service.storage.driver import insert_rows
 from service.storage.tables import decisions
 
 Pair = tuple[str, str]

@@ -15,6 +15,7 @@ from service.storage.migrations.sqlite import migrate, require_newest
 
 PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
 COMPLAINTS = 5  # told of a damaged file
+LOG_PAGES = 4096  # of 4 KiB, written before they go to the file: a thousand items fill the usual 1,000
 CACHE_KIB = 65_536  # of pages, for whoever writes: ids are drawn by chance, so that rows touch indexes all over
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
@@ -151,6 +152,7 @@ def open_file(path: Path) -> Connection:
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             migrate(connection, path, lambda: complaints(path, threading.Event()))
             connection.execute("PRAGMA journal_mode = WAL")  # after the check: it writes to the file
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             opened.pop_all()
         return connection
 

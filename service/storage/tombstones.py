@@ -16,7 +16,7 @@ from service.fields import time_from
 from service.records import Crop, Region
 from service.storage.columns import portions, region_columns
 from service.storage.database import Database
-from service.storage.inserting import insert_rows
+from service.storage.driver import insert_rows
 from service.storage.tables import operations, secrets, tombstones
 
 _KEY = select(secrets.c.value).where(secrets.c.name == "tombstones")

@@ -26,7 +26,7 @@ from service.records import (
 from service.storage.columns import ITEMS, details_columns, item_from, json_text, now, portions, region_columns
 from service.storage.deciding import Deciding
 from service.storage.decisions import NewDecision, append
-from service.storage.inserting import insert_rows
+from service.storage.driver import fetch_rows, insert_rows
 from service.storage.tables import identities, items, media, operations
 from service.storage.tombstones import bury, unearth
 from service.storage.vectors import add_vectors, delete_vectors
@@ -165,7 +165,7 @@ class Transaction:
             last = self._last_number(media)
             insert_rows(self.connection, media, rows)
             written = select(media.c.sha256, media.c.number).where(media.c.number > last)
-            stored = stored | {sha256: number for sha256, number in self.connection.execute(written)}
+            stored = stored | dict(fetch_rows(self.connection, written))
         known = self._identities([photo.details.label for photo in photos])
         rows = [
             {
@@ -182,7 +182,7 @@ class Transaction:
         insert_rows(self.connection, items, rows)
         self._join_labelled(new, known)
         ours = ITEMS.where(items.c.number > last).order_by(items.c.number)
-        added = [item_from(row) for row in self.connection.execute(ours)]
+        added = [item_from(row) for row in fetch_rows(self.connection, ours)]
         unearth(self.connection, {item.crop for item in added})
         embedded = {item.number: new[item.item_id].vector for item in added}
         add_vectors(self.connection, model_id, space, embedded)
@@ -207,8 +207,7 @@ class Transaction:
         anchored = select(identities.c.number, identities.c.anchor)
         anchors: dict[int, str | None] = {}
         for portion in portions(set(known.values())):
-            found = self.connection.execute(anchored.where(identities.c.number.in_(portion)))
-            anchors |= {number: anchor for number, anchor in found}
+            anchors |= dict(fetch_rows(self.connection, anchored.where(identities.c.number.in_(portion))))
         joins, first = [], {}
         for item_id, photo in new.items():
             if (label := photo.details.label) is None:
@@ -227,7 +226,7 @@ class Transaction:
         """The items with one of these values, by rising number."""
         found: list[Item] = []
         for portion in portions(values):
-            found += map(item_from, self.connection.execute(ITEMS.where(column.in_(portion))))
+            found += map(item_from, fetch_rows(self.connection, ITEMS.where(column.in_(portion))))
         return sorted(found, key=lambda item: item.number)
 
     def _get(self, item_id: str) -> Item:
@@ -244,7 +243,7 @@ class Transaction:
         found: dict[str, int] = {}
         for portion in portions(values):
             numbers = select(column, column.table.c.number).where(column.in_(portion))
-            found |= {value: number for value, number in self.connection.execute(numbers)}
+            found |= dict(fetch_rows(self.connection, numbers))
         return found
 
     def _identities(self, labels: Collection[str | None]) -> dict[str, int]:

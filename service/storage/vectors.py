@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from service.records import Vectors
-from service.storage.inserting import insert_rows
+from service.storage.driver import insert_rows
 from service.storage.tables import vectors
 
 UNIT_TOLERANCE = 5e-4  # below what a search engine allows, so that what was stored can be searched
