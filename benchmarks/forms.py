@@ -17,6 +17,7 @@ seed and query; their intervals come of drawing both seeds and identities anew. 
 
 import argparse
 import json
+import math
 import platform
 import sys
 import time
@@ -29,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
 from fgvc.datasets import read_cub
@@ -40,8 +42,9 @@ from reid.data.samples import Sample
 from reid.data.transforms import evaluation_transform, training_transform
 from reid.device import emulates
 from reid.models.backbones import build_backbone, embed_tokens, normalisation
-from reid.models.cross_attention import derangement
-from reid.models.dcal import DCAL, embedding, probabilities
+from reid.models.cross_attention import derangement, self_attention
+from reid.models.dcal import DCAL, DcalOutput, embedding, probabilities
+from reid.models.layers import Layer
 from reid.models.options import DcalOptions
 from reid.names import BRANCHES, Features, Prediction
 from reid.retrieval.metrics import evaluate_features
@@ -60,31 +63,62 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Form:
-    """What a form changes: the model's options, and how partners are drawn.
+    """What a form changes: the model's options, how partners are drawn, the losses' weights, and what is used of it.
 
     `partners` are `random` others, of another `identity`, the `hardest` of another identity, or `self`: the image
     itself, which computes what self-attention computes, the control for a second stream without a partner.
-    `probability` is that with which an image has a partner at all. `equal` keeps the loss weights at their start.
+    `probability` is that with which an image has a partner at all, `layers` the first and last of the backbone's, from
+    1 on, in which it looks at it; in others the second stream looks at itself.
+
+    `equal` keeps the loss weights w at their `start`, of which log(1/2) gives each branch the gradient of a baseline;
+    otherwise they learn at `weights_rate` times the rate. `shared` has GLCA use the backbone's last norm, not a copy.
+    Of re-identification `tokens` says whether embeddings are of SA's and GLCA's tokens `before` or after the `neck`,
+    one behind the other, or of the `sum` of both.
+
+    Of the backbone, `stride` is that of its patches, which then overlap, and `renewed` has its last block start anew.
     """
 
     options: DcalOptions
     partners: Literal["random", "identity", "hardest", "self"] = "random"
     probability: float = 1.0
     equal: bool = False
+    layers: tuple[int, int] | None = None
+    start: float = 0.0
+    weights_rate: float = 1.0
+    shared: bool = False
+    tokens: Literal["before", "neck", "sum"] = "before"
+    stride: int | None = None
+    renewed: bool = False
 
 
+PLAIN = DcalOptions(method="baseline")
 PAPER = DcalOptions(method="dcal")
 PWCA = DcalOptions(method="pwca")
 GLCA = DcalOptions(method="glca")
 FORMS: dict[str, Form] = {
-    "baseline": Form(DcalOptions(method="baseline")),
+    "baseline": Form(PLAIN),
     "dcal": Form(PAPER),
     "control": Form(PAPER, "self"),
+    "quarter": Form(PAPER, probability=0.25),
     "half": Form(PAPER, probability=0.5),
+    "identity": Form(PAPER, "identity"),
     "hardest": Form(PAPER, "hardest", 0.5),
+    "always hardest": Form(PAPER, "hardest"),
+    "stream": Form(replace(PAPER, partner_stream="pwca")),
+    "layers 6-9": Form(PAPER, layers=(6, 9)),
+    "layers 9-10": Form(PAPER, layers=(9, 10)),
+    "layers 11-12": Form(PAPER, layers=(11, 12)),
     "equal": Form(PAPER, equal=True),
+    "gradient": Form(PAPER, start=math.log(0.5)),
+    "fast weights": Form(PAPER, weights_rate=10),
+    "norm": Form(PAPER, shared=True),
+    "sum": Form(PAPER, tokens="sum"),
+    "neck": Form(PAPER, tokens="neck"),
+    "baseline neck": Form(PLAIN, tokens="neck"),
     "glca": Form(GLCA),
     "pwca": Form(PWCA),
+    "overlap": Form(PLAIN, stride=12),
+    "renewed": Form(PLAIN, renewed=True),
 }
 
 
@@ -177,10 +211,13 @@ class Network:
     weights: str
     frozen: int
     device: torch.device
+    stride: int | None = None
 
     def split(self, size: int) -> tuple[Any, nn.Sequential]:
         """The backbone with the blocks to train, and the frozen ones."""
-        network, _ = build_backbone(self.backbone, (size, size), weights=self.weights, drop_path=0.1)
+        network, _ = build_backbone(
+            self.backbone, (size, size), weights=self.weights, drop_path=0.1, stride=self.stride
+        )
         lower = nn.Sequential(*network.blocks[: self.frozen])
         network.blocks = network.blocks[self.frozen :]
         return network, lower.eval()
@@ -281,16 +318,54 @@ def partners_of(form: Form, labels: Tensor, last: Tensor, generator: torch.Gener
     return torch.where(paired, partner, itself)
 
 
+class PairedInLayers(DCAL):
+    """A model whose second stream looks at partners in some of its layers, and at itself in the others."""
+
+    def __init__(self, backbone: Any, classes: int, options: DcalOptions, paired: range) -> None:
+        super().__init__(backbone, classes, options)
+        self.paired = [layer for i, layer in enumerate(self.layers) if i in paired]
+
+    def _advance(self, layer: Layer, tokens: Tensor, partner: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if partner is None or any(layer is other for other in self.paired):
+            return super()._advance(layer, tokens, partner)
+        tokens, query, key = self_attention(layer, tokens)
+        return tokens, query[: len(partner)], key[: len(partner)]
+
+
+def build(chosen: Set, form: Form, classes: int, network: Network) -> DCAL:
+    """The form's model, of the blocks to train."""
+    first, last = (layer - 1 - network.frozen for layer in form.layers or (1, 12))
+    options = replace(form.options, head=chosen.task)
+    model = PairedInLayers(network.trained(chosen.size), classes, options, range(first, last + 1))
+    if form.renewed:
+        for module in model.backbone.blocks[-1].modules():
+            init_weights_vit_timm(module)
+    if form.shared and model.glca is not None:
+        model.glca.norm = model.backbone.norm
+    if len(BRANCHES[model.method]) > 1:
+        nn.init.constant_(model.log_variances, form.start)
+        model.log_variances.requires_grad_(not form.equal)
+    return model
+
+
+def optimizer_of(model: DCAL, chosen: Set, form: Form) -> torch.optim.Optimizer:
+    optimizer = build_optimizer(model, "adamw", lr=chosen.rate, weight_decay=0.05, fused=True)
+    if form.weights_rate != 1:
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter is not model.log_variances]
+        rate = chosen.rate * form.weights_rate
+        optimizer.add_param_group({"params": [model.log_variances], "lr": rate, "base_lr": rate, "weight_decay": 0.0})
+    return optimizer
+
+
 def train(chosen: Set, form: Form, inputs: Inputs, network: Network, steps: int, seed: int) -> tuple[DCAL, float]:
     """A model trained for so many steps, and the mean cross-entropy of its SA branch over the last tenth of them."""
     torch.manual_seed(seed)
     device = network.device
-    model = DCAL(network.trained(chosen.size), int(inputs.labels.max()) + 1, replace(form.options, head=chosen.task))
+    model = build(chosen, form, int(inputs.labels.max()) + 1, network)
     model.train().to(device)
-    if form.equal:
-        model.log_variances.requires_grad_(False)
     loss: BranchLoss = ReidLoss() if chosen.task == "reid" else FgvcLoss()
-    optimizer = build_optimizer(model, "adamw", lr=chosen.rate, weight_decay=0.05, fused=True)
+    optimizer = optimizer_of(model, chosen, form)
     partners, views = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(1000 + seed)
     last = torch.zeros(len(inputs.labels), model.width)
     late = torch.zeros((), device=device)
@@ -330,7 +405,7 @@ def _batches(chosen: Set, labels: list[int], seed: int) -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def measure(chosen: Set, model: DCAL, inputs: Inputs, device: torch.device) -> dict[str, list[float]]:
+def measure(chosen: Set, form: Form, model: DCAL, inputs: Inputs, device: torch.device) -> dict[str, list[float]]:
     """By what is used of the model: each query's average precision, or whether each image is classified rightly."""
     with mixed(device):
         found = [[model(part.to(device).float()) for part in images.split(64)] for images in inputs.test]
@@ -342,9 +417,23 @@ def measure(chosen: Set, model: DCAL, inputs: Inputs, device: torch.device) -> d
         return {name: (row.argmax(dim=1) == truth).float().tolist() for name, row in rows.items()}
     features: dict[str, Features] = {"all": "concat", "sa": "sa", "glca": "glca"}
     embedded = {
-        name: [torch.cat([embedding(o, features[name]).cpu() for o in part]) for part in found] for name in used
+        name: [torch.cat([embed(o, features[name], form).cpu() for o in part]) for part in found] for name in used
     }
     return {name: _precisions(query, gallery, *inputs.samples) for name, (query, gallery) in embedded.items()}
+
+
+def embed(output: DcalOutput, features: Features, form: Form) -> Tensor:
+    """Unit embeddings (B, E) of the tokens that the form uses; where it says nothing, those of `embedding`."""
+    if form.tokens == "neck":
+        necks = {
+            name: replace(branch, token=branch.features)
+            for name, branch in output.branches().items()
+            if branch.features is not None
+        }
+        return embedding(DcalOutput(necks["sa"], necks.get("glca")), features)
+    if form.tokens == "sum" and features == "concat":
+        return nn.functional.normalize(embedding(output, "sa") + embedding(output, "glca"), dim=1)
+    return embedding(output, features)
 
 
 def _precisions(q: Tensor, g: Tensor, query: list[Sample], gallery: list[Sample]) -> list[float]:
@@ -379,10 +468,12 @@ def run(plan: list[Run], data: Path, network: Network, folder: Path, sets: Mappi
             continue
         if rate:
             chosen = replace(chosen, rate=rate, read=held_out(chosen))
-        inputs = prepare(chosen, data, network, file.with_suffix(".pt"))
+        changed = replace(network, stride=FORMS[form].stride)
+        overlap = "" if changed.stride is None else f"-stride{changed.stride}"
+        inputs = prepare(chosen, data, changed, file.with_name(f"{file.stem}{overlap}.pt"))
         begun, work = time.monotonic(), time.process_time()
-        model, loss = train(chosen, FORMS[form], inputs, network, steps, seed)
-        found = measure(chosen, model, inputs, network.device)
+        model, loss = train(chosen, FORMS[form], inputs, changed, steps, seed)
+        found = measure(chosen, FORMS[form], model, inputs, changed.device)
         row = {"form": form, "steps": steps, "seed": seed, "rate": rate, "cross_entropy": round(loss, 4)}
         row["precision"] = precision(network.device)
         row |= {

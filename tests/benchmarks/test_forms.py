@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.layers import DropPath
 
 from benchmarks import forms
-from benchmarks.forms import FORMS, Network, interval, measure, partners_of, prepare, train
+from benchmarks.forms import FORMS, Network, build, interval, measure, partners_of, prepare, train
 from reid.data.samples import Sample
+from reid.models.cross_attention import pair_wise_attention, self_attention
 
 
 def test_partners_are_those_of_the_form():
@@ -32,6 +34,82 @@ def test_partners_are_those_of_the_form():
         others = [other for other in range(32) if labels[other] != labels[image]]
         hardest = max(others, key=lambda other, image=image: float(near[image] @ near[other]))
         assert partner in (image, hardest)
+
+
+@pytest.fixture
+def network():
+    return Network("vit_tiny", "none", 8, torch.device("cpu"))
+
+
+def model_of(name, network, seed=0):
+    torch.manual_seed(seed)
+    model = build(replace(forms.SETS["eth80"], size=32), FORMS[name], 5, network).train()
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0
+    return model
+
+
+def test_partners_are_looked_at_in_the_layers_of_the_form_alone(network):
+    tokens = torch.randn(4, 5, 192, generator=torch.Generator().manual_seed(1))
+    partner = torch.tensor([1, 2, 3, 0])
+    model = model_of("layers 11-12", network)
+    own = other = tokens
+    for i, layer in enumerate(model.layers, start=9):
+        if i < 11:
+            own, other = self_attention(layer, own)[0], self_attention(layer, other)[0]
+        else:
+            own, other = pair_wise_attention(layer, torch.cat([own, other]), partner)[0].chunk(2)
+    found = model(tokens, partner)
+    assert torch.allclose(found.pwca.token, model.backbone.norm(other)[:, 0], atol=1e-5)
+    assert torch.allclose(found.sa.token, model.backbone.norm(own)[:, 0], atol=1e-5)
+    everywhere = model_of("dcal", network)(tokens, partner)
+    assert torch.allclose(everywhere.sa.token, found.sa.token, atol=1e-5)
+    assert not torch.allclose(everywhere.pwca.token, found.pwca.token, atol=1e-3)
+
+
+def test_weights_of_the_losses_are_those_of_the_form(network):
+    losses = {name: {"ce": torch.tensor(float(i), requires_grad=True)} for i, name in enumerate(("sa", "glca", "pwca"))}
+    model = model_of("gradient", network)
+    forms.total_loss(losses, model.log_variances).backward()
+    assert losses["sa"]["ce"].grad == pytest.approx(1)  # as of a baseline
+    assert not model_of("equal", network).log_variances.requires_grad
+    chosen = forms.SETS["eth80"]
+    for name, times in (("dcal", 1), ("fast weights", 10)):
+        model = model_of(name, network)
+        groups = forms.optimizer_of(model, chosen, FORMS[name]).param_groups
+        rates = [group["base_lr"] for group in groups for p in group["params"] if p is model.log_variances]
+        assert rates == [pytest.approx(times * chosen.rate)]
+        assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in model.parameters())
+
+
+def test_embeddings_are_of_the_tokens_of_the_form(network):
+    tokens = torch.randn(4, 5, 192, generator=torch.Generator().manual_seed(1))
+    model = model_of("dcal", network)
+    model.heads["sa"].neck.running_mean += 1
+    with torch.no_grad():
+        output = model.eval()(tokens)
+    unit = torch.nn.functional.normalize
+    sa, glca = unit(output.sa.token), unit(output.glca.token)
+    for name, expected in (
+        ("dcal", torch.cat([sa, glca], dim=1)),
+        ("sum", sa + glca),
+        ("neck", torch.cat([unit(output.sa.features), unit(output.glca.features)], dim=1)),
+    ):
+        assert torch.allclose(forms.embed(output, "concat", FORMS[name]), unit(expected), atol=1e-6)
+
+
+def test_what_a_form_changes_of_the_network(network):
+    model = model_of("norm", network)
+    assert model.glca.norm is model.backbone.norm
+    assert model_of("dcal", network).glca.norm is not model.backbone.norm
+    plain, renewed = model_of("baseline", network), model_of("renewed", network)
+    same = [
+        all(torch.equal(a, b) for a, b in zip(mine.parameters(), other.parameters(), strict=True))
+        for mine, other in zip(plain.backbone.blocks, renewed.backbone.blocks, strict=True)
+    ]
+    assert same == [True, True, True, False]
+    assert replace(network, stride=12).trained(64).pos_embed.shape[1] == 1 + 5 * 5
 
 
 def test_the_interval_is_of_seeds_and_identities():
@@ -94,7 +172,7 @@ def test_with_no_block_frozen_all_of_the_network_learns(objects, tmp_path):
     assert inputs.train.shape == (forms.VIEWS, 32, 3, 32, 32)
     model, _ = train(chosen, FORMS["dcal"], inputs, network, steps=1, seed=0)
     assert not torch.equal(model.backbone.patch_embed.proj.weight, before)
-    assert len(measure(chosen, model, inputs, network.device)["all"]) == 3
+    assert len(measure(chosen, FORMS["dcal"], model, inputs, network.device)["all"]) == 3
 
 
 @pytest.mark.slow
