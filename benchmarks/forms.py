@@ -58,6 +58,7 @@ VIEWS = 6  # augmentations of each image
 FROZEN = 8  # of the 12 blocks, on a CPU
 BATCH = 32
 WARMUP = 30  # steps
+STEPS = 300  # of the table of all forms
 RESAMPLES = 10_000
 
 
@@ -76,6 +77,7 @@ class Form:
     one behind the other, or of the `sum` of both.
 
     Of the backbone, `stride` is that of its patches, which then overlap, and `renewed` has its last block start anew.
+    `scale` is that of the images' sides, over those of the set.
     """
 
     options: DcalOptions
@@ -89,6 +91,7 @@ class Form:
     tokens: Literal["before", "neck", "sum"] = "before"
     stride: int | None = None
     renewed: bool = False
+    scale: float = 1.0
 
 
 PLAIN = DcalOptions(method="baseline")
@@ -118,6 +121,8 @@ FORMS: dict[str, Form] = {
     "glca": Form(GLCA),
     "pwca": Form(PWCA),
     "overlap": Form(PLAIN, stride=12),
+    "dcal overlap": Form(PAPER, stride=12),
+    "larger": Form(PLAIN, scale=1.25),
     "renewed": Form(PLAIN, renewed=True),
 }
 
@@ -157,6 +162,12 @@ def _birds(root: Path) -> Splits:
     return [list(found.train), list(found.test)]
 
 
+def enlarged(chosen: Set, scale: float) -> Set:
+    """The set with images so many times as large."""
+    resize = None if chosen.resize is None else round(scale * chosen.resize)
+    return replace(chosen, size=round(scale * chosen.size), resize=resize, pad=round(scale * chosen.pad))
+
+
 def held_out(chosen: Set) -> Read:
     """The set with a third of its identities, or images, to train on in the place of the test, as `read` gives it."""
 
@@ -178,7 +189,7 @@ def held_out(chosen: Set) -> Read:
 
 SETS: dict[str, Set] = {
     "eth80": Set("reid", _table("eth80/images.csv"), 64, 2e-3, pad=4, erasing=0.5),
-    "nyala": Set("reid", _table("nyala/sides.csv"), 64, 3e-4, pad=4, erasing=0.5),
+    "nyala": Set("reid", _table("nyala/sides.csv"), 64, 1e-3, pad=4, erasing=0.5),
     "cub30": Set("fgvc", _birds, 64, 1e-3, resize=76),
 }
 
@@ -468,9 +479,9 @@ def run(plan: list[Run], data: Path, network: Network, folder: Path, sets: Mappi
             continue
         if rate:
             chosen = replace(chosen, rate=rate, read=held_out(chosen))
-        changed = replace(network, stride=FORMS[form].stride)
-        overlap = "" if changed.stride is None else f"-stride{changed.stride}"
-        inputs = prepare(chosen, data, changed, file.with_name(f"{file.stem}{overlap}.pt"))
+        changed, chosen = replace(network, stride=FORMS[form].stride), enlarged(chosen, FORMS[form].scale)
+        overlap = f"-stride{changed.stride}" if changed.stride else ""
+        inputs = prepare(chosen, data, changed, file.with_name(f"{file.stem}-{chosen.size}{overlap}.pt"))
         begun, work = time.monotonic(), time.process_time()
         model, loss = train(chosen, FORMS[form], inputs, changed, steps, seed)
         found = measure(chosen, FORMS[form], model, inputs, changed.device)
@@ -526,33 +537,75 @@ COLUMNS = ("form", "steps", "of it", "mean", "each seed", "over baseline", "over
 COLUMNS += ("over baseline, twice the steps", "CPU s")
 
 
-def tables(folder: Path, root: Path, sets: Mapping[str, Set]) -> str:
+@dataclass
+class Done:
+    """What is finished of a set: rows by form and steps, then seed, and which group each query is redrawn with."""
+
+    runs: dict[tuple[str, int], dict[int, dict[str, Any]]]
+    groups: Integers
+
+    @property
+    def by_length(self) -> list[tuple[str, int]]:
+        """Forms and steps, short ones first, in the order of FORMS; those that are no longer there come last."""
+        known = [*FORMS, *sorted({form for form, _ in self.runs} - FORMS.keys())]
+        return sorted(self.runs, key=lambda key: (key[1], known.index(key[0])))
+
+
+def gather(folder: Path, root: Path, sets: Mapping[str, Set]) -> dict[str, Done]:
+    """What is finished of the sets of which anything is."""
+    gathered = {}
+    for name, chosen in sets.items():
+        if found := sorted(rows(folder / f"{name}.jsonl"), key=lambda row: row["seed"]):
+            queries = chosen.read(root)[1]
+            groups = np.array([sample.identity if chosen.task == "reid" else i for i, sample in enumerate(queries)])
+            done = gathered[name] = Done({}, groups)
+            for row in found:
+                done.runs.setdefault((row["form"], row["steps"]), {})[row["seed"]] = row
+    return gathered
+
+
+def summary(gathered: Mapping[str, Done], steps: int) -> str:
+    """The gains of all forms over the baseline of as many steps, a column a set, with the number of their seeds."""
+    forms = {form: None for done in gathered.values() for form, taken in done.by_length if taken == steps}
+    titles = ["form", *(part for name in gathered for part in (name, "over baseline", "seeds"))]
+    text = [
+        f"Means after {steps} steps, and gains, in bold where the interval leaves 0 out:",
+        "",
+        f"| {' | '.join(titles)} |",
+        f"|{' --- |' * len(titles)}",
+    ]
+    for form in sorted(forms, key=[*FORMS, *forms].index):
+        cells = [form]
+        for done in gathered.values():
+            by_seed = done.runs.get((form, steps), {})
+            part = _whole(by_seed)
+            gain = _gain(done.runs.get(("baseline", steps), {}), by_seed, part, done.groups)
+            told = gain if form != "baseline" else ""
+            bold = "**" if told and (" [+" in told or ", -" in told) else ""
+            mean = f"{np.mean(_means(by_seed, part)):.2f}" if by_seed else ""
+            cells += [mean, f"{bold}{told}{bold}", str(len(by_seed) or "")]
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*text, ""])
+
+
+def tables(gathered: Mapping[str, Done], sets: Mapping[str, Set]) -> str:
     """A table a set: what each form reaches, and its gains over the baseline, the control and a longer baseline."""
     text, compared = [], 0
-    for name, chosen in sets.items():
-        done = rows(folder / f"{name}.jsonl")
-        if not done:
-            continue
-        queries = chosen.read(root)[1]
-        groups = np.array([sample.identity if chosen.task == "reid" else i for i, sample in enumerate(queries)])
-        found: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
-        for row in sorted(done, key=lambda row: row["seed"]):
-            found.setdefault((row["form"], row["steps"]), {})[row["seed"]] = row
+    for name, done in gathered.items():
         text += [
-            f"{name}, {chosen.size} px, {'mAP' if chosen.task == 'reid' else 'top-1'}:",
+            f"{name}, {sets[name].size} px, {'mAP' if sets[name].task == 'reid' else 'top-1'}:",
             "",
             f"| {' | '.join(COLUMNS)} |",
             f"|{' --- |' * len(COLUMNS)}",
         ]
-        known = [*FORMS, *sorted({form for form, _ in found} - FORMS.keys())]  # and those that are no longer there
-        for form, steps in sorted(found, key=lambda key: (key[1], known.index(key[0]))):
-            by_seed = found[form, steps]
-            for part in [part for part in ("all", "sa") if part in next(iter(by_seed.values()))["values"]]:
-                others = [found.get(other, {}) for other in _compared_with(form, steps)]
-                gains = [_gain(other, by_seed, part, groups) for other in others]
+        for form, steps in done.by_length:
+            by_seed = done.runs[form, steps]
+            for part in dict.fromkeys((_whole(by_seed), "sa")):
+                others = [done.runs.get(other, {}) for other in _compared_with(form, steps)]
+                gains = [_gain(other, by_seed, part, done.groups) for other in others]
                 compared += sum(gain != "" for gain in gains)
-                means = [100 * values(row, part)[~np.isnan(values(row, part))].mean() for row in by_seed.values()]
                 marks = ["*" if row["precision"] == "float32" else "" for row in by_seed.values()]
+                means = _means(by_seed, part)
                 each = ", ".join(f"{mean:.1f}{mark}" for mean, mark in zip(means, marks, strict=True))
                 seconds = np.mean([row["processor_seconds"] for row in by_seed.values()])
                 cells = (form, steps, part, f"{np.mean(means):.2f}", each, *gains, f"{seconds:.0f}")
@@ -562,6 +615,16 @@ def tables(folder: Path, root: Path, sets: Mapping[str, Set]) -> str:
         text.append("Seeds with * were computed in float32, the others in bfloat16.")
     text.append(f"{compared} comparisons stand here; where nothing has an effect, one interval in twenty leaves 0 out.")
     return "\n".join(text)
+
+
+def _whole(by_seed: dict[int, dict[str, Any]]) -> str:
+    """What is used of a form's runs: all of its tokens, or those of its SA branch where it has no others."""
+    return "all" if any("all" in row["values"] for row in by_seed.values()) else "sa"
+
+
+def _means(by_seed: dict[int, dict[str, Any]], part: str) -> list[float]:
+    """The mean of each seed, in percent."""
+    return [100 * float(np.nanmean(values(row, part))) for row in by_seed.values()]
 
 
 def _compared_with(form: str, steps: int) -> list[tuple[str, int]]:
@@ -623,7 +686,8 @@ def main() -> None:
         f"{network.backbone}, {network.frozen} blocks frozen{rate}, on {machine}, torch {torch.__version__}, Python "
         f"{platform.python_version()}, {date.today()}"
     )
-    text = f"{heading}\n\n{tables(folder, arguments.data, sets)}"
+    gathered = gather(folder, arguments.data, sets)
+    text = f"{heading}\n\n{summary(gathered, STEPS)}\n{tables(gathered, sets)}"
     print(text)
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / f"{folder.name}.md").write_text(text + "\n")

@@ -112,6 +112,30 @@ def test_what_a_form_changes_of_the_network(network):
     assert replace(network, stride=12).trained(64).pos_embed.shape[1] == 1 + 5 * 5
 
 
+def test_larger_images_are_larger_in_all():
+    larger = forms.enlarged(forms.SETS["cub30"], 1.25)
+    assert (larger.size, larger.resize, larger.pad) == (80, 95, 0)
+    assert forms.enlarged(forms.SETS["eth80"], 1.25).pad == 5
+    assert forms.enlarged(forms.SETS["cub30"], 1.0) == forms.SETS["cub30"]
+
+
+def test_forms_are_told_beside_each_other():
+    """Gains over the baseline, in bold where the interval leaves 0 out; a form without runs of a set has none."""
+
+    def row(values):
+        return {"values": {"sa": values}}
+
+    base, above, near = [0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, 0.7], [0.1, 0.3, 0.2, 0.4]
+    runs = {("baseline", 300): {0: row(base)}, ("glca", 300): {0: row(near)}, ("baseline", 600): {0: row(above)}}
+    first = forms.Done(runs | {("tried", 300): {0: row(above)}}, np.arange(4))
+    told = forms.summary({"birds": first, "others": forms.Done(runs, np.arange(4))}, 300).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told if line.startswith("| ")][2:]
+    assert [row[0] for row in cells] == ["baseline", "glca", "tried"]
+    assert cells[0] == ["baseline", "25.00", "", "1", "25.00", "", "1"]
+    assert cells[1][2].startswith("+0.00 [-") and "*" not in cells[1][2]
+    assert cells[2][1] == "47.50" and cells[2][2].startswith("**+22.50 [+") and cells[2][4:] == ["", "", ""]
+
+
 def test_the_interval_is_of_seeds_and_identities():
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(12), 5)
@@ -179,10 +203,15 @@ def test_with_no_block_frozen_all_of_the_network_learns(objects, tmp_path):
 def test_a_run_is_never_repeated(objects, tmp_path, monkeypatch, capsys):
     command = ["forms", "--data", objects, "--weights", "none", "--runs", tmp_path / "runs", "--results", tmp_path]
     command += ["eth80:baseline,dcal:2:0,1", "eth80:baseline:4:0,1"]
+    monkeypatch.setattr(forms, "STEPS", 2)
     monkeypatch.setattr("sys.argv", [str(part) for part in command])
     forms.main()
     shown = capsys.readouterr().out
-    cells = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines() if line.startswith("|")]
+    of_all, of_set = shown.split("eth80, 64 px")
+    short = [[cell.strip(" *") for cell in line.split("|")] for line in of_all.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.split("|")] for line in of_set.splitlines() if line.startswith("|")]
+    assert [row[1] for row in short[2:]] == ["baseline", "dcal"]
+    assert short[3][2:5] == [cells[3][4], cells[3][6], "2"] and short[2][3] == ""
     assert [row[1:4] for row in cells[2:]] == [
         ["baseline", "2", "sa"],
         ["dcal", "2", "all"],
@@ -204,6 +233,7 @@ def test_a_run_is_never_repeated(objects, tmp_path, monkeypatch, capsys):
     runs += [run | {"form": "tried"} for run in runs if run["form"] == "dcal"]
     file.write_text("".join(f"{json.dumps(run)}\n" for run in runs))
     forms.main()
-    cells = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    of_set = capsys.readouterr().out.split("eth80, 64 px")[1]
+    cells = [line.split("|") for line in of_set.splitlines() if line.startswith("| ")][2:]
     assert [row[1].strip() for row in cells] == ["baseline", "dcal", "dcal", "tried", "tried", "baseline"]
     assert all(re.fullmatch(r" \d+\.\d, \d+\.\d\* ", row[5]) for row in cells)
