@@ -122,6 +122,7 @@ FORMS: dict[str, Form] = {
     "pwca": Form(PWCA),
     "overlap": Form(PLAIN, stride=12),
     "dcal overlap": Form(PAPER, stride=12),
+    "control overlap": Form(PAPER, "self", stride=12),
     "larger": Form(PLAIN, scale=1.25),
     "renewed": Form(PLAIN, renewed=True),
 }
@@ -198,14 +199,15 @@ ON_A_GPU: dict[str, Set] = {  # all of the network at 224 x 224 pixels, by the r
     name: replace(chosen, size=224, rate=3e-4, pad=10 if chosen.pad else 0, resize=256 if chosen.resize else None)
     for name, chosen in SETS.items()
 }
+OF_TOKENS = [form for form, one in FORMS.items() if one.tokens != "before"]  # which a head of categories knows not
 PLAN = [
     "eth80:baseline:300:0:3e-4,1e-3,2e-3,4e-3",
-    *(
-        line.format(seed)
-        for seed in range(5)
-        for line in ("eth80:baseline,dcal,control:300:{}", "eth80:baseline:600:{}")
-    ),
-    "eth80:dcal:600:0",
+    "cub30:baseline:300:0:3e-4,1e-3,2e-3",
+    "nyala:baseline:300:0:1e-4,3e-4,1e-3,2e-3,4e-3",
+    *(f"{name}:{','.join(FORMS)}:300:0,1,2,3,4" for name in ("eth80", "nyala")),
+    f"cub30:{','.join(form for form in FORMS if form not in OF_TOKENS)}:300:0,1,2,3,4",
+    *(f"{name}:baseline,dcal,control,overlap:600:0,1,2,3,4" for name in SETS),
+    *(f"{name}:baseline,dcal,control:1200:0,1,2,3,4" for name in SETS),
 ]
 GPU_PLAN = [  # what says most first: it may be stopped, and goes on where it was
     *(f"{name}:baseline,dcal,control:300:0,1,2,3,4" for name in ("eth80", "cub30", "nyala")),
@@ -565,7 +567,7 @@ def gather(folder: Path, root: Path, sets: Mapping[str, Set]) -> dict[str, Done]
 
 
 def summary(gathered: Mapping[str, Done], steps: int) -> str:
-    """The gains of all forms over the baseline of as many steps, a column a set, with the number of their seeds."""
+    """The gains of all forms over their baseline of as many steps, a column a set, with the number of their seeds."""
     forms = {form: None for done in gathered.values() for form, taken in done.by_length if taken == steps}
     titles = ["form", *(part for name in gathered for part in (name, "over baseline", "seeds"))]
     text = [
@@ -579,8 +581,8 @@ def summary(gathered: Mapping[str, Done], steps: int) -> str:
         for done in gathered.values():
             by_seed = done.runs.get((form, steps), {})
             part = _whole(by_seed)
-            gain = _gain(done.runs.get(("baseline", steps), {}), by_seed, part, done.groups)
-            told = gain if form != "baseline" else ""
+            other, *_ = _compared_with(form, steps)
+            told = _gain(done.runs.get(other, {}), by_seed, part, done.groups)
             bold = "**" if told and (" [+" in told or ", -" in told) else ""
             mean = f"{np.mean(_means(by_seed, part)):.2f}" if by_seed else ""
             cells += [mean, f"{bold}{told}{bold}", str(len(by_seed) or "")]
@@ -628,8 +630,10 @@ def _means(by_seed: dict[int, dict[str, Any]], part: str) -> list[float]:
 
 
 def _compared_with(form: str, steps: int) -> list[tuple[str, int]]:
-    """The runs that a form's gains are over, a column each; ("", 0) for none."""
-    others = [("baseline", steps), ("control", steps), ("baseline", 2 * steps)]
+    """The runs that a form's gains are over, a column each; ("", 0) for none. Where patches overlap, so do theirs."""
+    overlap = form in FORMS and FORMS[form].stride is not None and form != "overlap"
+    baseline, control = ("overlap", "control overlap") if overlap else ("baseline", "control")
+    others = [(baseline, steps), (control, steps), (baseline, 2 * steps)]
     none = ("", 0)
     if form == "baseline":
         return [none, none, others[2]]
