@@ -199,13 +199,14 @@ ON_A_GPU: dict[str, Set] = {  # all of the network at 224 x 224 pixels, by the r
     name: replace(chosen, size=224, rate=3e-4, pad=10 if chosen.pad else 0, resize=256 if chosen.resize else None)
     for name, chosen in SETS.items()
 }
-OF_TOKENS = [form for form, one in FORMS.items() if one.tokens != "before"]  # which a head of categories knows not
+LEARNING = [form for form, one in FORMS.items() if not one.layers or one.layers[0] > FROZEN]
+WITHOUT_NECK = [form for form in LEARNING if FORMS[form].tokens == "before"]  # as heads of categories are
 PLAN = [
     "eth80:baseline:300:0:3e-4,1e-3,2e-3,4e-3",
     "cub30:baseline:300:0:3e-4,1e-3,2e-3",
     "nyala:baseline:300:0:1e-4,3e-4,1e-3,2e-3,4e-3",
-    *(f"{name}:{','.join(FORMS)}:300:0,1,2,3,4" for name in ("eth80", "nyala")),
-    f"cub30:{','.join(form for form in FORMS if form not in OF_TOKENS)}:300:0,1,2,3,4",
+    *(f"{name}:{','.join(LEARNING)}:300:0,1,2,3,4" for name in ("eth80", "nyala")),
+    f"cub30:{','.join(WITHOUT_NECK)}:300:0,1,2,3,4",
     *(f"{name}:baseline,dcal,control,overlap:600:0,1,2,3,4" for name in SETS),
     *(f"{name}:baseline,dcal,control:1200:0,1,2,3,4" for name in SETS),
 ]
@@ -347,7 +348,9 @@ class PairedInLayers(DCAL):
 
 def build(chosen: Set, form: Form, classes: int, network: Network) -> DCAL:
     """The form's model, of the blocks to train."""
-    first, last = (layer - 1 - network.frozen for layer in form.layers or (1, 12))
+    first, last = (layer - 1 - network.frozen for layer in form.layers or (1 + network.frozen, 12))
+    if first < 0:
+        raise ValueError(f"layers {form.layers}, of which the first {network.frozen} are frozen: see --frozen")
     options = replace(form.options, head=chosen.task)
     model = PairedInLayers(network.trained(chosen.size), classes, options, range(first, last + 1))
     if form.renewed:
@@ -504,6 +507,15 @@ def run(plan: list[Run], data: Path, network: Network, folder: Path, sets: Mappi
 
 def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _short(found: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    """What tables are made of, in few characters."""
+    return {
+        used: [int(value) if value in (0, 1) else value for value in found[used]]
+        for used in ("all", "sa")
+        if used in found
+    }
 
 
 def parse(text: str) -> list[Run]:
@@ -695,7 +707,7 @@ def main() -> None:
     print(text)
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / f"{folder.name}.md").write_text(text + "\n")
-    kept = {name: rows(folder / f"{name}.jsonl") for name in sets}
+    kept = {name: [row | {"values": _short(row["values"])} for row in rows(folder / f"{name}.jsonl")] for name in sets}
     (arguments.results / f"{folder.name}.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n")
 
 

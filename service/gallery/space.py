@@ -6,10 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.storage.folder import as_its_folder
+from service.storage.sqlite import LOG_BYTES
 
 CGROUP = Path("/sys/fs/cgroup")
 RESERVE_FILE = "reserve"  # in the folder of a gallery
-RESERVE = 8 * 2**20  # bytes: what the deletion of some thousand items writes until their pictures are gone
+RESERVE = LOG_BYTES + 8 * 2**20  # bytes: what the deletion of some thousand items writes until their pictures are gone
 LEFT = 2**16  # bytes of it that may become the file system's own
 LOW, LOW_SHARE = 2**30, 0.05  # bytes, and of the disk, whichever is less: below, somebody should know
 

@@ -13,9 +13,10 @@ from service.storage.folder import GALLERY_FILE, as_its_folder, connect_to_read,
 from service.storage.inspection import CROSS_CHECKS, DamagedDatabase
 from service.storage.migrations.sqlite import migrate, require_newest
 
-PAGES_AT_ONCE = 1000  # of 4 KiB, in a copy
+PAGE_BYTES = 4096
+PAGES_AT_ONCE = 1000  # in a copy
 COMPLAINTS = 5  # told of a damaged file
-LOG_PAGES = 4096  # of 4 KiB, written before they go to the file: a thousand items fill the usual 1,000
+LOG_BYTES = 16 * 2**20  # written before they go to the file: a thousand items fill the usual 4 MiB
 CACHE_KIB = 65_536  # of pages, for whoever writes: ids are drawn by chance, so that rows touch indexes all over
 
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
@@ -152,7 +153,7 @@ def open_file(path: Path) -> Connection:
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             migrate(connection, path, lambda: complaints(path, threading.Event()))
             connection.execute("PRAGMA journal_mode = WAL")  # after the check: it writes to the file
-            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
             opened.pop_all()
         return connection
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 SCRIPT = """
-import gc, weakref
+import atexit, gc
 from service.settling import settle
 
 class Known:
@@ -16,6 +16,7 @@ def ring():
     known.itself = known
 
 ring()
+atexit.register(gc.collect)  # called after what is registered later
 settle()
 gc.collect()
 print("kept")

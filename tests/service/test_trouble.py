@@ -284,10 +284,10 @@ def test_a_full_disk_is_a_503_and_loses_nothing(serve, picture, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """The folder of a disk of 40 MiB."""
+    """The folder of a disk of 80 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", disk], capture_output=True)
     if mounted.returncode:
         pytest.skip("no disk can be made here")
     yield disk
@@ -307,7 +307,7 @@ def test_a_disk_that_is_full_is_searched_and_emptied_over_http(serve, picture, s
     _, address = serve("--gallery", str(small_disk / "gallery"))
     ids = [enrol(address, picture(n)).json()["results"][0]["item"]["item_id"] for n in range(5)]
     reserve = small_disk / "gallery" / "reserve"
-    assert reserve.stat().st_size == 8 * 2**20
+    assert reserve.stat().st_size == 24 * 2**20
     fill(small_disk / "large")
     assert shutil.disk_usage(small_disk).free == 0
     for _ in range(300):  # until what SQLite has of room in its file is used up
@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_is_searched_and_emptied_over_http(serve, picture, s
     assert [match["item_id"] for match in query(address, picture(4)).json()["matches"]] == ids[4:]
     (small_disk / "large").unlink()
     assert httpx2.delete(f"{address}/v1/items/{ids[4]}", timeout=DEADLINE).status_code == 204
-    assert reserve.stat().st_size == 8 * 2**20, "taken again"
+    assert reserve.stat().st_size == 24 * 2**20, "taken again"
     assert enrol(address, picture(9)).status_code == 201
 
 

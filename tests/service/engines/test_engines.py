@@ -616,3 +616,21 @@ def test_ivf_without_faiss_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)  # as if not installed
     with pytest.raises(ValueError, match="the ivf engine needs FAISS, which is not installed: pip install faiss-cpu"):
         IvfEngine()
+
+
+def test_pairs_that_may_be_among_the_best_are_those_of_the_table():
+    random = torch.Generator().manual_seed(0)
+    products = (torch.rand(5, 40, generator=random) * 20).round() / 20  # many ties
+    places = torch.randint(1000, (5, 40), generator=random)
+    for count, error in ((1, 0.0), (3, 0.0), (7, 0.05), (40, 0.0)):
+        query = torch.arange(5).repeat_interleave(40)
+        of_table = memory.nearest(products, places, count, error)
+        of_pairs = memory.nearest_pairs(products.flatten(), query, places.flatten(), count, error)
+        expected = set()
+        for row in range(5):
+            least = sorted(products[row].tolist())[-count] - 2 * error
+            expected |= {(row, column) for column in range(40) if products[row, column] >= least}
+        wanted = sorted((row, int(places[row, column])) for row, column in expected)
+        for found in (of_table, of_pairs):
+            assert found.query.tolist() == sorted(found.query.tolist())
+            assert sorted(zip(found.query.tolist(), found.place.tolist(), strict=True)) == wanted
