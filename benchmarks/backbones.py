@@ -112,7 +112,7 @@ def seconds(work: Callable[[], None], device: str) -> float:
 
 
 def operations(model: DCAL, image: torch.Tensor, *, glca: bool = False, rollout: bool = False) -> int:
-    """Of one image at inference; GLCA brings the rollout, by which it chooses."""
+    """Of one image at inference."""
     model.eval()
     with FlopCounterMode(display=False) as counter:  # with gradients: it cannot follow parameters without
         model(image, glca=glca, rollout=rollout)
@@ -120,12 +120,12 @@ def operations(model: DCAL, image: torch.Tensor, *, glca: bool = False, rollout:
 
 
 def count(model: DCAL, image: torch.Tensor) -> tuple[int, float | None, float | None]:
-    """The SA branch's operations, and what GLCA's block and the rollout add as shares of them."""
+    """A baseline's operations, and what GLCA and, for a picture of the attention, the rollout add as shares of them."""
     own = operations(model, image)
     if model.glca is None:
         return own, None, None
-    rolled = operations(model, image, rollout=True)
-    return own, (operations(model, image, glca=True) - rolled) / own, (rolled - own) / own
+    both = operations(model, image, glca=True)
+    return own, (both - own) / own, (operations(model, image, glca=True, rollout=True) - both) / own
 
 
 def weigh(model: DCAL) -> tuple[int, float | None]:

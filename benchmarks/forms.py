@@ -342,8 +342,18 @@ class PairedInLayers(DCAL):
     def _advance(self, layer: Layer, tokens: Tensor, partner: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if partner is None or any(layer is other for other in self.paired):
             return super()._advance(layer, tokens, partner)
-        tokens, query, key = self_attention(layer, tokens)
-        return tokens, query[: len(partner)], key[: len(partner)]
+        streams = torch.cat([tokens, tokens]) if len(tokens) == len(partner) else tokens
+        streams, query, key = self_attention(layer, streams)
+        return streams, query[: len(partner)], key[: len(partner)]
+
+    def _conclude(
+        self, layer: Layer, tokens: Tensor, partner: Tensor | None, whole: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        if partner is None or any(layer is other for other in self.paired):
+            return super()._conclude(layer, tokens, partner, whole)
+        streams, query, key = self._advance(layer, tokens, partner)
+        tokens, paired = streams.chunk(2)
+        return tokens, paired, query, key
 
 
 def build(chosen: Set, form: Form, classes: int, network: Network) -> DCAL:

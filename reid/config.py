@@ -152,7 +152,9 @@ class ModelOptions(_Options):
     method: Method = "dcal"
     weights: str = Field("imagenet", description="imagenet, none, or a file")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block")
-    ratio: float = Field(0.3, gt=0, le=1, description="share of patches that GLCA chooses (R)")
+    ratio: float = Field(
+        0.3, gt=0, le=1, description="share of patches that GLCA chooses (R); only pictures of attention show it"
+    )
     partner_stream: PartnerStream = Field("sa", description="which of the partner's streams PWCA reads")
     stride: Positive | None = Field(
         None, description="pixels between patches; smaller than the patch makes them overlap, as TransReID's do"
@@ -171,7 +173,9 @@ class ReidModelOptions(ModelOptions):
 class FgvcModelOptions(ModelOptions):
     """The network for fine-grained categories."""
 
-    ratio: float = Field(0.1, gt=0, le=1, description="share of patches that GLCA chooses (R)")
+    ratio: float = Field(
+        0.1, gt=0, le=1, description="share of patches that GLCA chooses (R); only pictures of attention show it"
+    )
 
 
 class TrainOptions(_Options):

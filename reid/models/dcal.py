@@ -6,6 +6,7 @@ B images, T tokens, D width, C classes, R chosen patches, E embedding size.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reid.models.backbones import architecture, build_backbone, embed_tokens, offers
-from reid.models.cross_attention import GlobalLocalCrossAttention, pair_wise_attention, self_attention
+from reid.models.cross_attention import (
+    GlobalLocalCrossAttention,
+    pair_wise_attention,
+    pair_wise_class_attention,
+    self_attention,
+)
 from reid.models.jigsaw import PARTS, JigsawPatches
 from reid.models.layers import Layer, TimmModule, open_layers
 from reid.models.options import DcalOptions
@@ -23,6 +29,8 @@ from reid.models.weights import WeightsReport
 from reid.names import BRANCHES, Features, Method, Prediction
 
 DEFAULTS = DcalOptions()
+
+Look = tuple[Layer, Tensor, Tensor]  # a layer with the queries and keys of its self-attention stream
 
 
 @dataclass
@@ -177,14 +185,14 @@ class DCAL(nn.Module):
         `partner` (B,) int64, a derangement of the batch, is needed in training when the method pairs images and is
         never used in evaluation. `sides` (B,) int64 names each image's combination of camera and view, -1 where
         unknown, to a model with side information. `glca=False` leaves the GLCA branch out, for embeddings of the SA
-        token alone. The rollout is computed for GLCA, which chooses by it, and where `rollout=True` asks for it.
+        token alone. `rollout=True` asks for the rollout and, with GLCA, for the patches that it chooses; no branch
+        depends on them (see `GlobalLocalCrossAttention`).
 
         `gather`, where a batch is shared out over processes, makes of the tokens (B, D) of these images those of the
         whole batch. The branches are then of the whole batch, so that necks and losses see what one process would see.
 
         Raises ValueError when a training step that needs partners gets none, and for a rollout without class token.
         """
-        count = images.shape[0]  # unlike len(), left free by an export
         local = self.glca if glca else None
         if rollout and not self.rolls_out:
             raise ValueError(f"backbone {architecture(self.backbone)!r} has no class token to roll attention out from")
@@ -195,54 +203,63 @@ class DCAL(nn.Module):
         tokens = embed_tokens(self.backbone, images)
         if self.side_information is not None and sides is not None:
             tokens = self.side_information(tokens, sides)
-        tokens, before, looks = self._run_layers(tokens, partner, looking=local is not None or rollout)
-        normed = self.backbone.norm(tokens)
+        looks: list[Look] | None = [] if rollout else None
+        for layer in self.layers[:-1]:
+            (tokens,) = self._run(looks, self._advance, layer, tokens, partner)
+        before = tokens
+        tokens, paired = self._run(looks, self._conclude, self.layers[-1], tokens, partner, local is not None)
         branch = partial(self._branch, gather)
-        output = DcalOutput(branch("sa", self._pool(normed[:count])))
+        output = DcalOutput(branch("sa", self._pool(tokens)))
         if looks:
-            row = output.rollout = class_row(look() for look in reversed(looks))
+            output.rollout = class_row(reversed(looks))
             if local is not None:
-                output.chosen = local_queries(row, self.options.ratio, self.prefix)
-                output.glca = branch("glca", local(tokens[:count], output.chosen)[:, 0])
+                output.chosen = local_queries(output.rollout, self.options.ratio, self.prefix)
+        if local is not None:
+            output.glca = branch("glca", local(tokens))
         if self.jigsaw is not None:
-            tokens_of_parts = self.jigsaw(before[:count]).unbind(dim=1)
+            tokens_of_parts = self.jigsaw(before[: images.shape[0]]).unbind(dim=1)
             output.jigsaw = tuple(branch(f"jigsaw_{i}", token) for i, token in enumerate(tokens_of_parts, start=1))
-        if partner is not None:
-            output.pwca = branch("sa", self._pool(normed[count:]))
+        if paired is not None:
+            output.pwca = branch("sa", self._pool(paired))
         return output
 
-    def _run_layers(
-        self, tokens: Tensor, partner: Tensor | None, *, looking: bool
-    ) -> tuple[Tensor, Tensor, list["Look"]]:
-        """The tokens x_0 of B images through all layers, the pair-wise stream behind them where there are partners.
-
-        Gives the tokens after and before the last layer. `looking` keeps how to get each layer's queries and keys of
-        the self-attention stream.
-        """
-        count = tokens.shape[0]
-        looks: list[Look] = []
-        if partner is not None:
-            tokens = torch.cat([tokens, tokens])  # both streams start from x_0
-        for layer in self.layers:
-            before = tokens
-            if self.options.checkpointing and torch.is_grad_enabled():
-                look = partial(_look, layer, tokens[:count].detach())
-                tokens = checkpoint(self._advance, layer, tokens, partner, use_reentrant=False)[0]
-            else:
-                tokens, query, key = self._advance(layer, tokens, partner)
-                look = partial(_kept, layer, query.detach(), key.detach())
-            if looking:
-                looks.append(look)
-        return tokens, before, looks
+    def _run(self, looks: list[Look] | None, step: Callable[..., Any], layer: Layer, *given: Any) -> list[Any]:
+        """What a step gives, but for the queries and keys of the self-attention stream: `looks` keeps them if asked."""
+        found: list[Any]
+        if self.options.checkpointing and torch.is_grad_enabled():
+            *found, query, key = checkpoint(step, layer, *given, use_reentrant=False)
+        else:
+            *found, query, key = step(layer, *given)
+        if looks is not None:
+            looks.append((layer, query.detach(), key.detach()))
+        return found
 
     def _advance(self, layer: Layer, tokens: Tensor, partner: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer of the self-attention stream, and of both where there are partners."""
         if partner is None:
             return self_attention(layer, tokens)
         return pair_wise_attention(layer, tokens, partner, self.options.partner_stream)
 
-    def _pool(self, normed: Tensor) -> Tensor:
-        """The image's token (B, D), as timm takes it: the class token, or what it pools."""
-        token: Tensor = self.backbone.forward_head(normed, pre_logits=True)
+    def _conclude(
+        self, layer: Layer, tokens: Tensor, partner: Tensor | None, whole: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """The last layer, each stream by itself: only the class token where no other is read.
+
+        `whole` says that all tokens of the self-attention stream are.
+        """
+        pooled = offers(self.backbone).class_token and self.backbone.global_pool == "token"
+        if partner is None:
+            tokens, query, key = self_attention(layer, tokens, whole=whole or not pooled)
+            return tokens, None, query, key
+        if pooled:
+            return pair_wise_class_attention(layer, tokens, partner, self.options.partner_stream, whole=whole)
+        streams, query, key = self._advance(layer, tokens, partner)
+        tokens, paired = streams.chunk(2)
+        return tokens, paired, query, key
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        """The image's token (B, D) after the norm, as timm takes it: the class token, or what it pools."""
+        token: Tensor = self.backbone.forward_head(self.backbone.norm(tokens), pre_logits=True)
         return token
 
     def _branch(self, gather: Callable[[Tensor], Tensor] | None, head: str, token: Tensor) -> Branch:
@@ -250,19 +267,6 @@ class DCAL(nn.Module):
             token = gather(token)
         logits, features = self.heads[head](token)
         return Branch(token, logits, features, head)
-
-
-Look = Callable[[], tuple[Layer, Tensor, Tensor]]
-
-
-def _kept(layer: Layer, query: Tensor, key: Tensor) -> tuple[Layer, Tensor, Tensor]:
-    return layer, query, key
-
-
-def _look(layer: Layer, tokens: Tensor) -> tuple[Layer, Tensor, Tensor]:
-    """A layer's queries and keys once more, from the tokens before it."""
-    query, key = layer.project(layer.enter(tokens), "qk")
-    return layer, query, key
 
 
 def embedding(output: DcalOutput, features: Features = "concat") -> Tensor:

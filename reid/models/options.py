@@ -10,10 +10,11 @@ class DcalOptions:
     """The choices of `DCAL`, and of the backbone below it, that are no sizes.
 
     `method` names the branches and `head` the task that their heads are of. `ratio` in (0, 1] is the share of patches
-    that GLCA chooses. `partner_stream` says which of the partner's streams PWCA reads. `drop_path` in [0, 1) is the
-    stochastic depth of the last block; `stride`, smaller than the patch, makes patches overlap. `checkpointing`
-    recomputes each block in the backward pass instead of keeping what it computed. TransReID's additions: `jigsaw` is
-    the shift of its jigsaw module, 0 for none; `sides` how many combinations of camera and view have an embedding.
+    that GLCA chooses, which pictures of its attention show. `partner_stream` says which of the partner's streams PWCA
+    reads. `drop_path` in [0, 1) is the stochastic depth of the last block; `stride`, smaller than the patch, makes
+    patches overlap. `checkpointing` recomputes each block in the backward pass instead of keeping what it computed.
+    TransReID's additions: `jigsaw` is the shift of its jigsaw module, 0 for none; `sides` how many combinations of
+    camera and view have an embedding.
     """
 
     method: Method = "dcal"

@@ -18,8 +18,7 @@ from reid.inference.checkpoint import NO_SIDE_INFO, Checkpoint, build_model, sav
 from reid.inference.side_info import SideInfo
 from reid.models.backbones import normalisation
 from reid.models.dcal import DCAL
-from reid.models.rollout import query_count
-from reid.names import BRANCHES, CONFIG_FILE, STATE_FILE, counted
+from reid.names import CONFIG_FILE, STATE_FILE, counted
 from reid.training.judging import Evaluation, Judge
 from reid.training.loop import fit
 from reid.training.losses import BranchLoss
@@ -154,8 +153,6 @@ def describe(config: Config, options: TrainOptions, model: DCAL, steps: int, dev
     size = "x".join(str(side) for side in config.data.image_size)
     name = f"{config.model.method} on {config.model.backbone}"
     line = f"{name}: {parameters:.1f} M parameters, {size} pixels, {patches} patches"
-    if "glca" in BRANCHES[config.model.method]:
-        line += f", GLCA asks with {query_count(patches, config.model.ratio)} of them"
     line += (
         f"; {counted(options.epochs, 'epoch')} of {counted(steps, 'step')} of {counted(options.batch_size, 'image')}"
     )

@@ -31,7 +31,7 @@ def test_the_model_gives_the_cpus_output_and_gradient():
     def run(device):
         model.to(device).train()
         model.zero_grad()
-        output = model(images.to(device), partner.to(device))
+        output = model(images.to(device), partner.to(device), rollout=True)
         sum(branch.token.square().mean() for branch in output.branches().values()).backward()
         gradient = model.backbone.blocks[0].attn.qkv.weight.grad.cpu().clone()
         return [branch.token.detach().cpu() for branch in output.branches().values()], output.chosen.cpu(), gradient

@@ -153,7 +153,7 @@ def test_attention_is_the_rollout_of_the_patches_row_by_row(run, tmp_path):
     arrays, _ = pictures(tmp_path)
     images = torch.stack([evaluation_transform(PREPROCESSING)(Image.fromarray(array)) for array in arrays])
     with torch.no_grad():
-        output = embedder.model(images)
+        output = embedder.model(images, rollout=True)
     for i, attention in enumerate(embedder.attention(arrays)):
         assert attention.map.dtype == np.float32
         assert attention.map.sum() + output.rollout[i, 0].item() == pytest.approx(1, abs=1e-5)

@@ -3,7 +3,13 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from reid.models.cross_attention import GlobalLocalCrossAttention, derangement, pair_wise_attention, self_attention
+from reid.models.cross_attention import (
+    GlobalLocalCrossAttention,
+    derangement,
+    pair_wise_attention,
+    pair_wise_class_attention,
+    self_attention,
+)
 from reid.models.layers import open_block
 
 
@@ -58,21 +64,42 @@ def test_gradient_reaches_the_partner():
     assert tokens.grad[0].abs().sum() == 0
 
 
-def test_glca_with_every_patch_is_an_ordinary_block():
-    made, norm, tokens = block(), nn.LayerNorm(12).eval(), torch.randn(2, 6, 12)
-    glca = GlobalLocalCrossAttention(made, norm).eval()
-    chosen = torch.arange(1, 6).expand(2, 5)
-    torch.testing.assert_close(glca(tokens, chosen), norm(made(tokens)))
+@pytest.mark.parametrize("kwargs", [{}, {"qk_norm": True}, {"init_values": 0.3}])
+def test_the_class_token_alone_is_that_of_the_whole_layer(kwargs):
+    made, tokens = block(**kwargs), torch.randn(2, 6, 12)
+    token, query, key = self_attention(open_block(made), tokens, whole=False)
+    whole, every_query, every_key = self_attention(open_block(made), tokens)
+    torch.testing.assert_close(token, whole[:, :1])
+    torch.testing.assert_close(query, every_query[:, :1])
+    torch.testing.assert_close(key, every_key)
 
 
-def test_glca_always_asks_with_the_class_token_first_and_keeps_only_the_chosen():
+@pytest.mark.parametrize("stream", ["sa", "pwca"])
+def test_the_pair_wise_class_token_alone_is_that_of_the_whole_layer(stream):
+    layer, streams, partner = open_block(block(qk_norm=True)), torch.randn(6, 4, 12), torch.tensor([2, 0, 1])
+    every, every_query, every_key = pair_wise_attention(layer, streams, partner, stream)
+    for whole, asked in ((True, 4), (False, 1)):
+        tokens, token, query, key = pair_wise_class_attention(layer, streams, partner, stream, whole=whole)
+        torch.testing.assert_close(tokens, every[:3, :asked])
+        torch.testing.assert_close(token, every[3:, :1])
+        torch.testing.assert_close(query, every_query[:, :asked])
+        torch.testing.assert_close(key, every_key)
+
+
+@pytest.mark.parametrize("stream", ["sa", "pwca"])
+def test_streams_that_are_the_same_may_be_given_once(stream):
+    layer, tokens, partner = open_block(block()), torch.randn(3, 4, 12), torch.tensor([2, 0, 1])
+    once, _, _ = pair_wise_attention(layer, tokens, partner, stream)
+    torch.testing.assert_close(once, pair_wise_attention(layer, torch.cat([tokens, tokens]), partner, stream)[0])
+    own, token, _, _ = pair_wise_class_attention(layer, tokens, partner, stream, whole=True)
+    torch.testing.assert_close(own, once[:3])
+    torch.testing.assert_close(token, once[3:, :1])
+
+
+def test_glca_is_the_class_token_of_an_ordinary_block():
     made, norm, tokens = block(qk_norm=True), nn.LayerNorm(12).eval(), torch.randn(2, 6, 12)
     glca = GlobalLocalCrossAttention(made, norm).eval()
-    whole = norm(made(tokens))
-    out = glca(tokens, torch.tensor([[4, 2], [1, 5]]))
-    assert out.shape == (2, 3, 12)
-    torch.testing.assert_close(out[0], whole[0, [0, 4, 2]])
-    torch.testing.assert_close(out[1], whole[1, [0, 1, 5]])
+    torch.testing.assert_close(glca(tokens), norm(made(tokens))[:, 0])
 
 
 def test_glca_starts_as_a_copy_with_weights_of_its_own():

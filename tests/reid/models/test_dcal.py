@@ -122,7 +122,7 @@ def test_training_without_partners_is_refused():
 def test_chosen_patches_are_those_of_a_rollout_by_timms_own_attention(monkeypatch):
     """The maps are read from timm's unfused attention by a hook on its softmax input, the product is the full one."""
     model = perturb(build(ratio=0.4)).eval()
-    output = model(images())
+    output = model(images(), rollout=True)
     maps = []
     for block in model.backbone.blocks:
         block.attn.fused_attn = False
@@ -140,17 +140,17 @@ def test_chosen_patches_are_those_of_a_rollout_by_timms_own_attention(monkeypatc
 def test_glca_reads_the_tokens_after_the_last_block_before_the_norm():
     model = perturb(build()).eval()
     tokens = model.backbone.blocks(dcal.embed_tokens(model.backbone, images()))
-    output = model(images())
+    output = model(images(), rollout=True)
     every = model.glca.norm(model.glca.block(tokens))
     torch.testing.assert_close(output.glca.token, every[:, 0])
     assert torch.equal(output.chosen, local_queries(output.rollout, model.options.ratio, 1))
 
 
 def test_the_number_of_patches_never_reaches_the_class_token():
-    """One block deep, the class token reads all keys and values whatever else asks: R changes the cost alone."""
-    few, all_ = perturb(build(ratio=0.1)).eval(), perturb(build(ratio=1.0)).eval()
-    assert few(images()).chosen.shape != all_(images()).chosen.shape
-    torch.testing.assert_close(few(images()).glca.token, all_(images()).glca.token)
+    """One block deep, the class token reads all keys and values whatever else asks: R changes what is shown alone."""
+    few, all_ = (perturb(build(ratio=ratio)).eval()(images(), rollout=True) for ratio in (0.1, 1.0))
+    assert few.chosen.shape != all_.chosen.shape
+    torch.testing.assert_close(few.glca.token, all_.glca.token)
 
 
 def test_stochastic_depth_rises_linearly_in_all_streams():
@@ -204,12 +204,12 @@ def test_every_method_has_a_rollout_when_asked(method):
     """It is that of the self-attention branch, whatever runs beside it."""
     plain, model = perturb(build("glca")).eval(), perturb(build(method))
     model.backbone.load_state_dict(plain.backbone.state_dict())
-    expected = plain(images()).rollout
+    expected = plain(images(), rollout=True).rollout
     torch.testing.assert_close(model.eval()(images(), glca=False, rollout=True).rollout, expected)
     torch.testing.assert_close(model.train()(images(), torch.tensor([1, 0, 3, 2]), rollout=True).rollout, expected)
 
 
-@pytest.mark.parametrize("method", ["baseline", "pwca"])
+@pytest.mark.parametrize("method", list(BRANCHES))
 def test_nobody_pays_for_a_rollout_that_is_not_asked_for(method, monkeypatch):
     monkeypatch.setattr(dcal, "class_row", lambda *args: pytest.fail("the rollout was computed"))
     assert build(method).train()(images(), torch.tensor([1, 0, 3, 2])).rollout is None

@@ -13,6 +13,7 @@ from reid.models.cross_attention import pair_wise_attention
 from reid.models.dcal import build_dcal
 from reid.models.layers import open_block, open_layers
 from reid.models.options import DcalOptions
+from reid.models.rollout import class_row, local_queries
 from reid.models.specs import BACKBONES
 from reid.training.losses import FgvcLoss, branch_losses, total_loss
 
@@ -71,7 +72,7 @@ def test_a_rollout_sums_to_one_or_is_refused(backbone):
             build(backbone, "dcal")
         return
     with torch.no_grad():
-        output = model(images(backbone))
+        output = model(images(backbone), rollout=True)
     torch.testing.assert_close(output.rollout.sum(1), torch.ones(4))
     assert (output.rollout >= 0).all()
     assert output.rollout.shape[1] == model.prefix + 12
@@ -80,24 +81,71 @@ def test_a_rollout_sums_to_one_or_is_refused(backbone):
     assert (output.chosen - model.prefix).tolist() == strongest
 
 
-def test_glca_with_every_patch_is_an_ordinary_block(backbone):
+def test_glca_is_an_ordinary_block_of_its_own(backbone):
     if not BACKBONES[backbone].offers.glca:
         with pytest.raises(ValueError, match="method 'glca' needs a class token for its GLCA branch"):
             build(backbone, "glca")
         return
-    model = build(backbone, "glca", ratio=1.0).eval()
+    model = build(backbone, "glca").eval()
     network, seen = model.backbone, []
     network.norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         output = model(images(backbone))
-        tokens = seen[0]
         rope = getattr(network, "rope", None)
         how = {} if rope is None else {"rope": rope.get_embed(list(network.patch_embed.grid_size))}
-        every = model.glca.norm(model.glca.block(tokens, **how))
-        close(output.glca.token, every[:, 0])
-        asked = model.glca(tokens, output.chosen)
-    for image, chosen in enumerate(output.chosen):
-        close(asked[image, 1:], every[image, chosen])
+        close(output.glca.token, model.glca.norm(model.glca.block(seen[0], **how))[:, 0])
+
+
+def in_full(model, pixels, partner):
+    """The tokens of all branches as the method spells them out: every token in every layer, and every local query."""
+    network, count = model.backbone, len(pixels)
+    tokens = embed_tokens(network, pixels)
+    streams, looks = torch.cat([tokens, tokens]), []
+    for layer in model.layers:
+        streams, query, key = pair_wise_attention(layer, streams, partner)
+        looks.append((layer, query, key))
+    own, paired = streams.split(count)
+    found = [network.forward_head(network.norm(own), pre_logits=True)]
+    if model.glca is not None:
+        chosen = local_queries(class_row(reversed(looks)), model.options.ratio, model.prefix)
+        layer, asking = open_block(model.glca.block), torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
+        queries = torch.stack([image[places] for image, places in zip(own, asking, strict=True)])
+        (query,), (key, value) = layer.project(queries, "q", asking), layer.project(own, "kv")
+        answered = model.glca.norm(layer.finish(queries, layer.attend(query, key, value)))
+        assert answered.shape[1] == 1 + chosen.shape[1]
+        found.append(answered[:, 0])
+    return [*found, network.forward_head(network.norm(paired), pre_logits=True)]
+
+
+def test_what_nothing_reads_is_left_out_and_changes_nothing(backbone):
+    """Streams part after the first layer's projections, and of the last layer and GLCA only what is read is there."""
+    model, partner, found = build(backbone).train(), torch.tensor([1, 2, 3, 0]), []
+    for tokens in (
+        lambda: in_full(model, images(backbone), partner),
+        lambda: [branch.token for branch in model(images(backbone), partner).branches().values()],
+    ):
+        model.zero_grad()
+        answers = tokens()
+        sum((1 + place) * token.square().mean() for place, token in enumerate(answers)).backward()
+        found.append((answers, {name: parameter.grad for name, parameter in model.named_parameters()}))
+    (expected, gradients), (got, same) = found
+    for one, other in zip(got, expected, strict=True):
+        close(one, other)
+    for name, gradient in gradients.items():
+        assert (gradient is None) == (same[name] is None), name
+        if gradient is not None:
+            close(same[name], gradient)
+
+
+@pytest.mark.parametrize("method", ["baseline", "pwca", "glca"])
+def test_other_methods_leave_out_what_changes_nothing(method):
+    """A baseline and features of SA alone need the class token alone of the last layer."""
+    for backbone in ("vit_toy", "eva02_base", "cait_xs24"):
+        model, seen = build(backbone, method).eval(), []
+        model.backbone.norm.register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
+        with torch.no_grad():
+            close(model(images(backbone), glca=False).sa.token, model.backbone(images(backbone)))
+        assert [tokens.shape[1] for tokens in seen] == [1, model.prefix + 12]
 
 
 def test_a_training_step_lowers_the_loss(backbone):
@@ -127,7 +175,7 @@ def test_computing_blocks_again_changes_no_gradient(backbone):
     for checkpointing in (False, True):
         model = build(backbone, checkpointing=checkpointing, drop_path=0.2).train()
         torch.manual_seed(3)
-        output = model(images(backbone), torch.tensor([1, 2, 3, 0]))
+        output = model(images(backbone), torch.tensor([1, 2, 3, 0]), rollout=model.rolls_out)
         sum(branch.token.square().sum() for branch in output.branches().values()).backward()
         found.append((output, {name: parameter.grad for name, parameter in model.named_parameters()}))
     (plain, gradients), (again, same) = found
@@ -277,7 +325,7 @@ def test_cait_rolls_out_from_the_class_rows_through_the_self_attention():
         block.attn.attn_drop.register_forward_hook(lambda module, inputs, result: own.append(inputs[0]))
     with torch.no_grad():
         network(images("cait_xs24"))
-        rollout = model(images("cait_xs24")).rollout
+        rollout = model(images("cait_xs24"), rollout=True).rollout
     product = torch.eye(13).expand(4, 13, 13)
     for attention in maps:
         mean = attention.mean(1).clamp(min=0)
