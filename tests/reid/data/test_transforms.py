@@ -1,11 +1,14 @@
 import json
+import pickle
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2 as T
 
 from reid.data.preprocessing import Decoding, Preprocessing
-from reid.data.transforms import evaluation_transform, training_transform
+from reid.data.transforms import ToTensor, evaluation_transform, training_transform
 
 PREPROCESSING = Preprocessing((24, 16), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
 
@@ -22,6 +25,13 @@ def test_evaluation_is_a_bicubic_resize_and_normalisation():
     assert got.dtype == torch.float32
     assert type(got) is torch.Tensor
     np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.485, 0.456, 0.406)])
+def test_values_are_torchvisions_to_the_bit(mean):
+    own, shape = Preprocessing((40, 30), mean, (0.229, 0.224, 0.225)), picture()
+    theirs = [T.ToImage(), T.ToDtype(torch.float32, scale=True), T.Normalize(list(own.mean), list(own.std))]
+    assert torch.equal(pickle.loads(pickle.dumps(ToTensor(own)))(shape), T.Compose(theirs)(shape))
 
 
 def test_training_without_augmentation_is_evaluation():
