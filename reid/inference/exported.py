@@ -71,10 +71,6 @@ class ExportedModel(nn.Module):
         self.grid = grid
         self.prefix = prefix
         self._outputs = {output.name: output.shape for output in session.get_outputs()}
-        from onnxruntime import RunOptions  # which is there, if a session is
-
-        self._only_these = RunOptions()
-        self._only_these.only_execute_path_to_fetches = True  # the rollout, say, only where it is asked for
         self._knows_sides = SIDES in {given.name for given in session.get_inputs()}
 
     @property
@@ -115,7 +111,7 @@ class ExportedModel(nn.Module):
         wanted += ["rollout"] if rollout else []
         wanted += ["chosen"] if rollout and glca else []
         names = [name for name in wanted if name in self._outputs]
-        values = self.session.run(names, inputs, self._only_these)
+        values = self.session.run(names, inputs)
         found = {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
         def branch(name: str) -> Branch | None:
