@@ -5,6 +5,7 @@ Positives are always blue and negatives orange, lines also differ in style: read
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -228,12 +229,13 @@ def projection_places(projection: Projection, size: tuple[float, float]) -> npt.
 
 CELL, LINE, GAP = SIDE // 2 + 12, 15, 10  # pixels of the drawing of strips, which shows tiles at half size
 TILE_LETTERS = 18  # in the drawing's font, below a tile
+TITLE_LETTER = 8  # pixels of a letter of a strip's title, at the most on average
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 
 
 def strips_size(strips: Sequence[Strip]) -> tuple[float, float]:
     """Width and height of the drawing in inches, at 100 pixels an inch."""
-    return (GAP + max(len(strip.tiles) for strip in strips) * CELL) / 100, len(strips) * _height(strips) / 100
+    return _width(strips) / 100, len(strips) * _height(strips) / 100
 
 
 def draw_strips(figure: Figure, strips: Sequence[Strip]) -> None:
@@ -242,16 +244,31 @@ def draw_strips(figure: Figure, strips: Sequence[Strip]) -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     for row, strip in enumerate(strips):
         top = row * _height(strips) + LINE
-        axes.text(GAP, top, strip.title, va="center", fontsize=9, fontweight="bold")
+        for line, title in enumerate(_title(strip, strips)):
+            axes.text(GAP, top + LINE * line, title, va="center", fontsize=9, fontweight="bold")
         for column, tile in enumerate(strip.tiles):
-            _draw_tile(axes, tile, GAP + column * CELL, top + LINE / 2)
+            _draw_tile(axes, tile, GAP + column * CELL, top + LINE * (_title_lines(strips) - 0.5))
     width, height = strips_size(strips)
     axes.set(xlim=(0, 100 * width), ylim=(100 * height, 0))
     axes.axis("off")
 
 
+def _width(strips: Sequence[Strip]) -> int:
+    return GAP + max(len(strip.tiles) for strip in strips) * CELL
+
+
 def _height(strips: Sequence[Strip]) -> float:
-    return 3 * LINE + CELL + LINE * max(len(tile.notes) for strip in strips for tile in strip.tiles)
+    notes = max(len(tile.notes) for strip in strips for tile in strip.tiles)
+    return 2 * LINE + CELL + LINE * (_title_lines(strips) + notes)
+
+
+def _title(strip: Strip, strips: Sequence[Strip]) -> list[str]:
+    """The lines of a strip's title, none wider than the drawing of all strips."""
+    return wrap(strip.title, (_width(strips) - GAP) // TITLE_LETTER)
+
+
+def _title_lines(strips: Sequence[Strip]) -> int:
+    return max(len(_title(strip, strips)) for strip in strips)
 
 
 def _draw_tile(axes: Axes, tile: Tile, left: float, top: float) -> None:

@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from reid.report import figures
 from reid.report.projection import Projection
+from reid.report.strips import SIDE, Strip, Tile
 from reid.retrieval.camera_pairs import CameraPairs
 
 
@@ -95,3 +98,25 @@ def test_one_number_for_all_pairs_is_drawn():
 def test_long_notes_of_the_drawing_end_where_the_tile_does():
     assert figures.shorten("012.Yellow_headed_Blackbird") == "012.Yellow_headed\N{HORIZONTAL ELLIPSIS}"
     assert figures.shorten("0.123456") == "0.123456"
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 7])
+def test_a_long_title_of_a_strip_goes_on_below_and_is_whole(tiles):
+    picture = Image.new("RGB", (SIDE, SIDE), (90, 90, 90))
+    strips = [
+        Strip(title, (Tile(picture, lambda how: picture, "query", "query", ("camera 1",), "a.jpg"),) * tiles)
+        for title in (
+            "Median: 0083_c2s1_000000_01.jpg, average precision 2.5 %, first right match at rank 91, and 539 more",
+            "Short",
+        )
+    ]
+    figure = Figure(figsize=figures.strips_size(strips), dpi=100)
+    FigureCanvasAgg(figure)
+    figures.draw_strips(figure, strips)
+    drawn = [text for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
+    assert "".join(text.get_text() for text in drawn).replace(" ", "") == strips[0].title.replace(" ", "") + "Short"
+    pictures = [image.get_window_extent() for image in figure.axes[0].get_images()]
+    for text in drawn:
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width and 0 <= extent.y0 < extent.y1 <= figure.bbox.height
+        assert not any(extent.overlaps(shown) for shown in pictures)
