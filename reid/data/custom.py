@@ -245,13 +245,12 @@ def _find_table(root: Path) -> Path:
 def _require_columns(table: Table) -> None:
     lacking = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if lacking:
-        found = ",".join(filter(None, table.columns))
         hint = ""
         if lacking == ["split"]:
             hint = f"; `reid-data split {table.path.name}` writes a table that has one"
         raise ValueError(
-            f"{table.path}: missing column {', '.join(map(repr, lacking))}; found {found}, expected path,split,identity"
-            f" and optionally camera and x,y,w,h (--columns {lacking[0]}=HEADING names one){hint}"
+            f"{table.path}: missing column {', '.join(map(repr, lacking))}; found {table.found}, expected "
+            f"path,split,identity and optionally camera and x,y,w,h (--columns {lacking[0]}=HEADING names one){hint}"
         )
 
 

@@ -42,7 +42,9 @@ def split_table(source: Path, output: Path, reading: Reading, seed: int = 0) -> 
         raise FileExistsError(f"{output} is there already; choose another --output")
     table = open_table(source, reading.columns)
     if "identity" not in table.columns:
-        raise ValueError(f"{source}: missing column 'identity'; --columns identity=HEADING names it")
+        raise ValueError(
+            f"{source}: missing column 'identity'; found {table.found} (--columns identity=HEADING names it)"
+        )
     if "split" in table.columns:
         raise ValueError(
             f"{source} has a split already, in column {table.headings['split']!r}; --columns split= makes another"

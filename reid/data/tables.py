@@ -88,6 +88,11 @@ class Table:
     heading_line: int
     _names: dict[str, dict[str, list[str]]] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def found(self) -> str:
+        """The headings of its columns in the table's own spelling, between commas."""
+        return ",".join(self.headings.get(name, name) for name in self.columns if name)
+
     def rows(self) -> Iterator[tuple[int, Cells]]:
         """(line number, cells by column) of all rows that are not blank, read as they are asked for.
 
@@ -223,9 +228,8 @@ def open_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
         )
     boxes = [name for name in BOX_COLUMNS if name in own]
     if boxes and len(boxes) < len(BOX_COLUMNS):
-        raise ValueError(
-            f"{path} row {heading_line}: found {','.join(boxes)} of the box columns, expected x,y,w,h or none"
-        )
+        found = ",".join(own[name] for name in boxes)
+        raise ValueError(f"{path} row {heading_line}: found {found} of the box columns, expected x,y,w,h or none")
     ours = {theirs: name for name, theirs in own.items()}
     # A heading that is one of our names, but not the one that the user said, would be taken for it.
     names = tuple(

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 TimmModule = Any  # timm's own annotations lose what its modules hold
-Parts = Literal["qkv", "qk", "q", "kv"]
+Parts = Literal["qkv", "q", "kv"]
 
 CACHED = 2 << 20  # bytes of attention maps that a CPU has in its cache until they are used
 ROTARY = "rotary_table"  # of a block's attention: a row of sines and cosines for each of its T tokens

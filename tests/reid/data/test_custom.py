@@ -116,6 +116,7 @@ BOX_HEADER = "path,split,identity,x,y,w,h\na.jpg,train,1,"
         ("split,identity\ntrain,1\n", r"row 1: no column 'path' \(nor image_path, .*; found split,identity"),
         ("path,identity\na.jpg,1\n", r"missing column 'split'; found path,identity.*reid-data split table\.csv"),
         ("path,split\na.jpg,train\n", r"missing column 'identity'; found path,split, expected path,split,identity"),
+        ("File Name,Who,Set\na.jpg,1,train\n", r"missing column .*; found File Name,Who,Set, expected path"),
         ("path,split,identity,path\n", r"row 1: column 'path' appears twice"),
         ("path,split,identity,x,w\n", r"row 1: found x,w of the box columns, expected x,y,w,h or none"),
         ("path,split,identity\n", r"table\.csv: no rows"),
